@@ -1,0 +1,1 @@
+"""The networked agent: its loop, its calls and retries, and its Byzantine behaviours."""

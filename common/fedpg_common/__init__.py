@@ -1,0 +1,1 @@
+"""What the server and the agents share: tasks, policies, environments, rollouts, gradients, wire."""

@@ -1,0 +1,55 @@
+"""Errors that a user can act on, each with the exit code of the process that meets it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `fedpg`, `fedpg-server` and `fedpg-agent` (documented in README.md)."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    ADDRESS = 5
+    STORAGE = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class FedPGError(Exception):
+    """A failure with one clear sentence for the user. Subclasses fix the exit code."""
+
+    exit_code = ExitCode.BUG
+
+
+class UsageError(FedPGError):
+    """A bad option, task file or federation description."""
+
+    exit_code = ExitCode.USAGE
+
+
+class UnreachableError(FedPGError):
+    """The server did not answer in time."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class RefusedError(FedPGError):
+    """The server refused this agent: membership, identity or configuration. Retrying cannot help."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class AddressError(FedPGError):
+    """An address cannot be parsed or bound, for example a port in use."""
+
+    exit_code = ExitCode.ADDRESS
+
+
+class StorageError(FedPGError):
+    """A folder is not writable, or a store is missing, corrupt or of another run."""
+
+    exit_code = ExitCode.STORAGE

@@ -1,0 +1,159 @@
+"""The description of a federation: one file that drives the local launcher, the server and the telemetry."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from fedpg_common.errors import UsageError
+from fedpg_common.tasks import Task, find_task, task_from_fields, task_to_fields
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+AGENTS_MAX = 10_000
+SEED_MAX = 2**63 - 1
+
+
+class Algorithm(StrEnum):
+    """How the server turns the agents' gradients into the next policy."""
+
+    FEDPG_BR = "fedpg-br"
+    SVRPG = "svrpg"
+    GPOMDP = "gpomdp"
+
+
+class Attack(StrEnum):
+    """Byzantine behaviours (design.md section 4)."""
+
+    RANDOM_NOISE = "random-noise"
+    RANDOM_ACTION = "random-action"
+    SIGN_FLIPPING = "sign-flipping"
+    ZERO_GRADIENT = "zero-gradient"
+    REWARD_FLIPPING = "reward-flipping"
+    RANDOM_REWARD = "random-reward"
+    FEDPG = "fedpg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Federation:
+    """Who takes part in a run, and by which rules.
+
+    `byzantine` maps a 1-based agent index to its attack. It configures agents and lets the telemetry score the
+    filter; the filter itself never sees it.
+    """
+
+    task: Task
+    agents: int = 10
+    algorithm: Algorithm = Algorithm.FEDPG_BR
+    seed: int = 0
+    byzantine: Mapping[int, Attack] = dataclasses.field(default_factory=dict)
+    round_timeout_s: float = 120.0
+    """A round closes at this age if a quorum has submitted."""
+
+    def __post_init__(self) -> None:
+        """Refuse a federation that cannot run, with a sentence that says what to change."""
+        if not 1 <= self.agents <= AGENTS_MAX:
+            raise UsageError(f"a federation needs 1 to {AGENTS_MAX} agents, not {self.agents}")
+        outside = [index for index in self.byzantine if not 1 <= index <= self.agents]
+        if outside:
+            raise UsageError(f"agent {outside[0]} is to be Byzantine, but the agents are 1 to {self.agents}")
+        if not 0 <= self.seed <= SEED_MAX:
+            raise UsageError(f"the seed must be between 0 and 2**63 - 1, not {self.seed}")
+        if not (math.isfinite(self.round_timeout_s) and self.round_timeout_s > 0):
+            raise UsageError(f"the round timeout must be a positive number of seconds, not {self.round_timeout_s}")
+
+    @property
+    def quorum(self) -> int:
+        """K − ⌊αK⌋: the submissions without which a round does not close."""
+        return self.agents - math.floor(self.task.alpha * self.agents + 1e-9)
+
+
+def describe(
+    task: str,
+    *,
+    agents: int = 10,
+    byzantine: int = 0,
+    attack: str = Attack.RANDOM_NOISE.value,
+    algorithm: str = Algorithm.FEDPG_BR.value,
+    seed: int = 0,
+    round_timeout_s: float = 120.0,
+    **overrides: Any,
+) -> Federation:
+    """A federation whose first `byzantine` agents attack. `overrides` replace the task's fields where not None."""
+    if byzantine < 0 or byzantine > agents:
+        raise UsageError(f"{byzantine} Byzantine agents do not fit in a federation of {agents}: choose 0 to {agents}")
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    return Federation(
+        task=dataclasses.replace(find_task(task), **changes),
+        agents=agents,
+        algorithm=choose(Algorithm, algorithm, "algorithm"),
+        seed=seed,
+        byzantine=dict.fromkeys(range(1, byzantine + 1), choose(Attack, attack, "attack")),
+        round_timeout_s=round_timeout_s,
+    )
+
+
+def choose(kind: type[Choice], value: str, what: str) -> Choice:
+    """The member of `kind` with that value. Raises UsageError that lists the choices."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"unknown {what} {value!r}: choose {', '.join(member.value for member in kind)}") from None
+
+
+def write_federation(federation: Federation, path: Path) -> None:
+    """Write the description as TOML; `read_federation` reads it back."""
+    fields = {
+        "agents": federation.agents,
+        "algorithm": federation.algorithm.value,
+        "seed": federation.seed,
+        "round_timeout_s": federation.round_timeout_s,
+        "byzantine": {str(index): attack.value for index, attack in sorted(federation.byzantine.items())},
+        "task": task_to_fields(federation.task),
+    }
+    path.write_text(tomli_w.dumps(fields), encoding="utf-8")
+
+
+def read_federation(path: Path) -> Federation:
+    """Read a description. `task` is a name, or a table with the fields of a task file.
+
+    Raises UsageError for an unreadable file or a bad field.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"federation file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"federation file {path} is not TOML: {error}") from error
+    return federation_from_fields(fields, f"federation file {path}")
+
+
+def federation_from_fields(fields: Mapping[str, Any], source: str) -> Federation:
+    """A federation from plain fields. Raises UsageError that names the `source` and the field."""
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Federation)})
+    if unknown:
+        raise UsageError(f"{source}: unknown field {unknown[0]!r}")
+    if "task" not in fields:
+        raise UsageError(f"{source}: the field 'task' is missing")
+    task = fields["task"]
+    try:
+        return Federation(
+            task=find_task(task) if isinstance(task, str) else task_from_fields(task, source),
+            agents=int(fields.get("agents", 10)),
+            algorithm=choose(Algorithm, fields.get("algorithm", Algorithm.FEDPG_BR.value), "algorithm"),
+            seed=int(fields.get("seed", 0)),
+            byzantine={
+                int(index): choose(Attack, attack, "attack")
+                for index, attack in dict(fields.get("byzantine", {})).items()
+            },
+            round_timeout_s=float(fields.get("round_timeout_s", 120.0)),
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{source}: {error}") from error

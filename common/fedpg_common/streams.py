@@ -1,0 +1,52 @@
+"""Named random streams: every draw of a run follows from (run seed, role, agent, round, purpose).
+
+A stream depends on nothing else, so that a run's parameters do not depend on timing, arrival order, process
+layout or restarts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Role(StrEnum):
+    """Who draws."""
+
+    SERVER = "server"
+    AGENT = "agent"
+    ATTACKERS = "attackers"
+
+
+class Purpose(StrEnum):
+    """What for. Two draws for different purposes never share a stream."""
+
+    INITIAL_PARAMETERS = "initial-parameters"
+    BATCH_SIZE = "batch-size"
+    INNER_STEPS = "inner-steps"
+    ENVIRONMENT = "environment"
+    ACTION = "action"
+    EVALUATION = "evaluation"
+    ATTACK = "attack"
+    BACKOFF = "backoff"
+
+
+def stream(
+    seed: int, role: Role, purpose: Purpose, *, agent: int = 0, round_number: int = 0, step: int = 0
+) -> np.random.Generator:
+    """The generator for one purpose of one participant in one round.
+
+    `agent` is the 1-based agent index, 0 for the server or the attackers as a group; `step` numbers the inner
+    steps of a round. The name is hashed (SHA-256), so streams are independent and stable across versions of Python.
+    """
+    name = f"{seed}/{role}/{agent}/{round_number}/{purpose}/{step}".encode()
+    words = np.frombuffer(hashlib.sha256(name).digest(), dtype="<u4")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words.tolist())))
+
+
+def episode_seeds(generator: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """Seeds for `count` episodes, shape (count,), each in [0, 2**31), as Gymnasium's `reset(seed=...)` takes."""
+    return generator.integers(0, 2**31, size=count, dtype=np.int64)

@@ -1,0 +1,144 @@
+"""Tasks: an environment and the published settings that go with it (design.md section 3; paper, appendix)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedpg_common.errors import UsageError
+
+ACTIVATIONS = ("relu", "tanh")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """An environment and the settings of the federation that learns it.
+
+    Symbols are the paper's: B (`batch_size`), b (`mini_batch_size`), N (`inner_steps`), γ, δ, σ, α.
+    """
+
+    name: str
+    environment: str
+    """Gymnasium id."""
+    hidden: tuple[int, ...]
+    activation: str
+    horizon: int
+    """Steps at which a training episode is cut."""
+    evaluation_horizon: int
+    trajectories: int
+    """The run ends when the trajectory count of the published figures reaches this."""
+    gamma: float
+    learning_rate: float
+    batch_size: int
+    batch_size_min: int
+    batch_size_max: int
+    mini_batch_size: int
+    inner_steps: int
+    delta: float = 0.6
+    sigma: float = 0.06
+    alpha: float = 0.4
+    environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, with a sentence that names the field."""
+        for name in ("horizon", "evaluation_horizon", "trajectories", "batch_size", "batch_size_min",
+                     "mini_batch_size", "inner_steps"):  # fmt: skip
+            _require(_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number from 1", self)
+        _require(all(_whole(h) and h >= 1 for h in self.hidden), "hidden", "a list of layer sizes from 1", self)
+        _require(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS), self)
+        _require(
+            _whole(self.batch_size_max) and self.batch_size_max >= self.batch_size_min,
+            "batch_size_max", "at least batch_size_min", self,
+        )  # fmt: skip
+        for name in ("learning_rate", "sigma"):
+            _require(_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", self)
+        _require(_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "between 0 and 1", self)
+        _require(_number(self.delta) and 0 < self.delta < 1, "delta", "between 0 and 1", self)
+        _require(_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(condition: bool, field: str, wanted: str, task: Task) -> None:
+    if not condition:
+        raise UsageError(f"task {task.name}: {field} must be {wanted}, not {getattr(task, field)!r}")
+
+
+CARTPOLE = Task(
+    name="CartPole-v1", environment="CartPole-v1", hidden=(16, 16), activation="relu",
+    horizon=500, evaluation_horizon=500, trajectories=5000, gamma=0.999, learning_rate=1e-3,
+    batch_size=16, batch_size_min=12, batch_size_max=20, mini_batch_size=4, inner_steps=3, sigma=0.06,
+)  # fmt: skip
+LUNAR_LANDER = Task(
+    name="LunarLander-v3", environment="LunarLander-v3", hidden=(64, 64), activation="tanh",
+    horizon=1000, evaluation_horizon=1000, trajectories=10000, gamma=0.99, learning_rate=1e-3,
+    batch_size=32, batch_size_min=26, batch_size_max=38, mini_batch_size=8, inner_steps=3, sigma=0.07,
+)  # fmt: skip
+HALF_CHEETAH = Task(
+    name="HalfCheetah-v5", environment="HalfCheetah-v5", hidden=(64, 64), activation="tanh",
+    horizon=500, evaluation_horizon=1000, trajectories=10000, gamma=0.995, learning_rate=8e-5,
+    batch_size=48, batch_size_min=46, batch_size_max=50, mini_batch_size=16, inner_steps=3, sigma=0.9,
+)  # fmt: skip
+
+TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH)}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name, or the one in that TOML file (`NAME.toml`, fields as in `Task`).
+
+    Raises UsageError for an unknown name, an unreadable file or a bad field.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    if name.endswith(".toml"):
+        return _read_task(Path(name))
+    raise UsageError(f"unknown task {name!r}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
+
+
+def _read_task(path: Path) -> Task:
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"task file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"task file {path} is not TOML: {error}") from error
+    return task_from_fields({"name": path.stem, **fields}, source=f"task file {path}")
+
+
+def task_from_fields(fields: Mapping[str, Any], source: str = "task") -> Task:
+    """A task from plain fields, as in a task file; missing optional fields take their defaults."""
+    known = {field.name: field for field in dataclasses.fields(Task)}
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise UsageError(f"{source}: unknown field {unknown[0]!r}; the fields are {', '.join(known)}")
+    required = [name for name, field in known.items() if _is_required(field) and name not in fields]
+    if required:
+        raise UsageError(f"{source}: the field {required[0]!r} is missing")
+    values = dict(fields)
+    if not isinstance(values["hidden"], list | tuple):
+        raise UsageError(f"{source}: hidden must be a list of layer sizes")
+    values["hidden"] = tuple(values["hidden"])
+    return Task(**values)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def task_to_fields(task: Task) -> dict[str, Any]:
+    """The task's fields as plain values, the inverse of `task_from_fields`."""
+    fields = dataclasses.asdict(task)
+    fields["hidden"] = list(task.hidden)
+    fields["environment_options"] = dict(task.environment_options)
+    return fields

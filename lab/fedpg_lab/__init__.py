@@ -1,0 +1,1 @@
+"""The laboratory on top: local federations, progress, figures; the `fedpg` command."""

@@ -1,0 +1,1 @@
+"""The contract between FedPG processes: protocol buffers and the Python generated from them."""

@@ -1,0 +1,1 @@
+"""The aggregation server: coordinator, learner, store, telemetry and the gRPC service."""
