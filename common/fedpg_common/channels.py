@@ -1,0 +1,125 @@
+"""Addresses, channel options and credentials of both ends, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from fedpg_common.errors import AddressError, UsageError
+
+Option = tuple[str, int]
+
+KEEPALIVE_TIME_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+CONNECT_BACKOFF_MIN_MS = 100
+CONNECT_BACKOFF_MAX_MS = 2_000
+JOIN_MESSAGE_BYTES_MAX = 1024 * 1024
+"""Message limit before a run's own limit is known, that is for Join."""
+AGENT_NAME_PREFIX = "agent-"
+
+_SHARED_OPTIONS: tuple[Option, ...] = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of one end: the authority that signed the other end, the own certificate and its key."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    def read(self) -> tuple[bytes, bytes, bytes]:
+        """The three files' contents. Raises UsageError for one that cannot be read."""
+        contents = []
+        for path in (self.authority, self.certificate, self.key):
+            try:
+                contents.append(path.read_bytes())
+            except OSError as error:
+                raise UsageError(f"TLS file {path} cannot be read: {error.strerror}") from error
+        return contents[0], contents[1], contents[2]
+
+
+def tls_files(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """All three files, or None if none is given. Raises UsageError for one or two."""
+    if authority and certificate and key:
+        return TlsFiles(authority, certificate, key)
+    if authority or certificate or key:
+        raise UsageError("TLS needs all of --tls-ca, --tls-cert and --tls-key")
+    return None
+
+
+def client_options(message_bytes: int) -> list[Option]:
+    """Options of a client's channel."""
+    return [
+        *_SHARED_OPTIONS,
+        *_message_limits(message_bytes),
+        ("grpc.initial_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
+        ("grpc.max_reconnect_backoff_ms", CONNECT_BACKOFF_MAX_MS),
+        ("grpc.enable_retries", 0),  # retries are the agent's own: see fedpg_client.calls
+        ("grpc.use_local_subchannel_pool", 1),  # agents that share a process keep connections of their own
+    ]
+
+
+def server_options(message_bytes: int) -> list[Option]:
+    """Options of a server."""
+    return [
+        *_SHARED_OPTIONS,
+        *_message_limits(message_bytes),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
+    ]
+
+
+def _message_limits(message_bytes: int) -> Sequence[Option]:
+    return (
+        ("grpc.max_send_message_length", message_bytes),
+        ("grpc.max_receive_message_length", message_bytes),
+    )
+
+
+def open_channel(address: str, message_bytes: int, tls: TlsFiles | None) -> grpc.Channel:
+    """A lazy channel to `address` (HOST:PORT). Nothing is sent before the first call."""
+    parse_address(address)
+    options = client_options(message_bytes)
+    if tls is None:
+        return grpc.insecure_channel(address, options=options)
+    authority, certificate, key = tls.read()
+    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Credentials that demand a client certificate signed by the authority."""
+    authority, certificate, key = tls.read()
+    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [IPV6]:PORT. Raises AddressError for anything else."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise AddressError(f"{address!r} is not an address: write HOST:PORT, for example 127.0.0.1:50051")
+    return host, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a server bound to `address`."""
+    host, _ = parse_address(address)
+    return host in ("localhost", "[::1]") or host.startswith("127.")
+
+
+def agent_of_name(common_name: str) -> int | None:
+    """The agent index in a certificate's common name "agent-<index>", or None."""
+    digits = common_name.removeprefix(AGENT_NAME_PREFIX)
+    if digits == common_name or not digits.isascii() or not digits.isdecimal() or int(digits) < 1:
+        return None
+    return int(digits)

@@ -1,0 +1,26 @@
+"""What every process of a federation does first."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import threadpoolctl
+import torch
+
+
+def use_one_thread() -> None:
+    """Restrict this process's linear algebra to one thread.
+
+    Agents share a machine's cores by being many, and a fixed thread count keeps every sum's order, hence its bits.
+    """
+    torch.set_num_threads(1)
+    threadpoolctl.threadpool_limits(limits=1)
+
+
+def log_to_stderr(name: str, level: str) -> None:
+    """Log one line an event to standard error: time, process name, message."""
+    logging.basicConfig(
+        level=level.upper(), format=f"%(asctime)s %(levelname)-7s {name}  %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

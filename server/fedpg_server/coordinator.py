@@ -1,0 +1,329 @@
+"""The protocol's rules as a pure state machine: events and the time go in, effects come out.
+
+No I/O, no clock, no threads. Whoever drives it (the gRPC service, a simulator in a test) carries out the effects of
+one or several steps in this order: everything to be stored in one transaction, then answers, then the rest. An answer
+is therefore never sent before what it says is on disk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from fedpg.v1 import federation_pb2 as pb
+from fedpg_common.verdicts import Verdict
+
+
+class Phase(IntEnum):
+    """As `Phase` in federation.proto, with its numbers."""
+
+    COLLECTING = pb.PHASE_COLLECTING
+    BELOW_QUORUM = pb.PHASE_BELOW_QUORUM
+    IMPROVING = pb.PHASE_IMPROVING
+    ENDED = pb.PHASE_ENDED
+
+
+class Presence(IntEnum):
+    """As `AgentStatus.Presence` in federation.proto, with its numbers."""
+
+    NEVER_SEEN = pb.AgentStatus.PRESENCE_NEVER_SEEN
+    JOINED = pb.AgentStatus.PRESENCE_JOINED
+    LEFT = pb.AgentStatus.PRESENCE_LEFT
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the coordinator has to know of the federation: nothing of who is Byzantine."""
+
+    agents: int
+    quorum: int
+    round_timeout_s: float
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RoundOpened:
+    """The learner is ready for votes. `votes` are those already stored, when a restart reopens a round."""
+
+    round_number: int
+    parameters_digest: bytes
+    votes: Mapping[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A submission arrived. `ticket` names the call that waits for the answer."""
+
+    ticket: int
+    agent: int
+    round_number: int
+    parameters_digest: bytes
+    digest: bytes
+    """Of the gradient's bytes."""
+    defect: Verdict | None = None
+    """What is wrong with the gradient itself or the run it names, if anything."""
+    stored: bytes | None = None
+    """Digest of this agent's stored vote if the round is not the open one, from the store."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A member joined, for the first time or again."""
+
+    agent: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A member called."""
+
+    agent: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A member said goodbye."""
+
+    agent: int
+
+
+@dataclass(frozen=True)
+class RoundImproved:
+    """The learner is done with a closed round."""
+
+    round_number: int
+    accepted: tuple[int, ...]
+    filtered: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """There will be no further round."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = RoundOpened | Submitted | Joined | Seen | Left | RoundImproved | RunEnded | Tick
+
+
+# Effects --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoreVote:
+    """Store the gradient that came with `ticket` as the agent's vote."""
+
+    ticket: int
+    agent: int
+    round_number: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class StoreConflict:
+    """Store the evidence of an equivocation: the digest of a second, different submission."""
+
+    agent: int
+    round_number: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class CountVerdict:
+    """Add one to the stored count of an agent's verdicts; agent 0 stands for all who are not members."""
+
+    agent: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class CloseRound:
+    """Store that the round is closed with these voters, then improve."""
+
+    round_number: int
+    voters: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer the call that waits for `ticket`."""
+
+    ticket: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class WakeAt:
+    """Send a Tick at this time."""
+
+    time_s: float
+
+
+@dataclass(frozen=True)
+class Warn:
+    """Tell the operator."""
+
+    message: str
+
+
+Effect = StoreVote | StoreConflict | CountVerdict | CloseRound | Answer | WakeAt | Warn
+
+
+# State ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Member:
+    """What the coordinator knows of one agent."""
+
+    presence: Presence = Presence.NEVER_SEEN
+    last_seen_s: float | None = None
+    last_vote_round: int = 0
+    last_verdict: Verdict | None = None
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    rounds_accepted: int = 0
+    rounds_filtered: int = 0
+
+
+class Coordinator:
+    """One vote per agent and round; a round closes when all K have voted, or at its deadline with a quorum."""
+
+    def __init__(self, rules: Rules, members: Mapping[int, Member] | None = None, intrusions: int = 0) -> None:
+        """Start with no round open. `members` and `intrusions` continue the counts of an earlier process."""
+        self.rules = rules
+        self.members = {index: Member() for index in range(1, rules.agents + 1)} | dict(members or {})
+        self.intrusions = intrusions
+        self.phase = Phase.IMPROVING
+        self.round_number = 0
+        self.parameters_digest = b""
+        self.votes: dict[int, bytes] = {}
+        self.deadline_s = 0.0
+
+    def step(self, event: Event, now_s: float) -> list[Effect]:
+        """Take one event at the monotonic time `now_s`. Never raises for anything that an agent can cause."""
+        match event:
+            case Submitted():
+                return self._submitted(event, now_s)
+            case Seen(agent):
+                return self._seen(agent, now_s)
+            case Joined(agent):
+                return self._seen(agent, now_s, Presence.JOINED)
+            case Left(agent):
+                return self._seen(agent, now_s, Presence.LEFT)
+            case RoundOpened():
+                return self._round_opened(event, now_s)
+            case RoundImproved():
+                return self._round_improved(event)
+            case RunEnded():
+                self.phase = Phase.ENDED
+                return []
+            case Tick():
+                return self._close_if_due(now_s)
+
+    def _round_opened(self, event: RoundOpened, now_s: float) -> list[Effect]:
+        self.phase = Phase.COLLECTING
+        self.round_number = event.round_number
+        self.parameters_digest = event.parameters_digest
+        self.votes = dict(event.votes)
+        self.deadline_s = now_s + self.rules.round_timeout_s
+        return [WakeAt(self.deadline_s), *self._close_if_due(now_s)]
+
+    def _round_improved(self, event: RoundImproved) -> list[Effect]:
+        for agent in event.accepted:
+            self.members[agent].rounds_accepted += 1
+        for agent in event.filtered:
+            self.members[agent].rounds_filtered += 1
+        return []
+
+    def _seen(self, agent: int, now_s: float, presence: Presence | None = None) -> list[Effect]:
+        if agent in self.members:
+            self.members[agent].last_seen_s = now_s
+            if presence is not None:
+                self.members[agent].presence = presence
+        return []
+
+    def _submitted(self, event: Submitted, now_s: float) -> list[Effect]:
+        verdict = self._judge(event)
+        effects: list[Effect] = []
+        member = self.members.get(event.agent)
+        if member is None:
+            self.intrusions += 1
+            effects.append(CountVerdict(0, verdict))
+        else:
+            member.last_seen_s = now_s
+            member.last_verdict = verdict
+            member.verdicts[verdict] += 1
+            effects.append(CountVerdict(event.agent, verdict))
+        if verdict is Verdict.ACCEPTED and member is not None:
+            self.votes[event.agent] = event.digest
+            member.last_vote_round = event.round_number
+            effects.append(StoreVote(event.ticket, event.agent, event.round_number, event.digest))
+        elif verdict is Verdict.CONFLICT:
+            effects.append(StoreConflict(event.agent, event.round_number, event.digest))
+        effects.append(Answer(event.ticket, verdict))
+        if verdict is Verdict.ACCEPTED:
+            effects += self._close_if_due(now_s)
+        return effects
+
+    def _judge(self, event: Submitted) -> Verdict:
+        """The verdict, most telling reason first. The stored vote is looked at before anything may reject it."""
+        if event.agent not in self.members:
+            return Verdict.NOT_A_MEMBER
+        if event.defect is not None:
+            return event.defect
+        is_current = event.round_number == self.round_number
+        earlier = self.votes.get(event.agent) if is_current else event.stored
+        if earlier is not None:
+            return Verdict.DUPLICATE if earlier == event.digest else Verdict.CONFLICT
+        if self.phase is Phase.ENDED:
+            return Verdict.RUN_ENDED
+        if event.round_number > self.round_number:
+            return Verdict.UNKNOWN_ROUND
+        if not is_current or self.phase is Phase.IMPROVING:
+            return Verdict.STALE_ROUND
+        if event.parameters_digest != self.parameters_digest:
+            return Verdict.WRONG_PARAMETERS
+        return Verdict.ACCEPTED
+
+    def _close_if_due(self, now_s: float) -> list[Effect]:
+        if self.phase not in (Phase.COLLECTING, Phase.BELOW_QUORUM):
+            return []
+        is_complete = len(self.votes) == self.rules.agents
+        is_past_deadline = now_s >= self.deadline_s
+        if is_complete or (is_past_deadline and len(self.votes) >= self.rules.quorum):
+            self.phase = Phase.IMPROVING
+            return [CloseRound(self.round_number, tuple(sorted(self.votes)))]
+        if is_past_deadline and self.phase is Phase.COLLECTING:
+            self.phase = Phase.BELOW_QUORUM
+            return [Warn(f"round {self.round_number} is past its deadline and waits: {self.waiting_for()}")]
+        return []
+
+    def absent(self) -> list[int]:
+        """Agents that have not voted in the latest round, in order."""
+        return [agent for agent in self.members if agent not in self.votes]
+
+    def waiting_for(self) -> str:
+        """What the run waits for, in one sentence for people."""
+        if self.phase is Phase.ENDED:
+            return "the run has ended"
+        if self.phase is Phase.IMPROVING:
+            return "the server improves the policy"
+        missing = self.rules.quorum - len(self.votes)
+        names = shorten(self.absent())
+        if self.phase is Phase.BELOW_QUORUM:
+            return f"{missing} more of the agents {names} must submit for a quorum of {self.rules.quorum}"
+        return f"waiting for agents {names}"
+
+
+def shorten(agents: Iterable[int], limit: int = 10) -> str:
+    """Agent indices for people, cut after `limit`: "1, 2, 3 and 7 more"."""
+    indices = list(agents)
+    shown = ", ".join(map(str, indices[:limit]))
+    return shown if len(indices) <= limit else f"{shown} and {len(indices) - limit} more"
