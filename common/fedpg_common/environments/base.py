@@ -1,0 +1,42 @@
+"""The interface of a batch of environments."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
+
+
+class EnvironmentBatch(ABC):
+    """Episodes that step together. Episode i is, bit for bit, that of a Gymnasium environment reset with seed i.
+
+    What `reset` and `step` return may be overwritten by neither: it belongs to the caller.
+    """
+
+    observation_size: int
+    """D, the length of a flattened observation."""
+    action_space: Discrete[Any] | Box
+
+    @abstractmethod
+    def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
+        """Start `len(seeds)` episodes, any number, and return their first observations (n, D)."""
+
+    @abstractmethod
+    def step(self, actions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.bool_]]:
+        """Step the live episodes, in order.
+
+        `actions` is (n,) int64 counted from 0 for a Discrete space, (n, A) float32 for a Box. Returns observations
+        (n, D), rewards (n,) and which episodes have ended (n,): terminated, or truncated by the environment itself.
+        An ended episode must be dropped with `keep` before the next step.
+        """
+
+    @abstractmethod
+    def keep(self, live: NDArray[np.bool_]) -> None:
+        """Drop the episodes where `live` (n,) is false; the others keep their order."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the environments hold. The batch cannot be used afterwards."""

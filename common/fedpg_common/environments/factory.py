@@ -1,0 +1,38 @@
+"""Which batch of environments runs a task."""
+
+from __future__ import annotations
+
+import gymnasium
+
+from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.environments.generic import GymnasiumBatch
+from fedpg_common.errors import UsageError
+from fedpg_common.tasks import Task
+
+
+def make_environments(task: Task) -> EnvironmentBatch:
+    """The environments of a task: an own fast batch where there is one, else Gymnasium's class, one an episode.
+
+    Episodes are not cut at the task's horizon: rollouts do that. Raises UsageError with one sentence if Gymnasium does
+    not know the environment, cannot make it (a missing dependency, a wrong option), or its spaces are not supported.
+    """
+    # Imported when needed: MuJoCo and Box2D are heavy, and a machine that runs another task may lack them.
+    try:
+        if not task.environment_options:
+            if task.environment == "CartPole-v1":
+                from fedpg_common.environments.cartpole import CartPoleBatch
+
+                return CartPoleBatch()
+            if task.environment == "HalfCheetah-v5":
+                from fedpg_common.environments.half_cheetah import HalfCheetahBatch
+
+                return HalfCheetahBatch()
+        limit = max(task.horizon, task.evaluation_horizon)
+        return GymnasiumBatch(
+            lambda: gymnasium.make(
+                task.environment, max_episode_steps=limit, disable_env_checker=True, **task.environment_options
+            )
+        )
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"task {task.name}: the environment {task.environment} cannot be made: {reason}") from error
