@@ -108,8 +108,8 @@ def choose(kind: type[Choice], value: str, what: str) -> Choice:
         raise UsageError(f"unknown {what} {value!r}: choose {', '.join(member.value for member in kind)}") from None
 
 
-def write_federation(federation: Federation, path: Path) -> None:
-    """Write the description as TOML; `read_federation` reads it back."""
+def federation_to_toml(federation: Federation) -> str:
+    """The description as TOML; `federation_from_toml` is the inverse."""
     fields = {
         "agents": federation.agents,
         "algorithm": federation.algorithm.value,
@@ -118,21 +118,29 @@ def write_federation(federation: Federation, path: Path) -> None:
         "byzantine": {str(index): attack.value for index, attack in sorted(federation.byzantine.items())},
         "task": task_to_fields(federation.task),
     }
-    path.write_text(tomli_w.dumps(fields), encoding="utf-8")
+    return tomli_w.dumps(fields)
+
+
+def federation_from_toml(text: str, source: str) -> Federation:
+    """The federation described in `text`. `task` is a name, or a table with the fields of a task file.
+
+    Raises UsageError that names the `source` and the field.
+    """
+    try:
+        return federation_from_fields(tomllib.loads(text), source)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is not TOML: {error}") from error
 
 
 def read_federation(path: Path) -> Federation:
-    """Read a description. `task` is a name, or a table with the fields of a task file.
-
-    Raises UsageError for an unreadable file or a bad field.
-    """
+    """Read a description. Raises UsageError for an unreadable file or a bad field."""
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"federation file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"federation file {path} is not TOML: {error}") from error
-    return federation_from_fields(fields, f"federation file {path}")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"federation file {path} is not text: {error}") from error
+    return federation_from_toml(text, f"federation file {path}")
 
 
 def federation_from_fields(fields: Mapping[str, Any], source: str) -> Federation:

@@ -21,6 +21,7 @@ class Verdict(IntEnum):
     NOT_A_MEMBER = pb.VERDICT_NOT_A_MEMBER
     WRONG_RUN = pb.VERDICT_WRONG_RUN
     RUN_ENDED = pb.VERDICT_RUN_ENDED
+    DAMAGED = pb.VERDICT_DAMAGED
 
     @property
     def label(self) -> str:
@@ -45,4 +46,5 @@ SENTENCES = {
     Verdict.NOT_A_MEMBER: "The agent is not one of the federation's.",
     Verdict.WRONG_RUN: "The submission is for another run; join anew.",
     Verdict.RUN_ENDED: "The run has ended.",
+    Verdict.DAMAGED: "The gradient was damaged on the way; submit it again.",
 }

@@ -47,11 +47,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class RoundOpened:
-    """The learner is ready for votes. `votes` are those already stored, when a restart reopens a round."""
+    """A round begins. `votes` are those already stored, when a restart takes it up again."""
 
     round_number: int
     parameters_digest: bytes
     votes: Mapping[int, bytes] = field(default_factory=dict)
+    closed: bool = False
+    """Whether the round had been closed already before a restart."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ class Coordinator:
                 return self._close_if_due(now_s)
 
     def _round_opened(self, event: RoundOpened, now_s: float) -> list[Effect]:
-        self.phase = Phase.COLLECTING
+        self.phase = Phase.IMPROVING if event.closed else Phase.COLLECTING
         self.round_number = event.round_number
         self.parameters_digest = event.parameters_digest
         self.votes = dict(event.votes)

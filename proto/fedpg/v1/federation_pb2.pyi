@@ -87,6 +87,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """`run_id` is another run's: join anew."""
     VERDICT_RUN_ENDED: _Verdict.ValueType  # 11
     """The run has ended."""
+    VERDICT_DAMAGED: _Verdict.ValueType  # 12
+    """The gradient's bytes do not have `gradient_digest`: they were damaged on the way. Submit again."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """The server's judgement of a submission."""
@@ -115,6 +117,8 @@ VERDICT_WRONG_RUN: Verdict.ValueType  # 10
 """`run_id` is another run's: join anew."""
 VERDICT_RUN_ENDED: Verdict.ValueType  # 11
 """The run has ended."""
+VERDICT_DAMAGED: Verdict.ValueType  # 12
+"""The gradient's bytes do not have `gradient_digest`: they were damaged on the way. Submit again."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _Phase:
@@ -498,6 +502,7 @@ class SubmitUpdateRequest(_message.Message):
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    GRADIENT_DIGEST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """From JoinReply."""
     agent: _builtins.int
@@ -506,6 +511,8 @@ class SubmitUpdateRequest(_message.Message):
     """The round it is for."""
     parameters_digest: _builtins.bytes
     """`parameters_digest` of the round that the gradient was computed from."""
+    gradient_digest: _builtins.bytes
+    """SHA-256 of `gradient.data`, so that damage on the way is found."""
     @_builtins.property
     def gradient(self) -> Global___Tensor:
         """∇L(θ_0), shape (d), every element finite."""
@@ -523,10 +530,11 @@ class SubmitUpdateRequest(_message.Message):
         parameters_digest: _builtins.bytes = ...,
         gradient: Global___Tensor | None = ...,
         report: Global___WorkReport | None = ...,
+        gradient_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gradient", b"gradient", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "gradient", b"gradient", "parameters_digest", b"parameters_digest", "report", b"report", "round", b"round", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "gradient", b"gradient", "gradient_digest", b"gradient_digest", "parameters_digest", b"parameters_digest", "report", b"report", "round", b"round", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,127 @@
+"""The agent: fetch the parameters, sample, submit, until the run ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import grpc
+from fedpg.v1 import federation_pb2 as pb
+from fedpg_common import wire
+from fedpg_common.errors import RefusedError
+from fedpg_common.verdicts import Verdict
+
+from fedpg_client.retry import ServerRefusedError
+from fedpg_client.worker import Update, Worker
+
+log = logging.getLogger(__name__)
+
+
+class Calls(Protocol):
+    """An agent's line to a server; see `fedpg_client.calls`."""
+
+    def join(self) -> pb.JoinReply:
+        """Enter the federation."""
+
+    def await_round(self, after_round: int) -> pb.AwaitRoundReply:
+        """Long poll for the next round."""
+
+    def submit(self, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport) -> pb.SubmitUpdateReply:
+        """Submit a gradient."""
+
+    def leave(self) -> None:
+        """Say goodbye."""
+
+
+class Agent:
+    """One agent of the federation. `run` does it all; `step` does one round, for whoever wants to go by hand."""
+
+    def __init__(
+        self,
+        index: int,
+        calls: Calls,
+        make_worker: Callable[[pb.JoinReply], Worker],
+        clock: Callable[[], float],
+    ) -> None:
+        """`make_worker` builds what computes from what the server says at Join; `clock` gives seconds."""
+        self.index = index
+        self._calls = calls
+        self._make_worker = make_worker
+        self._clock = clock
+        self._worker: Worker | None = None
+        self._done_round = 0
+
+    def run(self) -> None:
+        """Take part until the run ends.
+
+        Raises UnreachableError, RefusedError, or StoppedError when the process is to end earlier.
+        """
+        try:
+            while self.step():
+                pass
+        finally:
+            self._calls.leave()
+        log.info("agent %d: the run has ended after round %d", self.index, self._done_round)
+
+    def step(self) -> bool:
+        """Wait for a round at most one long poll and do its work. False when the run has ended."""
+        if self._worker is None:
+            self._join()
+        try:
+            reply = self._calls.await_round(self._done_round)
+        except ServerRefusedError as refusal:
+            if refusal.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            log.warning("agent %d: another run is served now: joining anew", self.index)
+            self._worker = None
+            return True
+        if reply.state == pb.AwaitRoundReply.STATE_OPEN:
+            self._do_round(reply.round)
+        return reply.state != pb.AwaitRoundReply.STATE_ENDED
+
+    def _join(self) -> None:
+        joined = self._calls.join()
+        self._worker = self._make_worker(joined)
+        self._done_round = 0
+        log.info(
+            "agent %d joined run %s: %s with %d agents", self.index, joined.run_id, joined.task.name, joined.agents
+        )
+
+    def _do_round(self, round_: pb.Round) -> None:
+        assert self._worker is not None
+        if wire.tensor_digest(round_.parameters) != round_.parameters_digest:
+            log.warning("agent %d round %d: the parameters came damaged: fetching again", self.index, round_.number)
+            return
+        started_s = self._clock()
+        theta = wire.tensor_to_vector(round_.parameters, self._worker.policy.spec.size)
+        update = self._worker.work(round_.number, round_.batch_size, theta)
+        report = make_report(update, self._clock() - started_s)
+        reply = self._calls.submit(round_, wire.vector_to_tensor(update.gradient), report)
+        verdict = Verdict(reply.verdict)
+        level = logging.INFO if verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE) else logging.WARNING
+        log.log(
+            level, "agent %d round %d: return %.1f, %d steps in %.2f s: %s",
+            self.index, round_.number, update.mean_return, update.environment_steps, report.seconds, verdict.label,
+        )  # fmt: skip
+        self._after(verdict, round_.number)
+
+    def _after(self, verdict: Verdict, round_number: int) -> None:
+        """Whatever the verdict, the round is done with; what to do next depends on it."""
+        if verdict is Verdict.NOT_A_MEMBER:
+            raise RefusedError(f"the server refused: {verdict.sentence}")
+        if verdict is Verdict.WRONG_RUN:
+            self._worker = None
+        self._done_round = round_number
+
+
+def make_report(update: Update, seconds: float) -> pb.WorkReport:
+    """What the agent says of its work."""
+    return pb.WorkReport(
+        trajectories=update.trajectories,
+        environment_steps=update.environment_steps,
+        mean_return=update.mean_return,
+        mean_length=update.mean_length,
+        loss=update.loss,
+        seconds=seconds,
+    )

@@ -1,0 +1,93 @@
+"""The federation's calls as an agent makes them."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+from fedpg.v1 import federation_pb2 as pb
+from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel
+from fedpg_common.wire import tensor_digest
+
+from fedpg_client.retry import Caller
+
+VERSION = "0.1.0"
+CALL_TIMEOUT_S = 15.0
+AWAIT_S = 20.0
+AWAIT_TIMEOUT_S = AWAIT_S + 10.0
+LEAVE_PATIENCE_S = 1.0
+DAMAGED_ATTEMPTS_MAX = 20
+
+log = logging.getLogger(__name__)
+
+
+class FederationCalls:
+    """One agent's line to the server. Every call has a deadline and is repeated until it gets through.
+
+    Calls raise UnreachableError, ServerRefusedError or StoppedError; see `fedpg_client.retry`.
+    """
+
+    def __init__(
+        self, agent: int, caller: Caller, tls: TlsFiles | None, connect_patience_s: float, patience_s: float
+    ) -> None:
+        """`connect_patience_s` bounds the wait for the server at Join, `patience_s` any later silence."""
+        self._agent = agent
+        self._caller = caller
+        self._tls = tls
+        self._connect_patience_s = connect_patience_s
+        self._patience_s = patience_s
+        self._run_id = ""
+        self._open(JOIN_MESSAGE_BYTES_MAX)
+
+    def _open(self, message_bytes: int) -> None:
+        self._channel: grpc.Channel = open_channel(self._caller.address, message_bytes, self._tls)
+        self._stub = federation_pb2_grpc.FederationStub(self._channel)
+
+    def join(self) -> pb.JoinReply:
+        """Enter the federation; later calls are for its run."""
+        request = pb.JoinRequest(agent=self._agent, version=VERSION)
+        reply = self._caller.call(
+            self._stub.Join, request, timeout_s=CALL_TIMEOUT_S, patience_s=self._connect_patience_s
+        )
+        self._run_id = reply.run_id
+        self.close()
+        self._open(reply.message_bytes_max)
+        return reply
+
+    def await_round(self, after_round: int) -> pb.AwaitRoundReply:
+        """One long poll for the first open round after `after_round`."""
+        request = pb.AwaitRoundRequest(run_id=self._run_id, agent=self._agent, after_round=after_round, wait_s=AWAIT_S)
+        return self._caller.call(self._stub.AwaitRound, request, timeout_s=AWAIT_TIMEOUT_S, patience_s=self._patience_s)
+
+    def submit(self, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport) -> pb.SubmitUpdateReply:
+        """Submit a gradient; every attempt sends the same bytes, and again if they were damaged on the way."""
+        request = pb.SubmitUpdateRequest(
+            run_id=self._run_id,
+            agent=self._agent,
+            round=round_.number,
+            parameters_digest=round_.parameters_digest,
+            gradient=gradient,
+            gradient_digest=tensor_digest(gradient),
+            report=report,
+        )
+        for attempt in range(1, DAMAGED_ATTEMPTS_MAX + 1):
+            reply = self._caller.call(
+                self._stub.SubmitUpdate, request, timeout_s=CALL_TIMEOUT_S, patience_s=self._patience_s
+            )
+            if reply.verdict != pb.VERDICT_DAMAGED:
+                break
+            self._caller.back_off(attempt)
+        return reply
+
+    def leave(self) -> None:
+        """Say goodbye once, without insisting: a server that is gone already needs none."""
+        request = pb.LeaveRequest(run_id=self._run_id, agent=self._agent)
+        try:
+            self._stub.Leave(request, timeout=LEAVE_PATIENCE_S)
+        except grpc.RpcError as error:
+            log.debug("the goodbye was not heard: %s", error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()

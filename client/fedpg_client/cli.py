@@ -1,0 +1,122 @@
+"""The `fedpg-agent` command."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedpg_common.channels import parse_address, tls_files
+from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.federation import Attack, choose
+from fedpg_common.process import log_to_stderr, use_one_thread
+
+from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Ring
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+ATTACKS = ", ".join(attack.value for attack in Attack)
+
+
+@app.command()
+def agent(
+    server: Annotated[
+        str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")
+    ],
+    index: Annotated[int, typer.Option("--agent", help="Which agent this is, 1 to K.", envvar="FEDPG_AGENT", min=1)],
+    attack: Annotated[
+        str, typer.Option(help=f"Be Byzantine: {ATTACKS}.", envvar="FEDPG_ATTACK", metavar="ATTACK")
+    ] = "",
+    attackers: Annotated[
+        str,
+        typer.Option(
+            help="For --attack fedpg: all colluding agents, e.g. 1,2,3.", envvar="FEDPG_ATTACKERS", metavar="LIST"
+        ),
+    ] = "",
+    ring: Annotated[
+        str,
+        typer.Option(
+            help="For --attack fedpg: where the colluding agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT"
+        ),
+    ] = "",
+    ring_listen: Annotated[
+        str,
+        typer.Option(
+            help="For --attack fedpg: serve the meeting point here; one of the attackers does.",
+            envvar="FEDPG_RING_LISTEN",
+            metavar="HOST:PORT",
+        ),
+    ] = "",
+    connect_timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the server at the start.", min=0)
+    ] = CONNECT_PATIENCE_S,
+    patience: Annotated[
+        float, typer.Option(help="Seconds of the server's silence to bear later, before giving up.", min=0)
+    ] = PATIENCE_S,
+    tls_ca: Annotated[Path | None, typer.Option(help="Authority that signed the server (PEM).")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="This agent's certificate, named agent-<index> (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Take part in a federation as one agent, in this machine's copy of the environment.
+
+    The agent learns the task from the server, samples trajectories each round, submits their gradient, and leaves
+    when the run ends. It waits out restarts of the server and failures of the network.
+
+    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent;
+    5 an address cannot be used; 130 Ctrl-C; 143 terminated.
+    """
+    log_to_stderr(f"agent-{index}", log_level)
+    use_one_thread()
+    parse_address(server)
+    options = AgentOptions(
+        index=index,
+        server=server,
+        attack=choose(Attack, attack, "attack") if attack else None,
+        ring=parse_ring(attackers, ring, ring_listen, index) if attack == Attack.FEDPG else None,
+        tls=tls_files(tls_ca, tls_cert, tls_key),
+        connect_patience_s=connect_timeout,
+        patience_s=patience,
+    )
+    raise typer.Exit(run_until_signalled(AgentProcess([options])))
+
+
+def parse_ring(attackers: str, address: str, listen: str, index: int) -> Ring:
+    """The colluding attackers' meeting point. Raises UsageError for a bad list, AddressError for a bad address."""
+    try:
+        indices = tuple(sorted({int(part) for part in attackers.split(",")})) if attackers else (index,)
+    except ValueError:
+        raise UsageError(f"--attackers takes agent indices such as 1,2,3, not {attackers!r}") from None
+    if index not in indices:
+        raise UsageError(f"agent {index} is not among its own --attackers {attackers}")
+    if len(indices) > 1 and not address:
+        raise UsageError("--attack fedpg with accomplices needs --ring, the address where they meet")
+    for given in filter(None, (address, listen)):
+        parse_address(given)
+    return Ring(indices, address, listen)
+
+
+def run_until_signalled(process: AgentProcess) -> ExitCode:
+    """Run the agents; SIGINT and SIGTERM end them cleanly."""
+    received: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        received.append(number)
+        process.stop.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+    code = process.run()
+    return ExitCode.INTERRUPTED if signal.SIGINT in received and code == ExitCode.TERMINATED else code
+
+
+def main() -> None:
+    """Run the command; a FedPGError becomes one sentence and its exit code."""
+    try:
+        app()
+    except FedPGError as error:
+        typer.echo(f"fedpg-agent: {error}", err=True)
+        raise SystemExit(error.exit_code) from None

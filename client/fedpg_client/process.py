@@ -1,0 +1,129 @@
+"""A process with one agent or several: builds them, runs each in a thread, and reports how they fared."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from fedpg.v1 import federation_pb2 as pb
+from fedpg_common import wire
+from fedpg_common.channels import TlsFiles
+from fedpg_common.environments import make_environments
+from fedpg_common.errors import ExitCode, FedPGError, RefusedError
+from fedpg_common.federation import Attack
+from fedpg_common.policies import make_policy
+
+from fedpg_client.agent import Agent
+from fedpg_client.attacks import Behaviour, make_behaviour
+from fedpg_client.calls import FederationCalls
+from fedpg_client.collusion import Alone, PoolClient, Ringleader
+from fedpg_client.retry import Caller, StoppedError
+from fedpg_client.worker import Worker
+
+CONNECT_PATIENCE_S = 30.0
+PATIENCE_S = 600.0
+COLLUSION_WAIT_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """How colluding attackers meet."""
+
+    attackers: tuple[int, ...]
+    """Agent indices of all of them."""
+    address: str = ""
+    """Where the ringleader listens; empty for a lone attacker."""
+    listen: str = ""
+    """Where to serve the ring in this process; empty if the ringleader lives elsewhere."""
+    wait_s: float = COLLUSION_WAIT_S
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """One agent's configuration."""
+
+    index: int
+    server: str
+    """HOST:PORT."""
+    attack: Attack | None = None
+    ring: Ring | None = None
+    """For the colluding attack."""
+    tls: TlsFiles | None = None
+    connect_patience_s: float = CONNECT_PATIENCE_S
+    """How long to wait for the server at the start."""
+    patience_s: float = PATIENCE_S
+    """How long a silence of the server to bear later."""
+
+
+@dataclass
+class AgentProcess:
+    """Several agents in one process, a thread each. They share nothing but the process."""
+
+    agents: Sequence[AgentOptions]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> ExitCode:
+        """Run all agents to the end of the run. The exit code is that of the first agent that failed."""
+        with ThreadPoolExecutor(len(self.agents), "agent") as threads:
+            codes = list(threads.map(self._run_one, self.agents))
+        return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
+
+    def _run_one(self, options: AgentOptions) -> ExitCode:
+        with ExitStack() as resources:
+            try:
+                caller = self._caller(options.server, options.index)
+                calls = FederationCalls(
+                    options.index, caller, options.tls, options.connect_patience_s, options.patience_s
+                )
+                resources.callback(calls.close)
+                make_worker = partial(self._make_worker, options, resources.enter_context(ExitStack()))
+                Agent(options.index, calls, make_worker, time.monotonic).run()
+            except StoppedError:
+                log.info("agent %d: stopped", options.index)
+                return ExitCode.TERMINATED
+            except FedPGError as error:
+                log.error("agent %d: %s", options.index, error)
+                return error.exit_code
+            except Exception:
+                log.exception("agent %d: unexpected failure", options.index)
+                return ExitCode.BUG
+        return ExitCode.OK
+
+    def _caller(self, address: str, agent: int) -> Caller:
+        return Caller(address, np.random.default_rng([agent, time.time_ns()]), self.stop)
+
+    def _make_worker(self, options: AgentOptions, resources: ExitStack, joined: pb.JoinReply) -> Worker:
+        """Build what computes, in place of what an earlier Join had built.
+
+        Raises RefusedError if this version builds another policy than the server's.
+        """
+        resources.close()
+        task = wire.task_from_message(joined.task)
+        environments = make_environments(task)
+        resources.callback(environments.close)
+        policy = make_policy(task, environments.observation_size, environments.action_space)
+        if wire.spec_from_messages(list(joined.parameters)) != policy.spec:
+            raise RefusedError(f"this version's policy for {task.name} is not laid out like the server's: update both")
+        behaviour = self._make_behaviour(options, resources, joined.run_id, policy.spec.size)
+        return Worker(options.index, joined.seed, task, policy, environments, behaviour)
+
+    def _make_behaviour(self, options: AgentOptions, resources: ExitStack, run_id: str, size: int) -> Behaviour:
+        ring = options.ring
+        if options.attack is not Attack.FEDPG or ring is None or not ring.address:
+            return make_behaviour(options.attack, Alone())
+        if ring.listen:
+            ringleader = Ringleader(ring.attackers)
+            ringleader.listen(ring.listen, wire.message_bytes_max(size))
+            resources.callback(ringleader.close)
+        client = PoolClient(options.index, run_id, size, self._caller(ring.address, options.index), ring.wait_s)
+        resources.callback(client.close)
+        return make_behaviour(options.attack, client)

@@ -1,0 +1,107 @@
+"""The `fedpg-server` command."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedpg_common.channels import parse_address, tls_files
+from fedpg_common.errors import FedPGError, UsageError
+from fedpg_common.federation import Federation, describe, read_federation
+from fedpg_common.process import log_to_stderr, use_one_thread
+
+from fedpg_server.server import ServerOptions, serve
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def server(
+    out: Annotated[
+        Path, typer.Option(help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT")
+    ] = Path("runs/server"),
+    listen: Annotated[
+        str, typer.Option(help="Address to serve on; port 0 picks one.", envvar="FEDPG_LISTEN", metavar="HOST:PORT")
+    ] = "127.0.0.1:50051",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    federation: Annotated[
+        Path | None,
+        typer.Option(help="Description of the federation (TOML); replaces the options below.", metavar="FILE"),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="CartPole-v1, LunarLander-v3, HalfCheetah-v5 or a task file.", envvar="FEDPG_TASK")
+    ] = "CartPole-v1",
+    agents: Annotated[int, typer.Option(help="K.", envvar="FEDPG_AGENTS")] = 10,
+    algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.", envvar="FEDPG_ALGORITHM")] = "fedpg-br",
+    trajectories: Annotated[
+        int | None,
+        typer.Option(
+            help="Trajectory count at which the run ends.", envvar="FEDPG_TRAJECTORIES", show_default="task's"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", envvar="FEDPG_SEED")] = 0,
+    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")
+    ] = None,
+    byzantine: Annotated[
+        int,
+        typer.Option(help="Agents 1 to N are known to attack: only scores the filter in the telemetry.", metavar="N"),
+    ] = 0,
+    attack: Annotated[str, typer.Option(help="Their attack.")] = "random-noise",
+    round_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a round closes with a quorum.", envvar="FEDPG_ROUND_TIMEOUT")
+    ] = 120.0,
+    tls_ca: Annotated[Path | None, typer.Option(help="Authority that signed the agents (PEM).")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
+
+    Exit codes: 0 the run ended; 2 bad option; 5 the address cannot be used; 6 the folder or store cannot be used;
+    130 Ctrl-C; 143 terminated. After any of them --resume goes on where the run stopped.
+    """
+    log_to_stderr("server", log_level)
+    use_one_thread()
+    parse_address(listen)
+    described: Federation | None = None
+    if federation is not None and not resume:
+        described = read_federation(federation)
+    elif not resume:
+        described = describe(
+            task,
+            agents=agents,
+            byzantine=byzantine,
+            attack=attack,
+            algorithm=algorithm,
+            seed=seed,
+            round_timeout_s=round_timeout,
+            trajectories=trajectories,
+            sigma=sigma,
+            alpha=alpha,
+        )
+    elif federation is not None:
+        raise UsageError("--resume takes the federation from the run's store: leave out --federation")
+    options = ServerOptions(
+        folder=out,
+        address=listen,
+        federation=described,
+        tls=tls_files(tls_ca, tls_cert, tls_key),
+        insecure=insecure,
+        tensorboard=tensorboard,
+    )
+    raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))
+
+
+def main() -> None:
+    """Run the command; a FedPGError becomes one sentence and its exit code."""
+    try:
+        app()
+    except FedPGError as error:
+        typer.echo(f"fedpg-server: {error}", err=True)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,76 @@
+"""SQLite as the store uses it: connections, the lock beside the file, checks, and errors that a user can act on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedpg_common.errors import StorageError
+
+APPLICATION_ID = 0x46504752  # "FPGR"
+FORMAT_VERSION = 1
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection in autocommit mode, so that transactions are written out. `mode` is "ro", "rw" or "rwc" (create).
+
+    Readers never wait for the writer, and a commit survives this process.
+    """
+    # The server calls its store from one thread at a time, but not always the same one.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+    )
+    if mode == "rwc":
+        connection.execute("PRAGMA page_size=16384")  # gradients are large rows
+    if mode != "ro":
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
+
+
+def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
+    """Raise StorageError unless this is an intact store of this format."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StorageError(f"{path} is not a FedPG store")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != FORMAT_VERSION:
+        raise StorageError(f"{path} has store format {version}; this version reads {FORMAT_VERSION}")
+    if thoroughly:
+        finding = connection.execute("PRAGMA integritycheck(1)").fetchone()[0]
+        if finding != "ok":
+            raise StorageError(f"{path} is damaged: {' '.join(str(finding).split())}")
+
+
+def require_file(path: Path) -> None:
+    """Raise StorageError unless there is a file that is not empty."""
+    if not path.is_file():
+        raise StorageError(f"there is no run store at {path}")
+    if path.stat().st_size == 0:
+        raise StorageError(f"{path} is damaged: the file is empty")
+
+
+def take_lock(path: Path) -> int:
+    """An exclusive advisory lock beside the file, released by the system when the process ends."""
+    try:
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StorageError(f"cannot write in {path.parent}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise StorageError(f"{path} is in use by another server") from error
+    return lock
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into StorageError."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"the store {path} cannot be used: {error}") from error

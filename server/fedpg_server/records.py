@@ -1,0 +1,83 @@
+"""What is kept of a closed round: plain figures, as the store, the telemetry, status and plots read them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One closed round. Returns are undiscounted; counts of the round alone unless they say `total`."""
+
+    round_number: int
+    parameters_digest: str
+    """SHA-256 of θ after the round, hexadecimal."""
+    batch_size: int
+    """B_t."""
+    inner_steps: int
+    """N_t as drawn."""
+    inner_steps_taken: int
+    inner_aborted: bool
+    """Whether the importance ratio left its bounds."""
+    trajectories_total: int
+    """The x-axis of the published figures, after this round."""
+    sampled_trajectories: dict[str, int]
+    """Honest counts by "agents", "inner", "aborted" and "evaluation"."""
+    environment_steps: dict[str, int]
+    """Likewise."""
+    rule: str
+    radius: float
+    accepted: tuple[int, ...]
+    filtered: tuple[int, ...]
+    absent: tuple[int, ...]
+    median_agent: int | None
+    """Whose vector is μ_mom."""
+    distances: dict[str, float]
+    """Mean pairwise distances: "good", "byzantine", "between"; a key is missing where there is no such pair."""
+    median_distances: dict[int, float]
+    """Each voter's distance to μ_mom; empty without a filter."""
+    detection: dict[str, float]
+    """The filter scored against the federation's description: "precision", "recall", "f1"; keys may be missing."""
+    evaluation_returns: tuple[float, ...]
+    evaluation_lengths: tuple[float, ...]
+    training_return: float | None
+    """Mean over the reports of agents that are not described as Byzantine; None without one."""
+    training_length: float | None
+    loss: float | None
+    """Mean surrogate loss of the same agents."""
+    gradient_norm: float
+    """‖μ‖, 0 when no gradient survived."""
+    inner_gradient_norms: tuple[float, ...]
+    importance_ratios: tuple[float, ...]
+    """mean(ω) of each inner batch, the aborted one included."""
+    learning_rate: float
+    skipped_steps: int
+    """Steps left out because they would have made the parameters infinite or NaN."""
+    seconds: float
+    """From the round's opening to its end. Differs between runs, like nothing else here."""
+
+    @property
+    def evaluation_return(self) -> float:
+        """Mean greedy return."""
+        return sum(self.evaluation_returns) / len(self.evaluation_returns)
+
+    @property
+    def evaluation_length(self) -> float:
+        """Mean greedy episode length in steps."""
+        return sum(self.evaluation_lengths) / len(self.evaluation_lengths)
+
+    def to_json(self) -> str:
+        """The record as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RoundRecord:
+        """The inverse of `to_json`."""
+        values: dict[str, Any] = json.loads(text)
+        for name, value in values.items():
+            if isinstance(value, list):
+                values[name] = tuple(value)
+        values["median_distances"] = {int(agent): value for agent, value in values["median_distances"].items()}
+        return cls(**{field.name: values[field.name] for field in fields(cls)})

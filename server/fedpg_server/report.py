@@ -1,0 +1,115 @@
+"""From a round's result to its record. Here, and only here, the description of who is Byzantine is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+
+import numpy as np
+from fedpg.v1 import federation_pb2 as pb
+from fedpg_common.federation import Federation
+from fedpg_common.parameters import digest
+from fedpg_common.wire import finite_or_zero
+
+from fedpg_server.aggregation import Aggregate
+from fedpg_server.learner import RoundPlan, RoundResult
+from fedpg_server.records import RoundRecord
+
+
+def make_record(
+    result: RoundResult,
+    plan: RoundPlan,
+    federation: Federation,
+    reports: Mapping[int, bytes],
+    trajectories_before: int,
+    seconds: float,
+) -> RoundRecord:
+    """The record of a closed round. `reports` are the voters' WorkReport messages by agent."""
+    aggregate = result.aggregate
+    works = {agent: pb.WorkReport.FromString(report) for agent, report in reports.items()}
+    honest = [work for agent, work in works.items() if agent not in federation.byzantine]
+    horizon_steps = plan.batch_size * federation.task.horizon
+    return RoundRecord(
+        round_number=plan.round_number,
+        parameters_digest=digest(result.state.theta),
+        batch_size=plan.batch_size,
+        inner_steps=plan.inner_steps,
+        inner_steps_taken=result.inner.steps_taken,
+        inner_aborted=result.inner.aborted,
+        trajectories_total=trajectories_before + result.trajectories,
+        sampled_trajectories={
+            "agents": sum(min(work.trajectories, plan.batch_size) for work in works.values()),
+            "inner": result.inner.sampled.trajectories,
+            "aborted": result.inner.dropped.trajectories,
+            "evaluation": result.evaluation_sampled.trajectories,
+        },
+        environment_steps={
+            "agents": sum(min(work.environment_steps, horizon_steps) for work in works.values()),
+            "inner": result.inner.sampled.steps,
+            "aborted": result.inner.dropped.steps,
+            "evaluation": result.evaluation_sampled.steps,
+        },
+        rule=aggregate.rule.value,
+        radius=aggregate.radius,
+        accepted=aggregate.accepted,
+        filtered=tuple(agent for agent in aggregate.agents if agent not in aggregate.accepted),
+        absent=tuple(agent for agent in range(1, federation.agents + 1) if agent not in aggregate.agents),
+        median_agent=aggregate.median_agent,
+        distances=_mean_distances(aggregate, federation),
+        median_distances=_median_distances(aggregate),
+        detection=score_filter(aggregate, federation),
+        evaluation_returns=result.evaluation_returns,
+        evaluation_lengths=tuple(float(length) for length in result.evaluation_lengths),
+        training_return=_mean_of(honest, "mean_return"),
+        training_length=_mean_of(honest, "mean_length"),
+        loss=_mean_of(honest, "loss"),
+        gradient_norm=result.gradient_norm,
+        inner_gradient_norms=tuple(result.inner.gradient_norms),
+        importance_ratios=tuple(result.inner.importance_ratios),
+        learning_rate=result.learning_rate,
+        skipped_steps=result.inner.skipped_steps,
+        seconds=seconds,
+    )
+
+
+def score_filter(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
+    """How well "filtered" predicts "Byzantine" among those that submitted: precision, recall and F1.
+
+    Precision is missing when nobody was filtered, recall when no Byzantine agent submitted.
+    """
+    filtered = set(aggregate.agents) - set(aggregate.accepted)
+    byzantine = set(aggregate.agents) & set(federation.byzantine)
+    hits = len(filtered & byzantine)
+    scores = {}
+    if filtered:
+        scores["precision"] = hits / len(filtered)
+    if byzantine:
+        scores["recall"] = hits / len(byzantine)
+        scores["f1"] = 2 * hits / (len(filtered) + len(byzantine))
+    return scores
+
+
+def _mean_distances(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
+    """Mean distance over the pairs of good agents, of Byzantine agents, and between the two."""
+    is_byzantine = np.array([agent in federation.byzantine for agent in aggregate.agents], dtype=bool)
+    first, second = np.triu_indices(len(aggregate.agents), k=1)
+    pairs = aggregate.distances[first, second]
+    attackers_in_pair = is_byzantine[first].astype(int) + is_byzantine[second]
+    kinds = {"good": 0, "between": 1, "byzantine": 2}
+    return {
+        kind: float(pairs[attackers_in_pair == attackers].mean())
+        for kind, attackers in kinds.items()
+        if (attackers_in_pair == attackers).any()
+    }
+
+
+def _median_distances(aggregate: Aggregate) -> dict[int, float]:
+    """Each voter's distance to μ_mom; empty where there is none."""
+    if aggregate.median_agent is None:
+        return {}
+    row = aggregate.distances[aggregate.agents.index(aggregate.median_agent)]
+    return {agent: float(distance) for agent, distance in zip(aggregate.agents, row, strict=True)}
+
+
+def _mean_of(works: list[pb.WorkReport], field: str) -> float | None:
+    return fmean(finite_or_zero(getattr(work, field)) for work in works) if works else None

@@ -1,0 +1,373 @@
+"""One run from its first round to its last: drives the coordinator, the store and the learner.
+
+All state is touched from the event loop alone. The store and the learner work in a thread each, so that the service
+keeps answering; while a transaction is being written, further submissions gather for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
+
+from fedpg.v1 import federation_pb2 as pb
+from fedpg_common import wire
+from fedpg_common.federation import Federation
+from fedpg_common.parameters import ParameterSpec, Vector, digest
+from fedpg_common.verdicts import Verdict
+
+from fedpg_server import coordinator as rules
+from fedpg_server.coordinator import Coordinator, Member, Rules
+from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
+from fedpg_server.records import RoundRecord
+from fedpg_server.report import make_record
+from fedpg_server.status import describe_round
+from fedpg_server.store import ClosedRow, ConflictRow, Row, Store, VerdictRow, VoteRow
+from fedpg_server.telemetry import Observer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AWAIT_MAX_S = 30.0
+LINGER_MAX_S = 10.0
+"""How long an ended run waits for its agents to hear of it."""
+
+log = logging.getLogger(__name__)
+
+
+class RunStoppedError(Exception):
+    """The run stopped before it could answer."""
+
+
+class RoundLearner(Protocol):
+    """What a run needs of the learner."""
+
+    def plan(self, round_number: int) -> RoundPlan:
+        """The round's random choices."""
+
+    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+        """Filter, improve and evaluate. Never raises for anything that finite vectors can cause."""
+
+
+@dataclass
+class _Waiting:
+    """A submission whose answer is not on disk yet."""
+
+    request: pb.SubmitUpdateRequest
+    answer: asyncio.Future[Verdict]
+
+
+class Run:
+    """A federation's run. `serve` does the rounds; the other methods are the service's calls."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        spec: ParameterSpec,
+        store: Store,
+        learner: RoundLearner,
+        observers: Sequence[Observer],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take up the run in `store` where it stopped. `clock` gives monotonic seconds."""
+        self.federation = federation
+        self.spec = spec
+        self.run_id = store.run_id
+        self.records = store.records()
+        self._store = store
+        self._learner = learner
+        self._observers = observers
+        self._clock = clock
+        self._started_s = clock()
+        self._coordinator = _restore_coordinator(federation, store, self.records)
+        self._store_thread = ThreadPoolExecutor(1, "store")
+        self._learner_thread = ThreadPoolExecutor(1, "learner")
+        self._tickets = 0
+        self._waiting: dict[int, _Waiting] = {}
+        self._effects: list[rules.Effect] = []
+        self._has_effects = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._open: pb.AwaitRoundReply | None = None
+        self._changed = asyncio.Event()
+        self._wake: asyncio.TimerHandle | None = None
+
+    # The rounds -------------------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Do rounds until the trajectory count is reached, then wait for the agents to leave.
+
+        Raises StorageError when the store cannot be written; everything answered so far is in it.
+        """
+        writer = asyncio.create_task(self._carry_out_effects())
+        rounds = asyncio.create_task(self._all_rounds())
+        try:
+            done, _ = await asyncio.wait((writer, rounds), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (writer, rounds):
+                task.cancel()
+            await asyncio.gather(writer, rounds, return_exceptions=True)
+            self._refuse_waiting()
+            self._store_thread.shutdown()
+            self._learner_thread.shutdown()
+            for observer in self._observers:
+                observer.close()
+
+    async def _all_rounds(self) -> None:
+        round_number, state = await self._in_store(self._store.latest_state)
+        while self.trajectories < self.federation.task.trajectories:
+            round_number += 1
+            state = await self._one_round(round_number, state)
+        self._feed(rules.RunEnded())
+        self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_ENDED))
+        await self._linger()
+
+    async def _one_round(self, round_number: int, state: LearnerState) -> LearnerState:
+        opened_s = self._clock()
+        plan = self._learner.plan(round_number)
+        await self._collect(plan, state)
+        gradients = await self._in_store(self._store.gradients, round_number)
+        reports = await self._in_store(self._store.reports, round_number)
+        improve = partial(self._learner.improve, state, plan, gradients)
+        result = await asyncio.get_running_loop().run_in_executor(self._learner_thread, improve)
+        record = make_record(
+            result, plan, self.federation, reports, self.trajectories, seconds=self._clock() - opened_s
+        )
+        await self._in_store(self._store.finish_round, record, result.state)
+        self.records.append(record)
+        self._feed(rules.RoundImproved(round_number, record.accepted, record.filtered))
+        for observer in self._observers:
+            observer.record(record, result.state.theta)
+        log.info(describe_round(record, self.federation.task.trajectories))
+        return result.state
+
+    async def _collect(self, plan: RoundPlan, state: LearnerState) -> None:
+        """Open the round and wait until it is closed, on disk too."""
+        number = plan.round_number
+        tensor = wire.vector_to_tensor(state.theta)
+        parameters_digest = bytes.fromhex(digest(state.theta))
+        await self._in_store(self._store.open_round, number)
+        votes = await self._in_store(self._store.vote_digests, number)
+        is_closed = await self._in_store(self._store.is_closed, number)
+        self._closed.clear()
+        self._feed(rules.RoundOpened(number, parameters_digest, votes, is_closed))
+        if is_closed:
+            return
+        message = pb.Round(
+            number=number, batch_size=plan.batch_size, parameters=tensor, parameters_digest=parameters_digest
+        )
+        self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=message))
+        await self._closed.wait()
+        self._open = None
+
+    async def _linger(self) -> None:
+        """Give the agents that are there time to hear that the run has ended."""
+        deadline_s = self._clock() + LINGER_MAX_S
+        while self._clock() < deadline_s and any(
+            member.presence is rules.Presence.JOINED for member in self._coordinator.members.values()
+        ):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)  # the last goodbye is still being answered
+
+    @property
+    def trajectories(self) -> int:
+        """Trajectory count so far, as on the x-axis of the published figures."""
+        return self.records[-1].trajectories_total if self.records else 0
+
+    # The calls --------------------------------------------------------------------------------------------------------
+
+    def is_member(self, agent: int) -> bool:
+        """Whether the federation has that agent."""
+        return agent in self._coordinator.members
+
+    def count_intrusion(self) -> None:
+        """Count a call whose certificate does not fit its message."""
+        self._coordinator.intrusions += 1
+
+    def join(self, agent: int) -> pb.JoinReply:
+        """Admit a member."""
+        self._feed(rules.Joined(agent))
+        return pb.JoinReply(
+            run_id=self.run_id,
+            task=wire.task_to_message(self.federation.task),
+            parameters=wire.spec_to_messages(self.spec),
+            seed=self.federation.seed,
+            agents=self.federation.agents,
+            message_bytes_max=wire.message_bytes_max(self.spec.size),
+        )
+
+    def leave(self, agent: int) -> None:
+        """Note that a member is gone."""
+        self._feed(rules.Left(agent))
+
+    async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
+        """The open round unless the agent is done with it, or the end, or NOT_YET after `wait_s`."""
+        self._feed(rules.Seen(agent))
+        deadline_s = self._clock() + min(wait_s, AWAIT_MAX_S)
+        while True:
+            if self._open is not None and (self._ended or self._open.round.number != after_round):
+                return self._open
+            left_s = deadline_s - self._clock()
+            if left_s <= 0:
+                return pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_NOT_YET)
+            try:
+                await asyncio.wait_for(self._changed.wait(), left_s)
+            except TimeoutError:
+                continue
+
+    async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
+        """Judge a submission; answered when the verdict is on disk."""
+        gradient_digest = wire.tensor_digest(request.gradient)
+        defect = self._defect(request, gradient_digest)
+        stored = None
+        if defect is None and self.is_member(request.agent) and request.round < self._coordinator.round_number:
+            stored = await self._in_store(self._store.vote_digest, request.round, request.agent)
+        self._tickets += 1
+        ticket = self._tickets
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        self._waiting[ticket] = waiting
+        self._feed(
+            rules.Submitted(
+                ticket,
+                request.agent,
+                request.round,
+                request.parameters_digest,
+                gradient_digest,
+                defect,
+                stored,
+            )
+        )
+        return await waiting.answer
+
+    def _defect(self, request: pb.SubmitUpdateRequest, gradient_digest: bytes) -> Verdict | None:
+        if request.run_id != self.run_id:
+            return Verdict.WRONG_RUN
+        if request.gradient_digest != gradient_digest:
+            return Verdict.DAMAGED
+        try:
+            wire.tensor_to_vector(request.gradient, self.spec.size)
+        except wire.WrongShapeError:
+            return Verdict.WRONG_SHAPE
+        except wire.NotFiniteError:
+            return Verdict.NOT_FINITE
+        return None
+
+    # Effects ----------------------------------------------------------------------------------------------------------
+
+    def _feed(self, event: rules.Event) -> None:
+        effects = self._coordinator.step(event, self._clock())
+        if effects:
+            self._effects += effects
+            self._has_effects.set()
+
+    async def _carry_out_effects(self) -> None:
+        """Store what has gathered in one transaction, then answer."""
+        while True:
+            await self._has_effects.wait()
+            effects, self._effects = self._effects, []
+            self._has_effects.clear()
+            rows = list(self._rows(effects))
+            if rows:
+                await self._in_store(self._store.commit, rows)
+            for effect in effects:
+                self._carry_out(effect)
+
+    def _rows(self, effects: Iterable[rules.Effect]) -> Iterable[Row]:
+        for effect in effects:
+            match effect:
+                case rules.StoreVote(ticket, agent, round_number, vote):
+                    request = self._waiting[ticket].request
+                    report = request.report.SerializeToString()
+                    yield VoteRow(round_number, agent, vote, request.gradient.data, report)
+                case rules.StoreConflict(agent, round_number, other):
+                    yield ConflictRow(round_number, agent, other)
+                case rules.CountVerdict(agent, verdict):
+                    yield VerdictRow(agent, verdict)
+                case rules.CloseRound(round_number):
+                    yield ClosedRow(round_number)
+
+    def _carry_out(self, effect: rules.Effect) -> None:
+        match effect:
+            case rules.Answer(ticket, verdict):
+                answer = self._waiting.pop(ticket).answer
+                if not answer.done():  # the caller may have given up meanwhile
+                    answer.set_result(verdict)
+            case rules.CloseRound():
+                self._closed.set()
+            case rules.WakeAt(time_s):
+                self._wake_at(time_s)
+            case rules.Warn(message):
+                log.warning(message)
+
+    def _wake_at(self, time_s: float) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+        delay_s = max(0.0, time_s - self._clock())
+        self._wake = asyncio.get_running_loop().call_later(delay_s, self._feed, rules.Tick())
+
+    def _announce(self, reply: pb.AwaitRoundReply) -> None:
+        """Wake everyone who waits for a round."""
+        self._open = reply
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _refuse_waiting(self) -> None:
+        """Fail the calls whose answers will not be on disk; their senders try again when the run is resumed."""
+        for waiting in self._waiting.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(RunStoppedError())
+        self._waiting.clear()
+
+    async def _in_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
+
+    # Status -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _ended(self) -> bool:
+        return self._coordinator.phase is rules.Phase.ENDED
+
+    @property
+    def coordinator(self) -> Coordinator:
+        """For status, read-only."""
+        return self._coordinator
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The federation's agents."""
+        return tuple(self._coordinator.members)
+
+    @property
+    def uptime_s(self) -> float:
+        """Time that this process has served the run."""
+        return self._clock() - self._started_s
+
+    def now_s(self) -> float:
+        """The run's clock."""
+        return self._clock()
+
+
+def _restore_coordinator(federation: Federation, store: Store, records: list[RoundRecord]) -> Coordinator:
+    """A coordinator that continues the counts in the store."""
+    counts = store.verdict_counts()
+    last_votes = store.last_votes()
+    accepted = Counter(agent for record in records for agent in record.accepted)
+    filtered = Counter(agent for record in records for agent in record.filtered)
+    members = {
+        agent: Member(
+            last_vote_round=last_votes.get(agent, 0),
+            verdicts=Counter(counts.get(agent, {})),
+            rounds_accepted=accepted[agent],
+            rounds_filtered=filtered[agent],
+        )
+        for agent in range(1, federation.agents + 1)
+    }
+    rules_of_run = Rules(federation.agents, federation.quorum, federation.round_timeout_s)
+    return Coordinator(rules_of_run, members, intrusions=sum(counts.get(0, {}).values()))

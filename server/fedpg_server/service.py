@@ -1,0 +1,110 @@
+"""The gRPC service: checks who calls and what, and hands the call to the run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, NoReturn
+
+import grpc
+from fedpg.v1 import federation_pb2 as pb
+from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.channels import agent_of_name
+
+from fedpg_server.run import Run, RunStoppedError
+from fedpg_server.status import make_status
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FederationService(federation_pb2_grpc.FederationServicer):
+    """Serves one run; without one, every call is UNAVAILABLE."""
+
+    def __init__(self, authenticated: bool) -> None:
+        """With `authenticated`, callers have certificates and are who these say."""
+        self._authenticated = authenticated
+        self._run: Run | None = None
+        self._why_unavailable = "the server is restoring the run; try again"
+
+    def serve(self, run: Run) -> None:
+        """Answer calls from now on."""
+        self._run = run
+
+    def withdraw(self, why: str) -> None:
+        """Answer UNAVAILABLE from now on, with this sentence."""
+        self._run = None
+        self._why_unavailable = why
+
+    async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:  # noqa: N802 (gRPC's names)
+        """See federation.proto."""
+        run = await self._admit(request.agent, context)
+        log.info("agent %d joined from %s", request.agent, context.peer())
+        return run.join(request.agent)
+
+    async def AwaitRound(self, request: pb.AwaitRoundRequest, context: Context) -> pb.AwaitRoundReply:  # noqa: N802
+        """See federation.proto."""
+        run = await self._admit(request.agent, context)
+        if request.run_id != run.run_id:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server's run is {run.run_id}: join anew")
+        if not (math.isfinite(request.wait_s) and request.wait_s >= 0):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wait_s must be a number of seconds from 0")
+        return await run.await_round(request.agent, request.after_round, request.wait_s)
+
+    async def SubmitUpdate(  # noqa: N802
+        self, request: pb.SubmitUpdateRequest, context: Context
+    ) -> pb.SubmitUpdateReply:
+        """See federation.proto. An unknown agent gets a verdict like every other bad submission."""
+        run = await self._identify(request.agent, context)
+        try:
+            verdict = await run.submit(request)
+        except RunStoppedError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops; try again when it is back")
+        return pb.SubmitUpdateReply(verdict=pb.Verdict.ValueType(verdict), message=verdict.sentence)
+
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:  # noqa: N802
+        """See federation.proto."""
+        run = await self._admit(request.agent, context)
+        if request.run_id == run.run_id:
+            run.leave(request.agent)
+            log.info("agent %d left", request.agent)
+        return pb.LeaveReply()
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusReply:  # noqa: N802
+        """See federation.proto."""
+        run = await self._require_run(context)
+        return make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
+
+    async def _admit(self, agent: int, context: Context) -> Run:
+        """The run, for a caller that is the member it says it is."""
+        run = await self._identify(agent, context)
+        if not run.is_member(agent):
+            run.count_intrusion()
+            await _refuse(context, f"agent {agent} is not in this federation: its agents are 1 to {len(run.members)}")
+        return run
+
+    async def _identify(self, agent: int, context: Context) -> Run:
+        """The run, for a caller whose certificate, if there are any, is that of `agent`."""
+        run = await self._require_run(context)
+        if not self._authenticated:
+            return run
+        names = list(context.auth_context().get("x509_common_name", ()))
+        owner = agent_of_name(names[0].decode(errors="replace")) if names else None
+        if owner is None:
+            run.count_intrusion()
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")
+        if owner != agent:
+            run.count_intrusion()
+            await _refuse(context, f"the certificate is agent {owner}'s, the message agent {agent}'s")
+        return run
+
+    async def _require_run(self, context: Context) -> Run:
+        if self._run is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self._why_unavailable)
+        return self._run
+
+
+async def _refuse(context: Context, why: str) -> NoReturn:
+    log.warning("refused %s: %s", context.peer(), why)
+    await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
