@@ -5,39 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
 from fedpg_common.rollouts import Trajectories
 
+ROWS_AT_ONCE = 4096
+"""Steps that pass through the policy together: enough to be fast, few enough to stay in the processor's cache."""
+
 
 def advantages(trajectories: Trajectories, gamma: float) -> NDArray[np.float32]:
     """A_{i,t}: discounted reward-to-go, whitened per trajectory with the unbiased standard deviation, shape (n,).
 
-    A trajectory of one step, or whose reward-to-go is constant up to rounding, has A = 0: never NaN.
-    Computed in float64.
+    A trajectory of one step, or whose reward-to-go is constant up to rounding, has A = 0. Computed in float64.
     """
     episodes, count = trajectories.episodes, trajectories.count
     lengths = trajectories.lengths()
-    # Steps are time-major and ordered by episode within a step, so a new step begins where the episode does not grow.
-    times = np.zeros(trajectories.steps, dtype=np.int64)
-    np.cumsum(episodes[1:] <= episodes[:-1], out=times[1:])
-    to_go = np.zeros((int(lengths.max()), count))
-    to_go[times, episodes] = trajectories.rewards
-    for t in range(len(to_go) - 2, -1, -1):
-        to_go[t] += gamma * to_go[t + 1]
-
-    sizes = np.abs(to_go).max(axis=0)
-    to_go -= to_go.sum(axis=0) / lengths
-    deviations = to_go[times, episodes]
-    squares = np.bincount(episodes, weights=deviations * deviations, minlength=count)
+    to_go = np.empty(trajectories.steps)
+    to_go[:] = _rewards_to_go(trajectories.rewards.tolist(), episodes.tolist(), count, gamma)
+    means = np.bincount(episodes, to_go, count) / lengths
+    deviations = to_go - means[episodes]
+    squares = np.bincount(episodes, deviations * deviations, count)
     std = np.sqrt(squares / np.maximum(lengths - 1, 1))
-    # A recursion of T steps cannot be more exact than T roundings of its largest value.
-    constant = std <= 8.0 * lengths * np.finfo(np.float64).eps * sizes
-    scale = np.divide(1.0, std, out=np.zeros(count), where=~constant)
+    # A recursion of T steps is exact to about T roundings of the values that it goes through.
+    rounding = 8.0 * lengths * np.finfo(np.float64).eps * np.abs(means)
+    scale = np.divide(1.0, std, out=np.zeros(count), where=std > rounding)
     return (deviations * scale[episodes]).astype(np.float32)
+
+
+def _rewards_to_go(rewards: list[float], episodes: list[int], count: int, gamma: float) -> list[float]:
+    """R_t = r_t + γ R_{t+1} of every step: plain floats, since a numpy call for each time step is no faster."""
+    to_go = [0.0] * count
+    result = [0.0] * len(rewards)
+    for step in range(len(rewards) - 1, -1, -1):
+        episode = episodes[step]
+        to_go[episode] = result[step] = rewards[step] + gamma * to_go[episode]
+    return result
 
 
 @dataclass(frozen=True)
@@ -64,23 +68,23 @@ def estimate(
     """∇L(θ) with L(θ) = −(1/n) Σ ω A log π_θ(a|s) over the n steps of all trajectories.
 
     With `reference_log_probs` (n,), those of the policy that sampled, ω = exp(log π_θ − reference), held constant
-    (L_ω of design.md); without, ω = 1. Where an action is so unlikely under one policy that ω overflows, the estimate
-    is not finite: look at the weights first.
+    (L_ω of design.md); without, ω = 1. Where an action is so unlikely under the sampling policy that ω overflows, the
+    estimate is not finite: look at the weights first.
+
+    The same numbers give the same bits on one kind of CPU as long as the BLAS library behind numpy uses one thread
+    (OPENBLAS_NUM_THREADS=1 before numpy is imported): with more, it may sum in another order.
     """
-    # Everything is copied into torch's own memory, whose alignment, and so the bits of the result, is always the same.
-    parameters = torch.tensor(theta, dtype=torch.float32, requires_grad=True)
-    log_probs = policy.log_prob(parameters, torch.tensor(trajectories.observations), torch.tensor(trajectories.actions))
-    terms = torch.tensor(advantages, dtype=torch.float32)
-    if reference_log_probs is None:
-        weights = torch.ones_like(terms)
-    else:
-        weights = torch.exp(log_probs.detach() - torch.tensor(reference_log_probs))
-        terms *= weights
-    loss = -(terms * log_probs).mean()
-    (gradient,) = torch.autograd.grad(loss, parameters)
-    return Estimate(
-        gradient=gradient.numpy(),
-        loss=loss.item(),
-        log_probs=log_probs.detach().numpy(),
-        weights=weights.numpy(),
-    )
+    steps = trajectories.steps
+    gradient = np.zeros(policy.spec.size, np.float32)
+    log_probs = np.empty(steps, np.float32)
+    weights = np.ones(steps, np.float32)
+    for start in range(0, steps, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        likelihood = policy.likelihood(theta, trajectories.observations[rows], trajectories.actions[rows])
+        log_probs[rows] = likelihood.log_probs
+        if reference_log_probs is not None:
+            with np.errstate(over="ignore"):
+                weights[rows] = np.exp(likelihood.log_probs - reference_log_probs[rows])
+        gradient += likelihood.gradient(advantages[rows] * weights[rows] * np.float32(-1.0 / steps))
+    loss = -float(np.mean(weights * advantages * log_probs, dtype=np.float64))
+    return Estimate(gradient=gradient, loss=loss, log_probs=log_probs, weights=weights)

@@ -1,7 +1,7 @@
 """Policies over one flat parameter vector θ (design.md section 2, "Policies").
 
-Each policy is written twice: in torch, differentiable, for the gradient of a whole batch; and in numpy, for acting in
-the lock-step loop, where a batch of a few dozen rows is dominated by the cost of a call.
+Each distribution is written twice: `log_prob` in torch says what it is, and can be differentiated as one likes;
+`actor` and `likelihood` are the numpy an agent spends its time in, and are tested against it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from fedpg_common.errors import UsageError
+from fedpg_common.networks import Array, Network, layer_tensors
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task
 
@@ -30,17 +31,28 @@ _TORCH_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu":
 
 
 class Actor(Protocol):
-    """A policy at fixed parameters, for acting: no autograd.
+    """A policy at fixed parameters, for acting.
 
     Observations are (n, D) float32; actions are (n,) int64 for a discrete policy, (n, A) float32 for a continuous one.
     """
 
-    def sample(self, observations: NDArray[np.float32], rng: np.random.Generator) -> NDArray[Any]:
+    def sample(self, observations: Array, rng: np.random.Generator) -> NDArray[Any]:
         """Draw one action a row."""
         ...
 
-    def greedy(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+    def greedy(self, observations: Array) -> NDArray[Any]:
         """The most likely action of each row."""
+        ...
+
+
+class Likelihood(Protocol):
+    """A policy at fixed parameters, on n observations with an action each."""
+
+    log_probs: Array
+    """log π_θ(a|s) of each row, shape (n,)."""
+
+    def gradient(self, coefficients: Array) -> Vector:
+        """Σ_t c_t ∇_θ log π_θ(a_t|s_t), shape (d,), for coefficients c (n,). To be called once."""
         ...
 
 
@@ -63,11 +75,14 @@ class Policy(ABC):
         """The policy at θ (d,), which is copied."""
 
     @abstractmethod
+    def likelihood(self, theta: Vector, observations: Array, actions: NDArray[Any]) -> Likelihood:
+        """The policy at θ (d,) on observations (n, D) and their actions (n,) or (n, A)."""
+
+    @abstractmethod
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """The log-probability log π_θ(a|s) of each row, shape (n,), differentiable in `theta` (d,)."""
 
     def _tensors(self, theta: torch.Tensor) -> list[torch.Tensor]:
-        # One split has one backward, which writes the gradient once; slices would each add a vector of length d.
         parts = torch.split(theta, [tensor.size for tensor in self.spec.tensors])
         return [part.view(tensor.shape) for part, tensor in zip(parts, self.spec.tensors, strict=True)]
 
@@ -78,12 +93,16 @@ class CategoricalPolicy(Policy):
     def __init__(self, task: Task, observation_size: int, action_space: Discrete[Any]) -> None:
         """A policy for observations of `observation_size` numbers with the task's hidden layers."""
         self.action_space = action_space
-        self.spec = ParameterSpec(tuple(_layers((observation_size, *task.hidden, int(action_space.n)))))
+        self.spec = ParameterSpec(layer_tensors((observation_size, *task.hidden, int(action_space.n))))
         self._activation = task.activation
 
     def actor(self, theta: Vector) -> Actor:
         """See `Policy.actor`."""
-        return _CategoricalActor(_Network(self.spec, theta, self._activation))
+        return _CategoricalActor(Network(self.spec, theta, self._activation))
+
+    def likelihood(self, theta: Vector, observations: Array, actions: NDArray[Any]) -> Likelihood:
+        """See `Policy.likelihood`; `actions` is (n,) int64, counted from 0."""
+        return _CategoricalLikelihood(self.spec, Network(self.spec, theta, self._activation), observations, actions)
 
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """See `Policy.log_prob`; `actions` is (n,) int64, counted from 0."""
@@ -100,14 +119,17 @@ class GaussianPolicy(Policy):
         size = math.prod(action_space.shape)
         sizes = (observation_size, *task.hidden)
         heads = (TensorSpec("mean.weight", (size, sizes[-1])), TensorSpec("std.weight", (size, sizes[-1])))
-        self.spec = ParameterSpec((*_layers(sizes), *heads))
+        self.spec = ParameterSpec((*layer_tensors(sizes), *heads))
         self._activation = task.activation
 
     def actor(self, theta: Vector) -> Actor:
         """See `Policy.actor`."""
-        tensors = self.spec.views(theta)
-        network = _Network(self.spec, theta, self._activation)
-        return _GaussianActor(network, tensors["mean.weight"].copy(), tensors["std.weight"].copy())
+        return _GaussianActor(_GaussianNetwork(self.spec, theta, self._activation))
+
+    def likelihood(self, theta: Vector, observations: Array, actions: NDArray[Any]) -> Likelihood:
+        """See `Policy.likelihood`; `actions` is (n, A) float32."""
+        network = _GaussianNetwork(self.spec, theta, self._activation)
+        return _GaussianLikelihood(self.spec, network, observations, actions)
 
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """See `Policy.log_prob`; `actions` is (n, A) float32. Each dimension is floored at −1e5, then summed."""
@@ -128,18 +150,6 @@ def make_policy(task: Task, observation_size: int, action_space: Space[Any]) -> 
     raise UsageError(f"task {task.name}: actions must be Discrete or Box, not {type(action_space).__name__}")
 
 
-def _layers(sizes: tuple[int, ...]) -> list[TensorSpec]:
-    """Weight (out, in) and bias (out,) of each linear layer between consecutive sizes."""
-    return [
-        tensor
-        for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes))
-        for tensor in (
-            TensorSpec(f"layers.{number}.weight", (outputs, inputs)),
-            TensorSpec(f"layers.{number}.bias", (outputs,)),
-        )
-    ]
-
-
 def _forward(tensors: list[torch.Tensor], x: torch.Tensor, activation: str) -> torch.Tensor:
     """The linear layers given as weight, bias, weight, bias, …, with the activation between them."""
     for start in range(0, len(tensors), 2):
@@ -149,60 +159,129 @@ def _forward(tensors: list[torch.Tensor], x: torch.Tensor, activation: str) -> t
     return x
 
 
-class _Network:
-    """`_forward` in numpy."""
+class _CategoricalActor:
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def sample(self, observations: Array, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Invert the cumulative distribution at one uniform number a row."""
+        # Logits lie in [-1, 1]: their exponentials need no shift, and need not sum to one.
+        logits = self._network.forward(observations)[-1]
+        np.tanh(logits, out=logits)
+        np.exp(logits, out=logits)
+        bounds = list(itertools.accumulate(logits.T))
+        # The last bound is the total. Rounding may put a point on it, but none beyond the last action.
+        points = rng.random(len(logits), np.float32) * bounds.pop()
+        actions = np.zeros(len(logits), np.int64)
+        for bound in bounds:
+            actions += bound <= points
+        return actions
+
+    def greedy(self, observations: Array) -> NDArray[np.int64]:
+        """The first of the most likely actions."""
+        logits = np.tanh(self._network.forward(observations)[-1])
+        return np.asarray(logits.argmax(axis=1), np.int64)
+
+
+class _CategoricalLikelihood:
+    def __init__(self, spec: ParameterSpec, network: Network, observations: Array, actions: NDArray[np.int64]) -> None:
+        self._spec, self._network = spec, network
+        self._values = network.forward(observations)
+        self._taken = np.arange(len(actions)), actions
+        self._logits = np.tanh(self._values[-1])
+        self._probabilities = np.exp(self._logits)
+        totals = self._probabilities.sum(axis=1)
+        self._probabilities /= totals[:, None]
+        self.log_probs: Array = self._logits[self._taken] - np.log(totals)
+
+    def gradient(self, coefficients: Array) -> Vector:
+        """Backpropagate ∂ log π/∂logit_j = [j = a] − π(j|s)."""
+        slope = np.negative(self._probabilities)
+        slope[self._taken] += 1.0
+        slope *= coefficients[:, None]
+        slope *= 1.0 - self._logits * self._logits
+        gradient = np.empty(self._spec.size, np.float32)
+        self._network.backward(self._values, slope, self._spec.views(gradient))
+        return gradient
+
+
+class _GaussianNetwork:
+    """Trunk and heads."""
 
     def __init__(self, spec: ParameterSpec, theta: Vector, activation: str) -> None:
         views = spec.views(theta)
-        layers = [name.removesuffix(".bias") for name in views if name.endswith(".bias")]
-        self._layers = [(views[f"{name}.weight"].T.copy(), views[f"{name}.bias"].copy()) for name in layers]
-        self._relu = activation == "relu"
+        self.trunk = Network(spec, theta, activation)
+        self.w_mean = views["mean.weight"].copy()
+        self.w_std = views["std.weight"].copy()
 
-    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The last layer's output for inputs (n, D)."""
-        for number, (weight, bias) in enumerate(self._layers):
-            if number:
-                x = np.maximum(x, 0.0, out=x) if self._relu else np.tanh(x, out=x)
-            x = x @ weight
-            x += bias
-        return x
+    def mean(self, h: Array) -> Array:
+        """μ (n, A) from the trunk's output h."""
+        mean: Array = h.dot(self.w_mean.T)
+        return np.tanh(mean, out=mean)
 
-
-class _CategoricalActor:
-    def __init__(self, network: _Network) -> None:
-        self._network = network
-
-    def sample(self, observations: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Invert the cumulative distribution at one uniform number a row."""
-        # Logits lie in [-1, 1], so their exponentials need no shift, and a cumulative sum no normalising.
-        logits = self._network(observations)
-        cumulative = np.exp(np.tanh(logits, out=logits), out=logits).cumsum(axis=1)
-        points = rng.random((len(cumulative), 1), dtype=np.float32) * cumulative[:, -1:]
-        # The last bound is left out: rounding may put a point on it.
-        actions: NDArray[np.int64] = (cumulative[:, :-1] <= points).sum(axis=1)
-        return actions
-
-    def greedy(self, observations: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The first of the most likely actions."""
-        actions: NDArray[np.int64] = np.tanh(self._network(observations)).argmax(axis=1)
-        return actions
+    def unclamped_log_std(self, h: Array) -> Array:
+        """W_σ h (n, A)."""
+        log_std: Array = h.dot(self.w_std.T)
+        return log_std
 
 
 class _GaussianActor:
-    def __init__(self, network: _Network, w_mean: NDArray[np.float32], w_std: NDArray[np.float32]) -> None:
+    def __init__(self, network: _GaussianNetwork) -> None:
         self._network = network
-        self._w_mean = w_mean.T.copy()
-        self._w_std = w_std.T.copy()
 
-    def sample(self, observations: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    def sample(self, observations: Array, rng: np.random.Generator) -> Array:
         """Mean plus standard deviation times a standard normal draw."""
-        h = self._network(observations)
-        std = np.tanh(np.exp(np.clip(h @ self._w_std, *LOG_STD_RANGE)))
-        noise = rng.standard_normal(std.shape, dtype=np.float32)
-        actions: NDArray[np.float32] = np.tanh(h @ self._w_mean) + std * noise
+        h = self._network.trunk.forward(observations)[-1]
+        std = self._network.unclamped_log_std(h)
+        np.clip(std, *LOG_STD_RANGE, out=std)
+        np.exp(std, out=std)
+        np.tanh(std, out=std)
+        actions = rng.standard_normal(std.shape, np.float32)
+        actions *= std
+        actions += self._network.mean(h)
         return actions
 
-    def greedy(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+    def greedy(self, observations: Array) -> Array:
         """The mean."""
-        mean: NDArray[np.float32] = np.tanh(self._network(observations) @ self._w_mean)
-        return mean
+        return self._network.mean(self._network.trunk.forward(observations)[-1])
+
+
+class _GaussianLikelihood:
+    def __init__(self, spec: ParameterSpec, network: _GaussianNetwork, observations: Array, actions: Array) -> None:
+        self._spec, self._network = spec, network
+        self._values = network.trunk.forward(observations)
+        h = self._values[-1]
+        self._mean = network.mean(h)
+        log_std = network.unclamped_log_std(h)
+        low, high = LOG_STD_RANGE
+        self._inside = (log_std >= low) & (log_std <= high)
+        self._exp = np.exp(np.clip(log_std, low, high))
+        self._std = np.tanh(self._exp)
+        self._z = (actions - self._mean) / self._std
+        log_probs = -0.5 * (self._z * self._z) - np.log(self._std) - np.float32(_LOG_SQRT_2PI)
+        self._above_floor = log_probs >= LOG_PROB_FLOOR
+        self.log_probs: Array = np.maximum(log_probs, LOG_PROB_FLOOR).sum(axis=1)
+
+    def gradient(self, coefficients: Array) -> Vector:
+        """Backpropagate ∂ log π/∂μ = z/σ and ∂ log π/∂σ = (z² − 1)/σ, z = (a − μ)/σ; a floored dimension is flat."""
+        z, std, mean = self._z, self._std, self._mean
+        scale = np.where(self._above_floor, coefficients[:, None], np.float32(0.0))
+        scale /= std
+        slope_mean = z * scale
+        slope_mean *= 1.0 - mean * mean
+        slope_std = z * z
+        slope_std -= 1.0
+        slope_std *= scale
+        slope_std *= 1.0 - std * std
+        slope_std *= self._exp
+        slope_std *= self._inside
+
+        h = self._values[-1]
+        slope = slope_mean.dot(self._network.w_mean)
+        slope += slope_std.dot(self._network.w_std)
+        gradient = np.empty(self._spec.size, np.float32)
+        views = self._spec.views(gradient)
+        np.dot(slope_mean.T, h, out=views["mean.weight"])
+        np.dot(slope_std.T, h, out=views["std.weight"])
+        self._network.trunk.backward(self._values, slope, views)
+        return gradient

@@ -65,7 +65,7 @@ def sample(
         following, reward, ended = environments.step(actions[-1])
         rewards.append(reward)
         episodes.append(live)
-        if ended.any():
+        if np.count_nonzero(ended):
             survives = ~ended
             live = live[survives]
             if not live.size:

@@ -27,6 +27,10 @@ def make_environments(task: Task) -> EnvironmentBatch:
                 from fedpg_common.environments.half_cheetah import HalfCheetahBatch
 
                 return HalfCheetahBatch()
+            if task.environment == "LunarLander-v3":
+                from fedpg_common.environments.lunar_lander import LunarLanderBatch
+
+                return LunarLanderBatch()
         limit = max(task.horizon, task.evaluation_horizon)
         return GymnasiumBatch(
             lambda: gymnasium.make(
