@@ -68,7 +68,7 @@ class LunarLanderBatch(EnvironmentBatch):
         self._landers, self._live = [], []
 
 
-class _Lander(gymnasium_lander.LunarLander)
+class _Lander(gymnasium_lander.LunarLander):
     """Gymnasium's reset; its step for discrete actions without wind and rendering, in plain floats.
 
     The same Box2D calls with the same arguments, and the same random numbers, though drawn many at once.
