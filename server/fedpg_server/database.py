@@ -40,7 +40,7 @@ def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
     if version != FORMAT_VERSION:
         raise StorageError(f"{path} has store format {version}; this version reads {FORMAT_VERSION}")
     if thoroughly:
-        finding = connection.execute("PRAGMA integritycheck(1)").fetchone()[0]
+        finding = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if finding != "ok":
             raise StorageError(f"{path} is damaged: {' '.join(str(finding).split())}")
 
