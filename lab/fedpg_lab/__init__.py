@@ -1,1 +1,1 @@
-"""The laboratory on top: local federations, progress, figures; the `fedpg` command."""
+"""The laboratory on top: local federations, progress, plots; the `fedpg` command."""

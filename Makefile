@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first command makes. Needs only make and Python 3.11 or newer.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help install train test check format proto bench clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Make .venv with everything in it.
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FedPG needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: $(INSTALLED) ## Train CartPole with 10 agents, 3 of them Byzantine (more options: make train ARGS="...").
+	$(BIN)/fedpg train --task CartPole-v1 --agents 10 --byzantine 3 --attack random-noise $(ARGS)
+
+test: $(INSTALLED) ## Run the tests.
+	$(BIN)/pytest $(ARGS)
+
+check: $(INSTALLED) ## Lint, check types, and see that the generated code is in step.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
+
+format: $(INSTALLED) ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(INSTALLED) ## Generate the Python of the contract.
+	$(BIN)/python proto/generate.py
+
+bench: $(INSTALLED) ## Measure speed and write docs/benchmarks.md.
+	$(BIN)/python benchmarks/report.py docs/benchmarks.md
+
+clean: ## Remove .venv and caches; runs stay.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,101 @@
+"""Child processes from a fork server: what runs inside them, and how they start and end.
+
+The fork server imports everything once, so that ten agents start in seconds; a child shares nothing else with this
+process, least of all a random generator. A child has a session of its own, so that Ctrl-C reaches it only through its
+parent, and ends when its parent does, however that dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from fedpg_client.cli import run_until_signalled
+from fedpg_client.process import AgentOptions, AgentProcess
+from fedpg_common.errors import ExitCode, FedPGError, StorageError
+from fedpg_common.process import log_to_stderr, use_one_thread
+from fedpg_server.server import ServerOptions, serve
+
+PRELOADED = ("fedpg_lab.children", "torch.utils.tensorboard", "Box2D", "mujoco")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def fork_server() -> ForkServerContext:
+    """The context to start children with; its server process runs on return."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    before = dict(os.environ)
+    os.environ.update(ONE_THREAD)  # read once, when the linear algebra libraries are imported there
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
+
+
+def spawn(
+    context: ForkServerContext, name: str, log_path: Path, main: Callable[..., ExitCode], *args: Any
+) -> ForkServerProcess:
+    """Start `main(*args)` in a child whose output goes to `log_path`. Raises StorageError."""
+    try:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        log_path.open("a").close()
+    except OSError as error:
+        raise StorageError(f"cannot write {log_path}: {error.strerror}") from error
+    process = context.Process(target=_child, name=name, args=(name, str(log_path), main, args))
+    process.start()
+    return process
+
+
+def end(process: ForkServerProcess, patience_s: float) -> None:
+    """Ask a child to end, and after `patience_s` make it."""
+    if process.is_alive():
+        process.terminate()
+        process.join(patience_s)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequence[Any]) -> None:
+    os.setsid()
+    output = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log_to_stderr(name, "info")
+    use_one_thread()
+    raise SystemExit(main(*args))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def server_main(options: ServerOptions, bound: Connection) -> ExitCode:
+    """A server. Sends ("bound", address) through `bound`, or ("failed", sentence)."""
+    try:
+        return asyncio.run(serve(options, lambda address: bound.send(("bound", address))))
+    except FedPGError as error:
+        print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
+        bound.send(("failed", str(error)))
+        return error.exit_code
+
+
+def agents_main(agents: Sequence[AgentOptions]) -> ExitCode:
+    """One agent or several."""
+    return run_until_signalled(AgentProcess(agents))

@@ -1,0 +1,182 @@
+"""A federation of local processes: one server, and the agents spread over as many processes as wanted."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from fedpg_client.process import AgentOptions, Ring
+from fedpg_common.errors import ExitCode, FedPGError
+from fedpg_common.federation import Attack, Federation
+from fedpg_server.server import ServerOptions
+
+from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
+
+LOG_FOLDER = "logs"
+RESTARTS_MAX = 5
+AGENT_STOP_S = 3.0
+SERVER_STOP_S = 60.0
+"""A server finishes the improvement that it is in."""
+
+log = logging.getLogger(__name__)
+
+
+class ProcessFailedError(FedPGError):
+    """A process of the federation ended with an error that starting it again does not mend."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Take over the failed process's exit code."""
+        super().__init__(message)
+        self.exit_code = ExitCode(exit_code) if exit_code in list(ExitCode) else ExitCode.BUG
+
+
+@dataclass
+class _AgentGroup:
+    """Agents that share a process."""
+
+    name: str
+    agents: Sequence[AgentOptions]
+    process: ForkServerProcess
+    restarts: int = 0
+
+
+@dataclass
+class LocalFederation:
+    """The processes of one run. A context manager: leaving it ends them all."""
+
+    federation: Federation
+    folder: Path
+    resume: bool = False
+    agents_per_process: int = 1
+    tensorboard: bool = True
+    address: str = field(default="127.0.0.1:0", init=False)
+
+    def __enter__(self) -> LocalFederation:
+        """Start everything. Raises ProcessFailedError if the server cannot start."""
+        self._context = fork_server()
+        self._groups: list[_AgentGroup] = []
+        self._server_restarts = 0
+        self._server = self._start_server(self.resume)
+        try:
+            self._start_agents()
+        except BaseException:
+            self._end_all()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """End every process."""
+        self._end_all()
+
+    def supervise(self) -> bool:
+        """Start again what was killed. False once the server has ended well.
+
+        Raises ProcessFailedError when the server or all agents ended with an error of their own, or too often.
+        """
+        code = self._server.exitcode
+        if code == ExitCode.OK:
+            return False
+        if code is not None:
+            self._mend_server(code)
+        for group in self._groups:
+            if group.process.exitcode not in (None, ExitCode.OK):
+                self._mend_agents(group)
+        return True
+
+    def wait_for_agents(self, patience_s: float) -> None:
+        """Let the agents end by themselves after the run."""
+        for group in self._groups:
+            group.process.join(patience_s)
+
+    def log_path(self, name: str) -> Path:
+        """Where a process's output goes."""
+        return self.folder / LOG_FOLDER / f"{name}.log"
+
+    def _start_server(self, resume: bool) -> ForkServerProcess:
+        receiver, sender = self._context.Pipe(duplex=False)
+        options = ServerOptions(
+            folder=self.folder,
+            address=self.address,
+            federation=None if resume else self.federation,
+            tensorboard=self.tensorboard,
+        )
+        server = spawn(self._context, "server", self.log_path("server"), server_main, options, sender)
+        sender.close()
+        try:
+            kind, text = receiver.recv()
+        except EOFError:
+            kind, text = "failed", f"the server ended while starting: see {self.log_path('server')}"
+        if kind != "bound":
+            server.join()
+            raise ProcessFailedError(text, server.exitcode or ExitCode.BUG)
+        self.address = text
+        return server
+
+    def _start_agents(self) -> None:
+        everyone = agent_options(self.federation, self.address)
+        for start in range(0, len(everyone), self.agents_per_process):
+            group = everyone[start : start + self.agents_per_process]
+            name = f"agent-{group[0].index}" + (f"-{group[-1].index}" if len(group) > 1 else "")
+            process = spawn(self._context, name, self.log_path(name), agents_main, group)
+            self._groups.append(_AgentGroup(name, group, process))
+
+    def _mend_server(self, code: int) -> None:
+        self._server_restarts += 1
+        if code > 0 or self._server_restarts > RESTARTS_MAX:
+            raise ProcessFailedError(f"the server failed: {last_line(self.log_path('server'))}", code)
+        log.warning("the server was killed by signal %d: resuming", -code)
+        self._server = self._start_server(resume=True)
+
+    def _mend_agents(self, group: _AgentGroup) -> None:
+        code = group.process.exitcode or 0
+        was_killed = code < 0
+        group.restarts += 1
+        if was_killed and group.restarts <= RESTARTS_MAX:
+            log.warning("%s was killed by signal %d: starting it again", group.name, -code)
+            group.process = spawn(self._context, group.name, self.log_path(group.name), agents_main, group.agents)
+            return
+        self._groups.remove(group)
+        log.warning("%s is gone: %s", group.name, last_line(self.log_path(group.name)))
+        if sum(len(rest.agents) for rest in self._groups) < self.federation.quorum:
+            raise ProcessFailedError("too few agents are left for a quorum: see the logs in the run folder", code)
+
+    def _end_all(self) -> None:
+        for group in self._groups:
+            if group.process.is_alive():
+                group.process.terminate()
+        for group in self._groups:
+            end(group.process, AGENT_STOP_S)
+        end(self._server, SERVER_STOP_S)
+
+
+def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
+    """Every agent's configuration on this machine; colluding attackers meet on a loopback port of their own."""
+    attackers = tuple(sorted(index for index, attack in federation.byzantine.items() if attack is Attack.FEDPG))
+    meeting_point = free_address() if len(attackers) > 1 else ""
+    options = []
+    for index in range(1, federation.agents + 1):
+        ring = None
+        if index in attackers:
+            ring = Ring(attackers, meeting_point, listen=meeting_point if index == attackers[0] else "")
+        options.append(AgentOptions(index, server, federation.byzantine.get(index), ring))
+    return options
+
+
+def free_address() -> str:
+    """A loopback address whose port is free at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log, or where to look."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        lines = []
+    return next((line for line in reversed(lines) if line.strip()), f"see {path}")

@@ -1,0 +1,143 @@
+"""Pictures of runs: the return curve with the filter's verdicts under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from fedpg_common.errors import StorageError
+from fedpg_server.records import RoundRecord
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from fedpg_lab.runs import RunData
+
+ACCEPTED, FILTERED, ABSENT = 0, 1, 2
+VERDICT_COLOURS = ("#cfe8cf", "#c0392b", "#bdbdbd")
+VERDICT_LABELS = ("accepted", "filtered", "absent")
+RULES = ("R1", "R2", "mean", "none")
+RULE_COLOURS = ("#4c78a8", "#f2a93b", "#bdbdbd", "#c0392b")
+SMOOTHING_ROUNDS = 10
+AGENT_LABELS_MAX = 40
+
+
+def plot_run(run: RunData, path: Path) -> None:
+    """One run: returns against trajectories, which rule decided, and each agent's verdicts. Raises StorageError."""
+    height = 3.6 + 0.3 + min(4.5, 0.6 + 0.2 * run.federation.agents)
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=(3.6, 0.3, min(4.5, 0.6 + 0.2 * run.federation.agents)))
+    _plot_returns(axes[0], [run])
+    axes[0].set_title(title_of(run))
+    edges = _edges(run.records)
+    _plot_rules(axes[1], run.records, edges)
+    _plot_verdicts(axes[2], run, edges)
+    axes[2].set_xlabel("trajectories per participant")
+    _save(figure, path)
+
+
+def plot_runs(runs: Sequence[RunData], path: Path) -> None:
+    """Several seeds of one federation: each one's returns and their mean. Raises StorageError."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    _plot_returns(axes, runs)
+    axes.set_title(f"{title_of(runs[0])} and {len(runs) - 1} more seeds")
+    axes.set_xlabel("trajectories per participant")
+    _save(figure, path)
+
+
+def title_of(run: RunData) -> str:
+    """Task, algorithm, agents and attack in one line."""
+    federation = run.federation
+    parts = [federation.task.name, federation.algorithm.value, f"K = {federation.agents}"]
+    if federation.byzantine:
+        attacks = ", ".join(sorted({attack.value for attack in federation.byzantine.values()}))
+        parts.append(f"{len(federation.byzantine)} Byzantine ({attacks})")
+    return ", ".join([*parts, f"seed {federation.seed}"])
+
+
+def smooth(values: Sequence[float], window: int = SMOOTHING_ROUNDS) -> NDArray[np.float64]:
+    """The trailing mean over up to `window` values, shape (n,)."""
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+
+
+def _plot_returns(axes: Axes, runs: Sequence[RunData]) -> None:
+    for run in runs:
+        counts = [record.trajectories_total for record in run.records]
+        returns = [record.evaluation_return for record in run.records]
+        axes.plot(counts, returns, color="#4c78a8", alpha=0.35, linewidth=0.8)
+        if len(runs) == 1:
+            axes.plot(counts, smooth(returns), color="#4c78a8", label="evaluation, greedy")
+            training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
+            if training:
+                axes.plot(*zip(*training, strict=True), color="#999999", linewidth=0.9, label="training, honest agents")
+    if len(runs) > 1:
+        grid, mean = mean_curve(runs)
+        axes.plot(grid, mean, color="#4c78a8", linewidth=2, label=f"evaluation, mean of {len(runs)} seeds")
+    axes.set_ylabel("return")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="best", frameon=False)
+
+
+def mean_curve(runs: Sequence[RunData], points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Trajectory counts (points,) that all runs reached, and the mean smoothed return at each, interpolated."""
+    start = max(run.records[0].trajectories_total for run in runs)
+    end = min(run.records[-1].trajectories_total for run in runs)
+    grid = np.linspace(start, end, points)
+    curves = [
+        np.interp(grid, [r.trajectories_total for r in run.records], smooth([r.evaluation_return for r in run.records]))
+        for run in runs
+    ]
+    return grid, np.mean(curves, axis=0)
+
+
+def _edges(records: Sequence[RoundRecord]) -> NDArray[np.float64]:
+    """Where each round begins and ends on the axis of trajectories, shape (rounds + 1,)."""
+    return np.array([0.0, *(record.trajectories_total for record in records)])
+
+
+def _plot_rules(axes: Axes, records: Sequence[RoundRecord], edges: NDArray[np.float64]) -> None:
+    codes = np.array([[RULES.index(record.rule) for record in records]])
+    axes.pcolormesh(edges, [0, 1], codes, cmap=ListedColormap(RULE_COLOURS), vmin=-0.5, vmax=len(RULES) - 0.5)
+    axes.set_yticks([0.5], ["rule"])
+    used = sorted(set(codes[0].tolist()))
+    axes.legend(
+        handles=[Patch(color=RULE_COLOURS[code], label=RULES[code]) for code in used],
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small",
+    )  # fmt: skip
+
+
+def _plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None:
+    agents = run.federation.agents
+    codes = np.full((agents, len(run.records)), ABSENT)
+    for column, record in enumerate(run.records):
+        codes[[agent - 1 for agent in record.accepted], column] = ACCEPTED
+        codes[[agent - 1 for agent in record.filtered], column] = FILTERED
+    rows = np.arange(agents + 1) + 0.5
+    axes.pcolormesh(edges, rows, codes, cmap=ListedColormap(VERDICT_COLOURS), vmin=-0.5, vmax=2.5)
+    axes.set_ylim(agents + 0.5, 0.5)
+    if agents <= AGENT_LABELS_MAX:
+        attacks = run.federation.byzantine
+        labels = [f"{attacks[i].value}  {i}" if i in attacks else str(i) for i in range(1, agents + 1)]
+        axes.set_yticks(range(1, agents + 1), labels, fontsize="small")
+    axes.set_ylabel("agent")
+    axes.legend(
+        handles=[
+            Patch(facecolor=colour, edgecolor="#888888", linewidth=0.4, label=label)
+            for colour, label in zip(VERDICT_COLOURS, VERDICT_LABELS, strict=True)
+        ],
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small",
+    )  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise StorageError(f"the picture {path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,120 @@
+"""Run folders: reading them back and summing them up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedpg_common.errors import StorageError
+from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_server.records import RoundRecord
+from fedpg_server.server import STORE_NAME
+from fedpg_server.store import Store
+
+SUMMARY_NAME = "summary.json"
+PLOT_NAME = "returns.png"
+FINAL_FRACTION = 0.05
+"""The final return is the mean over the last rounds that make up this part of the trajectories."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run folder says of its run."""
+
+    folder: Path
+    federation: Federation
+    records: list[RoundRecord]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run reached its trajectory count."""
+        return bool(self.records) and self.records[-1].trajectories_total >= self.federation.task.trajectories
+
+
+def load_run(folder: Path) -> RunData:
+    """Read a run folder, also of a run that goes on. Raises StorageError."""
+    store = Store.read(folder / STORE_NAME)
+    try:
+        return RunData(folder, federation_from_toml(store.description, f"the store {store.path}"), store.records())
+    finally:
+        store.close()
+
+
+def summarize(run: RunData) -> dict[str, Any]:
+    """The run in figures, JSON-ready."""
+    federation, records = run.federation, run.records
+    return {
+        "name": run.name,
+        "task": federation.task.name,
+        "algorithm": federation.algorithm.value,
+        "agents": federation.agents,
+        "byzantine": {str(agent): attack.value for agent, attack in federation.byzantine.items()},
+        "seed": federation.seed,
+        "complete": run.is_complete,
+        "rounds": len(records),
+        "trajectories": records[-1].trajectories_total if records else 0,
+        "sampled_trajectories": _totals(records, "sampled_trajectories"),
+        "environment_steps": _totals(records, "environment_steps"),
+        "final_return": final_return(run),
+        "best_return": max((record.evaluation_return for record in records), default=None),
+        "rounds_by_rule": dict(Counter(record.rule for record in records)),
+        "accepted_fraction_honest": _accepted_fraction(run, byzantine=False),
+        "accepted_fraction_byzantine": _accepted_fraction(run, byzantine=True),
+        "rounds_with_absent_agents": sum(bool(record.absent) for record in records),
+        "skipped_steps": sum(record.skipped_steps for record in records),
+        "seconds": sum(record.seconds for record in records),
+        "parameters_digest": records[-1].parameters_digest if records else None,
+    }
+
+
+def write_summary(run: RunData) -> dict[str, Any]:
+    """Write summary.json into the run folder and return it. Raises StorageError."""
+    summary = summarize(run)
+    path = run.folder / SUMMARY_NAME
+    try:
+        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+    return summary
+
+
+def final_return(run: RunData) -> float | None:
+    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None without a round."""
+    if not run.records:
+        return None
+    end = run.records[-1].trajectories_total
+    last = [record for record in run.records if record.trajectories_total > end * (1 - FINAL_FRACTION)]
+    return fmean(record.evaluation_return for record in last)
+
+
+def trajectories_to_reach(run: RunData, target: float) -> int | None:
+    """Trajectory count of the first round whose evaluation return reaches `target`, or None."""
+    reached = (record.trajectories_total for record in run.records if record.evaluation_return >= target)
+    return next(reached, None)
+
+
+def _totals(records: list[RoundRecord], field: str) -> dict[str, int]:
+    totals: Counter[str] = Counter()
+    for record in records:
+        totals.update(getattr(record, field))
+    return dict(totals)
+
+
+def _accepted_fraction(run: RunData, byzantine: bool) -> float | None:
+    """Accepted votes over votes, of the Byzantine or of the honest agents."""
+    accepted = voted = 0
+    for record in run.records:
+        for agent in record.accepted + record.filtered:
+            if (agent in run.federation.byzantine) is byzantine:
+                voted += 1
+                accepted += agent in record.accepted
+    return accepted / voted if voted else None
