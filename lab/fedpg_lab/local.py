@@ -60,7 +60,7 @@ class LocalFederation:
         self._context = fork_server()
         self._groups: list[_AgentGroup] = []
         self._server_restarts = 0
-        self._server = self._start_server(self.resume)
+        self._server: ForkServerProcess = self._start_server(self.resume)
         try:
             self._start_agents()
         except BaseException:
@@ -91,6 +91,22 @@ class LocalFederation:
         """Let the agents end by themselves after the run."""
         for group in self._groups:
             group.process.join(patience_s)
+
+    @property
+    def server_pid(self) -> int:
+        """The server's process id."""
+        assert self._server.pid is not None
+        return self._server.pid
+
+    @property
+    def agent_pids(self) -> list[int]:
+        """The agents' process ids."""
+        return [group.process.pid for group in self._groups if group.process.pid is not None]
+
+    @property
+    def restarts(self) -> int:
+        """How often a process was started again."""
+        return self._server_restarts + sum(group.restarts for group in self._groups)
 
     def log_path(self, name: str) -> Path:
         """Where a process's output goes."""

@@ -1,0 +1,31 @@
+"""Small local federations for the tests of the lab."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from fedpg_common.federation import Federation, describe
+from fedpg_lab.runs import RunData
+from fedpg_lab.train import TrainOptions, train
+from rich.console import Console
+
+TRAJECTORIES = 60
+
+
+def small_federation(agents: int = 4, byzantine: int = 1, attack: str = "random-noise", seed: int = 0) -> Federation:
+    """CartPole for a few rounds."""
+    return describe(
+        "CartPole-v1", agents=agents, byzantine=byzantine, attack=attack, seed=seed, trajectories=TRAJECTORIES
+    )
+
+
+def run_federation(federation: Federation, folder: Path, agents_per_process: int = 1) -> RunData:
+    """Run it with real processes, without TensorBoard files."""
+    options = TrainOptions(agents_per_process=agents_per_process, tensorboard=False)
+    return train(federation, folder, options, Console(file=io.StringIO()))
+
+
+def digests(run: RunData) -> list[str]:
+    """The parameter digest of every round."""
+    return [record.parameters_digest for record in run.records]
