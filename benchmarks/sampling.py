@@ -150,27 +150,25 @@ def measure(case: Case, repeats: int) -> Figures:
 
     trajectories = agent()
     actions = [trajectories.actions[trajectories.episodes == i] for i in range(trajectories.count)]
-    bare = (bare_mujoco if task is HALF_CHEETAH else bare_environment)(task, seeds, actions)
+    bare_replay = (bare_mujoco if task is HALF_CHEETAH else bare_environment)(task, seeds, actions)
     agent_s, bare_s = [], []
     for _ in range(repeats):
         agent_s.append(timed(agent))
-        bare_s.append(timed(bare))
+        bare_s.append(timed(bare_replay))
     environments.close()
-    agent_rate = trajectories.steps / statistics.median(agent_s)
-    bare_rate = trajectories.steps / statistics.median(bare_s)
     return Figures(
         task=task.name,
         policy=case.name,
         episodes=trajectories.count,
         mean_length=trajectories.steps / trajectories.count,
-        agent_steps_per_s=agent_rate,
-        bare_steps_per_s=bare_rate,
-        ratio=agent_rate / bare_rate,
+        agent_steps_per_s=trajectories.steps / statistics.median(agent_s),
+        bare_steps_per_s=trajectories.steps / statistics.median(bare_s),
+        ratio=statistics.median(bare / agent for agent, bare in zip(agent_s, bare_s, strict=True)),
         target=case.target,
     )
 
 
-def timed(work: Callable[[], Any], least_s: float = 0.1) -> float:
+def timed(work: Callable[[], Any], least_s: float = 0.02) -> float:
     """CPU seconds of one call, over as many calls as take `least_s`."""
     calls, start = 0, time.process_time()
     while True:

@@ -43,18 +43,27 @@ class Network:
         self._biases = [views[f"{name}.bias"].copy() for name in self._names]
         self._repeated = [bias[None].repeat(_REPEATED_ROWS, axis=0) for bias in self._biases]
         self._relu = activation == "relu"
+        self._count = -1
+        self._layers: list[tuple[Array, Array]] = []
 
     def forward(self, x: Array) -> list[Array]:
         """The inputs (n, D), then what each layer hands on; the last element is the network's output."""
-        count = len(x)
+        if len(x) != self._count:
+            self._lay_out(len(x))
         values = [x]
-        for number, weight in enumerate(self._transposed):
-            if number:
+        for weight, bias in self._layers:
+            if len(values) > 1:
                 x = np.maximum(x, _ZERO, out=x) if self._relu else np.tanh(x, out=x)
             x = x.dot(weight)
-            np.add(x, self._repeated[number][:count] if count <= _REPEATED_ROWS else self._biases[number], out=x)
+            np.add(x, bias, x)
             values.append(x)
         return values
+
+    def _lay_out(self, count: int) -> None:
+        """Prepare each layer's weight (in, out) and its bias, to be added to `count` rows."""
+        biases = [rows[:count] for rows in self._repeated] if count <= _REPEATED_ROWS else self._biases
+        self._layers = list(zip(self._transposed, biases, strict=True))
+        self._count = count
 
     def backward(self, values: list[Array], slope: Array, gradient: dict[str, Array]) -> None:
         """Write ∂f/∂tensor for every tensor of the layers into `gradient`, by name.

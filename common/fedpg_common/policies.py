@@ -6,7 +6,6 @@ Each distribution is written twice: `log_prob` in torch says what it is, and can
 
 from __future__ import annotations
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -168,10 +167,9 @@ class _CategoricalActor:
         # Logits lie in [-1, 1]: their exponentials need no shift, and need not sum to one.
         logits = self._network.forward(observations)[-1]
         np.tanh(logits, out=logits)
-        np.exp(logits, out=logits)
-        bounds = list(itertools.accumulate(logits.T))
-        # The last bound is the total. Rounding may put a point on it, but none beyond the last action.
-        points = rng.random(len(logits), np.float32) * bounds.pop()
+        *bounds, total = np.add.accumulate(np.exp(logits), axis=1).T
+        # Rounding may put a point on the total, but never beyond the last action.
+        points = rng.random(len(logits), np.float32) * total
         actions = np.zeros(len(logits), np.int64)
         for bound in bounds:
             actions += bound <= points

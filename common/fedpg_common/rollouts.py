@@ -71,7 +71,7 @@ def sample(
             if not live.size:
                 break
             environments.keep(survives)
-            following = following[survives]
+            following = following.compress(survives, axis=0)
         current = following.astype(np.float32, copy=False)
     return Trajectories(
         observations=np.concatenate(observations),

@@ -38,10 +38,8 @@ class CartPoleBatch(EnvironmentBatch):
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `EnvironmentBatch.reset`."""
         self._now = self._columns_of(len(seeds))
-        starts = np.empty((len(seeds), 4))
-        for row, seed in zip(starts, seeds.tolist(), strict=True):
-            row[:] = np.random.Generator(np.random.PCG64(seed)).uniform(-0.05, 0.05, 4)
-        self._now.by_variable[:] = starts.T.reshape(2, 2, -1)
+        starts = [np.random.Generator(np.random.PCG64(seed)).uniform(-0.05, 0.05, 4) for seed in seeds.tolist()]
+        self._now.by_episode[:] = np.array(starts).reshape(-1, 2, 2)
         return self._now.observe()
 
     def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
@@ -75,12 +73,11 @@ class _Columns:
         self.state, self._derivatives = rows[:4], rows[2:]
         self._positions, self._angle, self._angle_dot = rows[:2], rows[1], rows[3]
         self._x_acc, self._angle_acc = rows[4], rows[5]
-        # Gymnasium's order: position, its velocity, angle, its velocity.
-        self.by_variable = self.state.reshape(2, 2, count).transpose(1, 0, 2)
-        self._by_episode = self.state.reshape(2, 2, count).transpose(2, 1, 0)
+        # Gymnasium's order: position, its velocity; angle, its velocity.
+        self.by_episode = self.state.reshape(2, 2, count).transpose(2, 1, 0)
         self._change = np.empty((4, count))
         self._sizes = np.empty((2, count))
-        self._force, self._cos, self._sin, self._pull, self._inertia, self._term = np.empty((6, count))
+        self._force, self._cos, self._sin, self._pull, self._inertia, self._first, self._second = np.empty((7, count))
         self.rewards = np.ones(count)
         self.rewards.flags.writeable = False
         self._count = count
@@ -96,41 +93,43 @@ class _Columns:
     def observe(self) -> NDArray[np.float32]:
         """A fresh array of observations (count, 4)."""
         observations = np.empty((self._count, 2, 2), np.float32)
-        np.copyto(observations, self._by_episode, casting="same_kind")
+        np.copyto(observations, self.by_episode, casting="same_kind")
         return observations.reshape(self._count, 4)
 
     def step(self, actions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Take one Euler step; returns which episodes have ended."""
-        force, cos, sin, pull, inertia, term = self._force, self._cos, self._sin, self._pull, self._inertia, self._term
+        force, cos, sin, pull, inertia = self._force, self._cos, self._sin, self._pull, self._inertia
+        # In turns, since a single number is slow to be overwritten by what is made of it.
+        a, b = self._first, self._second
         FORCES.take(actions, out=force, mode="clip")
-        np.cos(self._angle, out=cos)
-        np.sin(self._angle, out=sin)
+        np.cos(self._angle, cos)
+        np.sin(self._angle, sin)
         # pull = (force + pole_mass_length · angle_dot² · sin) / total_mass
-        np.square(self._angle_dot, out=pull)
-        np.multiply(self._pole_mass_length, pull, out=pull)
-        np.multiply(pull, sin, out=pull)
-        np.add(force, pull, out=pull)
-        np.divide(pull, self._total_mass, out=pull)
+        np.square(self._angle_dot, a)
+        np.multiply(self._pole_mass_length, a, b)
+        np.multiply(b, sin, a)
+        np.add(force, a, b)
+        np.divide(b, self._total_mass, pull)
         # inertia = half_length · (4/3 − pole_mass · cos² / total_mass)
-        np.square(cos, out=inertia)
-        np.multiply(self._pole_mass, inertia, out=inertia)
-        np.divide(inertia, self._total_mass, out=inertia)
-        np.subtract(self._four_thirds, inertia, out=inertia)
-        np.multiply(self._half_length, inertia, out=inertia)
+        np.square(cos, a)
+        np.multiply(self._pole_mass, a, b)
+        np.divide(b, self._total_mass, a)
+        np.subtract(self._four_thirds, a, b)
+        np.multiply(self._half_length, b, inertia)
         # angle_acc = (gravity · sin − cos · pull) / inertia
-        np.multiply(self._gravity, sin, out=self._angle_acc)
-        np.multiply(cos, pull, out=term)
-        np.subtract(self._angle_acc, term, out=self._angle_acc)
-        np.divide(self._angle_acc, inertia, out=self._angle_acc)
+        np.multiply(self._gravity, sin, a)
+        np.multiply(cos, pull, b)
+        np.subtract(a, b, force)
+        np.divide(force, inertia, self._angle_acc)
         # x_acc = pull − pole_mass_length · angle_acc · cos / total_mass
-        np.multiply(self._pole_mass_length, self._angle_acc, out=term)
-        np.multiply(term, cos, out=term)
-        np.divide(term, self._total_mass, out=term)
-        np.subtract(pull, term, out=self._x_acc)
+        np.multiply(self._pole_mass_length, self._angle_acc, a)
+        np.multiply(a, cos, b)
+        np.divide(b, self._total_mass, a)
+        np.subtract(pull, a, self._x_acc)
 
-        np.multiply(self._time_step, self._derivatives, out=self._change)
-        np.add(self.state, self._change, out=self.state)
-        np.absolute(self._positions, out=self._sizes)
+        np.multiply(self._time_step, self._derivatives, self._change)
+        np.add(self.state, self._change, self.state)
+        np.absolute(self._positions, self._sizes)
         beyond = np.greater(self._sizes, self._limits)
         ended: NDArray[np.bool_] = np.logical_or(beyond[0], beyond[1])
         return ended
