@@ -86,5 +86,5 @@ def estimate(
             with np.errstate(over="ignore"):
                 weights[rows] = np.exp(likelihood.log_probs - reference_log_probs[rows])
         gradient += likelihood.gradient(advantages[rows] * weights[rows] * np.float32(-1.0 / steps))
-    loss = -float(np.mean(weights * advantages * log_probs, dtype=np.float64))
+    loss = -float(np.add.reduce(weights * advantages * log_probs, dtype=np.float64)) / steps
     return Estimate(gradient=gradient, loss=loss, log_probs=log_probs, weights=weights)

@@ -38,10 +38,8 @@ class Network:
         """Copies the layers' tensors out of `theta` (d,). `activation` is relu or tanh."""
         views = spec.views(theta)
         self._names = [name.removesuffix(".bias") for name in views if name.endswith(".bias")]
-        self._weights = [views[f"{name}.weight"].copy() for name in self._names]
-        self._transposed = [weight.T.copy() for weight in self._weights]
-        self._biases = [views[f"{name}.bias"].copy() for name in self._names]
-        self._repeated = [bias[None].repeat(_REPEATED_ROWS, axis=0) for bias in self._biases]
+        self._weights = [views[f"{name}.weight"].T.copy() for name in self._names]
+        self._biases = [views[f"{name}.bias"][None].repeat(_REPEATED_ROWS, axis=0) for name in self._names]
         self._relu = activation == "relu"
         self._count = -1
         self._layers: list[tuple[Array, Array]] = []
@@ -61,8 +59,8 @@ class Network:
 
     def _lay_out(self, count: int) -> None:
         """Prepare each layer's weight (in, out) and its bias, to be added to `count` rows."""
-        biases = [rows[:count] for rows in self._repeated] if count <= _REPEATED_ROWS else self._biases
-        self._layers = list(zip(self._transposed, biases, strict=True))
+        rows = slice(count) if count <= _REPEATED_ROWS else 0
+        self._layers = [(weight, bias[rows]) for weight, bias in zip(self._weights, self._biases, strict=True)]
         self._count = count
 
     def backward(self, values: list[Array], slope: Array, gradient: dict[str, Array]) -> None:
@@ -73,7 +71,7 @@ class Network:
         for number in reversed(range(len(self._names))):
             inputs = values[number]
             np.dot(slope.T, inputs, out=gradient[f"{self._names[number]}.weight"])
-            np.sum(slope, axis=0, out=gradient[f"{self._names[number]}.bias"])
+            np.add.reduce(slope, axis=0, out=gradient[f"{self._names[number]}.bias"])
             if number:
-                slope = slope.dot(self._weights[number])
+                slope = slope.dot(self._weights[number].T)
                 slope *= inputs > _ZERO if self._relu else _ONE - inputs * inputs
