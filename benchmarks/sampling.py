@@ -168,7 +168,7 @@ def measure(case: Case, repeats: int) -> Figures:
     )
 
 
-def timed(work: Callable[[], Any], least_s: float = 0.02) -> float:
+def timed(work: Callable[[], Any], least_s: float = 0.1) -> float:
     """CPU seconds of one call, over as many calls as take `least_s`."""
     calls, start = 0, time.process_time()
     while True:

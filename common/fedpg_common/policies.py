@@ -141,8 +141,13 @@ class GaussianPolicy(Policy):
 
 
 def make_policy(task: Task, observation_size: int, action_space: Space[Any]) -> Policy:
-    """The policy for that kind of action space. Raises UsageError for one that is neither Discrete nor Box."""
+    """The policy for that kind of action space.
+
+    Raises UsageError for one that is neither Discrete, with two actions or more, nor Box.
+    """
     if isinstance(action_space, Discrete):
+        if action_space.n < 2:
+            raise UsageError(f"task {task.name}: there must be two actions to choose from, not {action_space.n}")
         return CategoricalPolicy(task, observation_size, action_space)
     if isinstance(action_space, Box):
         return GaussianPolicy(task, observation_size, action_space)
@@ -167,11 +172,11 @@ class _CategoricalActor:
         # Logits lie in [-1, 1]: their exponentials need no shift, and need not sum to one.
         logits = self._network.forward(observations)[-1]
         np.tanh(logits, out=logits)
-        *bounds, total = np.add.accumulate(np.exp(logits), axis=1).T
+        first, *others, total = np.add.accumulate(np.exp(logits), axis=1).T
         # Rounding may put a point on the total, but never beyond the last action.
         points = rng.random(len(logits), np.float32) * total
-        actions = np.zeros(len(logits), np.int64)
-        for bound in bounds:
+        actions: NDArray[np.int64] = (first <= points).astype(np.int64)
+        for bound in others:
             actions += bound <= points
         return actions
 

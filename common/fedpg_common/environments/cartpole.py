@@ -71,20 +71,23 @@ class _Columns:
         # before, so that one multiplication and one addition take the Euler step of all four state variables.
         rows = np.zeros((6, count))
         self.state, self._derivatives = rows[:4], rows[2:]
-        self._positions, self._angle, self._angle_dot = rows[:2], rows[1], rows[3]
+        self._positions, self._angle = rows[:2], rows[1]
         self._x_acc, self._angle_acc = rows[4], rows[5]
+        # Until the end of a step its cosine is where x_acc will be, beside angle_dot, so that one call squares both.
+        self._cos, self._angle_dot_and_cos = rows[4], rows[3:5]
         # Gymnasium's order: position, its velocity; angle, its velocity.
         self.by_episode = self.state.reshape(2, 2, count).transpose(2, 1, 0)
-        self._change = np.empty((4, count))
-        self._sizes = np.empty((2, count))
-        self._force, self._cos, self._sin, self._pull, self._inertia, self._first, self._second = np.empty((7, count))
         self.rewards = np.ones(count)
         self.rewards.flags.writeable = False
         self._count = count
+
+        self._force, self._sin = np.empty((2, count))
+        self._first, self._second, self._sizes = np.empty((3, 2, count))
+        self._change = np.empty((4, count))
+        self._masses = np.repeat([[POLE_MASS_LENGTH], [POLE_MASS]], count, axis=1)
+        self._total_masses = np.full((2, count), TOTAL_MASS)
+        self._pole_mass_length, self._total_mass = self._masses[0], self._total_masses[0]
         self._gravity = np.full(count, GRAVITY)
-        self._pole_mass_length = np.full(count, POLE_MASS_LENGTH)
-        self._pole_mass = np.full(count, POLE_MASS)
-        self._total_mass = np.full(count, TOTAL_MASS)
         self._half_length = np.full(count, HALF_LENGTH)
         self._four_thirds = np.full(count, 4.0 / 3.0)
         self._time_step = np.full((4, count), TIME_STEP_S)
@@ -98,34 +101,32 @@ class _Columns:
 
     def step(self, actions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Take one Euler step; returns which episodes have ended."""
-        force, cos, sin, pull, inertia = self._force, self._cos, self._sin, self._pull, self._inertia
-        # In turns, since a single number is slow to be overwritten by what is made of it.
-        a, b = self._first, self._second
+        force, sin, cos, angle_acc = self._force, self._sin, self._cos, self._angle_acc
+        # Results go to one and the other in turns, since a single number is slow to be overwritten by its own result.
+        first, second = self._first, self._second
+        a, b = first[0], second[0]
         FORCES.take(actions, out=force, mode="clip")
         np.cos(self._angle, cos)
         np.sin(self._angle, sin)
-        # pull = (force + pole_mass_length · angle_dot² · sin) / total_mass
-        np.square(self._angle_dot, a)
-        np.multiply(self._pole_mass_length, a, b)
+        # pull = (force + pole_mass_length · angle_dot² · sin) / total_mass, and share = pole_mass · cos² / total_mass
+        np.square(self._angle_dot_and_cos, first)
+        np.multiply(self._masses, first, second)
         np.multiply(b, sin, a)
         np.add(force, a, b)
-        np.divide(b, self._total_mass, pull)
-        # inertia = half_length · (4/3 − pole_mass · cos² / total_mass)
-        np.square(cos, a)
-        np.multiply(self._pole_mass, a, b)
-        np.divide(b, self._total_mass, a)
-        np.subtract(self._four_thirds, a, b)
-        np.multiply(self._half_length, b, inertia)
-        # angle_acc = (gravity · sin − cos · pull) / inertia
-        np.multiply(self._gravity, sin, a)
+        np.divide(second, self._total_masses, first)
+        pull, share = first
+        # angle_acc = (gravity · sin − cos · pull) / (half_length · (4/3 − share))
+        np.subtract(self._four_thirds, share, b)
+        np.multiply(self._half_length, b, share)
+        np.multiply(self._gravity, sin, angle_acc)
         np.multiply(cos, pull, b)
-        np.subtract(a, b, force)
-        np.divide(force, inertia, self._angle_acc)
+        np.subtract(angle_acc, b, force)
+        np.divide(force, share, angle_acc)
         # x_acc = pull − pole_mass_length · angle_acc · cos / total_mass
-        np.multiply(self._pole_mass_length, self._angle_acc, a)
-        np.multiply(a, cos, b)
-        np.divide(b, self._total_mass, a)
-        np.subtract(pull, a, self._x_acc)
+        np.multiply(self._pole_mass_length, angle_acc, b)
+        np.multiply(b, cos, sin)
+        np.divide(sin, self._total_mass, b)
+        np.subtract(pull, b, self._x_acc)
 
         np.multiply(self._time_step, self._derivatives, self._change)
         np.add(self.state, self._change, self.state)
