@@ -30,13 +30,13 @@ from fedpg_common.rollouts import Trajectories, sample
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from numpy.typing import NDArray
 
-# Linear controllers, one row a logit: they keep episodes going, as a trained policy does.
-BALANCE = [[-0.5, -1.0, -10.0, -5.0], [0.5, 1.0, 10.0, 5.0]]
+# Linear controllers, one row a logit with its constant last: they keep episodes going, as a trained policy does.
+BALANCE = [[-0.5, -1.0, -10.0, -5.0, 0.0], [0.5, 1.0, 10.0, 5.0, 0.0]]
 HOVER = [
-    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    [2.0, 0.0, 4.0, 0.0, -8.0, -8.0, 0.0, 0.0],
-    [0.0, -4.0, 0.0, -16.0, 0.0, 0.0, 0.0, 0.0],
-    [-2.0, 0.0, -4.0, 0.0, 8.0, 8.0, 0.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -3.0],
+    [7.5, 0.0, 15.0, 0.0, -15.0, -30.0, 0.0, 0.0, -3.0],
+    [0.0, -3.0, 0.0, -10.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    [-7.5, 0.0, -15.0, 0.0, 15.0, 30.0, 0.0, 0.0, -3.0],
 ]
 
 
@@ -69,19 +69,20 @@ def initial(policy: Policy) -> Vector:
     return policy.initial_parameters(np.random.default_rng(1))
 
 
-def controller(policy: Policy, weights: list[list[float]]) -> Vector:
-    """θ of a network with two hidden layers whose logits before the last tanh are about weights · s.
+def controller(policy: Policy, rows: list[list[float]]) -> Vector:
+    """θ of a network with two hidden layers whose logits before the last tanh are about rows · (s, 1).
 
     Pairs of hidden units carry each row and its negative through the layers; the rest stays near zero. The rows are
     scaled down on the way in, so that a tanh is nearly linear there, and up on the way out.
     """
-    small, rows = 1e-2, np.asarray(weights, dtype=np.float32)
+    small, weights = 1e-2, np.asarray(rows, dtype=np.float32)
     theta = 1e-6 * initial(policy)
     views = policy.spec.views(theta)
-    outputs = len(rows)
-    views["layers.0.weight"][: 2 * outputs] = small * np.concatenate((rows, -rows))
+    outputs = len(weights)
+    views["layers.0.weight"][: 2 * outputs] = small * np.concatenate((weights[:, :-1], -weights[:, :-1]))
     views["layers.1.weight"][: 2 * outputs, : 2 * outputs] = np.eye(2 * outputs)
     views["layers.2.weight"][:, : 2 * outputs] = np.concatenate((np.eye(outputs), -np.eye(outputs)), axis=1) / small
+    views["layers.2.bias"][:] = weights[:, -1]
     return theta
 
 

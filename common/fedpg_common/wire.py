@@ -52,9 +52,10 @@ def tensor_to_vector(tensor: pb.Tensor, size: int) -> Vector:
         raise WrongShapeError("the vector must have dtype float32")
     if list(tensor.shape) != [size]:
         raise WrongShapeError(f"the vector must have shape ({size}), not ({', '.join(map(str, tensor.shape[:8]))})")
-    if len(tensor.data) != size * FLOAT32.itemsize:
-        raise WrongShapeError(f"{size} float32 are {size * FLOAT32.itemsize} bytes, not {len(tensor.data)}")
-    vector = np.frombuffer(tensor.data, dtype=FLOAT32)
+    data = tensor.data  # each access copies
+    if len(data) != size * FLOAT32.itemsize:
+        raise WrongShapeError(f"{size} float32 are {size * FLOAT32.itemsize} bytes, not {len(data)}")
+    vector = np.frombuffer(data, dtype=FLOAT32)
     if not np.isfinite(vector).all():
         raise NotFiniteError("every element of the vector must be finite")
     return vector.astype(np.float32, copy=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -21,6 +24,8 @@ STATE = int(
 NOISE_SCALE = 0.1
 CONTROL_COST = 0.1
 
+_log = logging.getLogger(__name__)
+
 
 class HalfCheetahBatch(EnvironmentBatch):
     """Gymnasium's model, steps and reward, without what it computes for `info` alone.
@@ -30,7 +35,8 @@ class HalfCheetahBatch(EnvironmentBatch):
 
     def __init__(self) -> None:
         """Load Gymnasium's model."""
-        environment: Any = gymnasium.make("HalfCheetah-v5").unwrapped
+        with _warnings_logged():
+            environment: Any = gymnasium.make("HalfCheetah-v5").unwrapped
         environment.close()
         self.action_space = environment.action_space
         self.observation_size = environment.observation_space.shape[0]
@@ -81,3 +87,14 @@ class HalfCheetahBatch(EnvironmentBatch):
     def _set_states(self, states: NDArray[np.float64]) -> None:
         self._states = states
         self._rows = list(states)
+
+
+@contextmanager
+def _warnings_logged() -> Iterator[None]:
+    """Hand MuJoCo's warnings to `logging`: by itself it writes them to MUJOCO_LOG.TXT in the working folder."""
+    handler = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(_log.debug)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
