@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from fedpg_common.parameters import Vector
 from fedpg_server.aggregation import Aggregate, Rule, fedpg_aggregate, mean_aggregate, pairwise_distances
@@ -179,14 +180,28 @@ def test_distances_are_those_of_plain_differences() -> None:
     assert pairwise_distances(matrix[:1]).tolist() == [[0.0]]
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(-8, 2), st.floats(-30, 30))
+def test_distances_keep_nine_digits_however_close_the_vectors(seed: int, closeness: float, size: float) -> None:
+    # Two tight groups, a loner and a twin: some pairs are close, some are not.
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((2, 1100))[[0, 0, 0, 0, 1, 1, 1]]
+    rows = centres + 10.0**closeness * rng.standard_normal((7, 1100))
+    rows = np.concatenate([rows, rows[:1], rng.standard_normal((1, 1100))]) * 10.0**size
+    matrix = rows.astype(np.float32)
+    expected = [[math.dist(a, b) for b in matrix.tolist()] for a in matrix.tolist()]
+    np.testing.assert_allclose(pairwise_distances(matrix), expected, rtol=1e-9)
+
+
 def test_distances_do_not_depend_on_the_number_of_threads() -> None:
     matrix = np.random.default_rng(3).standard_normal((90, 3000)).astype(np.float32)
+    matrix[30:60] = matrix[30] * (1 + 1e-5 * matrix[30:60])  # these are close to each other
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(pairwise_distances(matrix).tobytes())
+            with threadpoolctl.threadpool_limits(threads):
+                results.append(pairwise_distances(matrix).tobytes())
     finally:
         torch.set_num_threads(before)
     assert len(set(results)) == 1
