@@ -12,6 +12,7 @@ from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.federation import Federation, describe, read_federation
 from fedpg_common.process import log_to_stderr, use_one_thread
 
+from fedpg_server.home import folder_for
 from fedpg_server.server import ServerOptions, serve
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -25,6 +26,13 @@ def server(
     listen: Annotated[
         str, typer.Option(help="Address to serve on; port 0 picks one.", envvar="FEDPG_LISTEN", metavar="HOST:PORT")
     ] = "127.0.0.1:50051",
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of --out: a folder of runs. An unfinished run of this federation goes on, else one starts.",
+            envvar="FEDPG_HOME",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     federation: Annotated[
         Path | None,
@@ -42,21 +50,26 @@ def server(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Every random draw follows from it.", envvar="FEDPG_SEED")] = 0,
-    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
+    sigma: Annotated[
+        float | None, typer.Option(help="σ of the filter.", envvar="FEDPG_SIGMA", show_default="task's")
+    ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")
+        float | None, typer.Option(help="Tolerated faulty fraction.", envvar="FEDPG_ALPHA", show_default="task's")
     ] = None,
     byzantine: Annotated[
         int,
-        typer.Option(help="Agents 1 to N are known to attack: only scores the filter in the telemetry.", metavar="N"),
+        typer.Option(
+            help="Agents 1 to N are known to attack: only scores the filter in the telemetry.", envvar="FEDPG_BYZANTINE"
+        ),
     ] = 0,
-    attack: Annotated[str, typer.Option(help="Their attack.")] = "random-noise",
+    attack: Annotated[str, typer.Option(help="Their attack.", envvar="FEDPG_ATTACK")] = "random-noise",
     round_timeout: Annotated[
         float, typer.Option(help="Seconds after which a round closes with a quorum.", envvar="FEDPG_ROUND_TIMEOUT")
     ] = 120.0,
-    tls_ca: Annotated[Path | None, typer.Option(help="Authority that signed the agents (PEM).")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate (PEM).")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -87,11 +100,13 @@ def server(
         )
     elif federation is not None:
         raise UsageError("--resume takes the federation from the run's store: leave out --federation")
+    if home is not None and described is not None:
+        out, resume = folder_for(home, described)
     options = ServerOptions(
         folder=out,
         address=listen,
-        federation=described,
-        tls=tls_files(tls_ca, tls_cert, tls_key),
+        federation=None if resume else described,
+        tls=tls_files(tls),
         insecure=insecure,
         tensorboard=tensorboard,
     )

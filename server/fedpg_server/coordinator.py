@@ -120,7 +120,7 @@ Event = RoundOpened | Submitted | Joined | Seen | Left | RoundImproved | RunEnde
 
 @dataclass(frozen=True)
 class StoreVote:
-    """Store the gradient that came with `ticket` as the agent's vote."""
+    """Store the gradient that came with `ticket` as the agent's vote. It counts as a verdict "accepted", too."""
 
     ticket: int
     agent: int
@@ -139,7 +139,7 @@ class StoreConflict:
 
 @dataclass(frozen=True)
 class CountVerdict:
-    """Add one to the stored count of an agent's verdicts; agent 0 stands for all who are not members."""
+    """Add one to the stored count of an agent's other verdicts; agent 0 stands for all who are not members."""
 
     agent: int
     verdict: Verdict
@@ -197,13 +197,15 @@ class Member:
 class Coordinator:
     """One vote per agent and round; a round closes when all K have voted, or at its deadline with a quorum."""
 
-    def __init__(self, rules: Rules, members: Mapping[int, Member] | None = None, intrusions: int = 0) -> None:
-        """Start with no round open. `members` and `intrusions` continue the counts of an earlier process."""
+    def __init__(
+        self, rules: Rules, members: Mapping[int, Member] | None = None, intrusions: int = 0, round_number: int = 0
+    ) -> None:
+        """Start with no round open. The optional arguments continue the counts of an earlier process."""
         self.rules = rules
         self.members = {index: Member() for index in range(1, rules.agents + 1)} | dict(members or {})
         self.intrusions = intrusions
         self.phase = Phase.IMPROVING
-        self.round_number = 0
+        self.round_number = round_number
         self.parameters_digest = b""
         self.votes: dict[int, bytes] = {}
         self.deadline_s = 0.0
@@ -227,7 +229,7 @@ class Coordinator:
                 self.phase = Phase.ENDED
                 return []
             case Tick():
-                return self._close_if_due(now_s)
+                return self._tick(now_s)
 
     def _round_opened(self, event: RoundOpened, now_s: float) -> list[Effect]:
         self.phase = Phase.IMPROVING if event.closed else Phase.COLLECTING
@@ -237,6 +239,11 @@ class Coordinator:
         self.deadline_s = now_s + self.rules.round_timeout_s
         return [WakeAt(self.deadline_s), *self._close_if_due(now_s)]
 
+    def _tick(self, now_s: float) -> list[Effect]:
+        if self.phase is Phase.COLLECTING and now_s < self.deadline_s:
+            return [WakeAt(self.deadline_s)]  # the timer fired early, or it was an earlier round's
+        return self._close_if_due(now_s)
+
     def _round_improved(self, event: RoundImproved) -> list[Effect]:
         for agent in event.accepted:
             self.members[agent].rounds_accepted += 1
@@ -245,34 +252,39 @@ class Coordinator:
         return []
 
     def _seen(self, agent: int, now_s: float, presence: Presence | None = None) -> list[Effect]:
-        if agent in self.members:
-            self.members[agent].last_seen_s = now_s
-            if presence is not None:
-                self.members[agent].presence = presence
+        member = self.members.get(agent)
+        if member is None:
+            return []
+        member.last_seen_s = now_s
+        if presence is not None:
+            member.presence = presence
+        elif member.presence is Presence.NEVER_SEEN:  # it goes on after a restart of the server, without a new Join
+            member.presence = Presence.JOINED
         return []
 
     def _submitted(self, event: Submitted, now_s: float) -> list[Effect]:
         verdict = self._judge(event)
-        effects: list[Effect] = []
-        member = self.members.get(event.agent)
-        if member is None:
-            self.intrusions += 1
-            effects.append(CountVerdict(0, verdict))
-        else:
-            member.last_seen_s = now_s
-            member.last_verdict = verdict
-            member.verdicts[verdict] += 1
-            effects.append(CountVerdict(event.agent, verdict))
-        if verdict is Verdict.ACCEPTED and member is not None:
-            self.votes[event.agent] = event.digest
-            member.last_vote_round = event.round_number
-            effects.append(StoreVote(event.ticket, event.agent, event.round_number, event.digest))
-        elif verdict is Verdict.CONFLICT:
-            effects.append(StoreConflict(event.agent, event.round_number, event.digest))
-        effects.append(Answer(event.ticket, verdict))
+        self._seen(event.agent, now_s)
+        self._count(event.agent, verdict)
         if verdict is Verdict.ACCEPTED:
-            effects += self._close_if_due(now_s)
-        return effects
+            self.votes[event.agent] = event.digest
+            self.members[event.agent].last_vote_round = event.round_number
+            return [
+                StoreVote(event.ticket, event.agent, event.round_number, event.digest),
+                Answer(event.ticket, verdict),
+                *self._close_if_due(now_s),
+            ]
+        effects: list[Effect] = [CountVerdict(event.agent if event.agent in self.members else 0, verdict)]
+        if verdict is Verdict.CONFLICT:
+            effects.append(StoreConflict(event.agent, event.round_number, event.digest))
+        return [*effects, Answer(event.ticket, verdict)]
+
+    def _count(self, agent: int, verdict: Verdict) -> None:
+        if agent in self.members:
+            self.members[agent].last_verdict = verdict
+            self.members[agent].verdicts[verdict] += 1
+        else:
+            self.intrusions += 1
 
     def _judge(self, event: Submitted) -> Verdict:
         """The verdict, most telling reason first. The stored vote is looked at before anything may reject it."""

@@ -26,10 +26,21 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     if mode == "rwc":
         connection.execute("PRAGMA page_size=16384")  # gradients are large rows
-    if mode != "ro":
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+    connection.execute("PRAGMA synchronous=NORMAL")
     return connection
+
+
+def open_checked(path: Path, mode: str, thoroughly: bool) -> sqlite3.Connection:
+    """A connection to an existing store. Raises StorageError; another application's file is left as it was."""
+    with translated(path):
+        connection = connect(path, mode)
+        try:
+            check(path, connection, thoroughly)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
 def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
@@ -69,8 +80,10 @@ def take_lock(path: Path) -> int:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into StorageError."""
+    """Turn SQLite's and the system's errors into StorageError."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         raise StorageError(f"the store {path} cannot be used: {error}") from error
+    except OSError as error:
+        raise StorageError(f"the store {path} cannot be used: {error.strerror}") from error

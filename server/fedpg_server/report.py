@@ -15,6 +15,9 @@ from fedpg_server.aggregation import Aggregate
 from fedpg_server.learner import RoundPlan, RoundResult
 from fedpg_server.records import RoundRecord
 
+REPORTED_MAX = float(np.finfo(np.float32).max)
+"""Reported figures are cut to what TensorBoard can hold: their sum is then far from overflow."""
+
 
 def make_record(
     result: RoundResult,
@@ -91,16 +94,15 @@ def score_filter(aggregate: Aggregate, federation: Federation) -> dict[str, floa
 
 def _mean_distances(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
     """Mean distance over the pairs of good agents, of Byzantine agents, and between the two."""
-    is_byzantine = np.array([agent in federation.byzantine for agent in aggregate.agents], dtype=bool)
-    first, second = np.triu_indices(len(aggregate.agents), k=1)
-    pairs = aggregate.distances[first, second]
-    attackers_in_pair = is_byzantine[first].astype(int) + is_byzantine[second]
-    kinds = {"good": 0, "between": 1, "byzantine": 2}
-    return {
-        kind: float(pairs[attackers_in_pair == attackers].mean())
-        for kind, attackers in kinds.items()
-        if (attackers_in_pair == attackers).any()
-    }
+    byzantine = [row for row, agent in enumerate(aggregate.agents) if agent in federation.byzantine]
+    good = [row for row, agent in enumerate(aggregate.agents) if agent not in federation.byzantine]
+    means = {}
+    for kind, group in (("good", good), ("byzantine", byzantine)):
+        if len(group) > 1:  # each pair lies twice in the block, and its diagonal is zero
+            means[kind] = float(aggregate.distances[np.ix_(group, group)].sum()) / (len(group) * (len(group) - 1))
+    if good and byzantine:
+        means["between"] = float(aggregate.distances[np.ix_(good, byzantine)].mean())
+    return means
 
 
 def _median_distances(aggregate: Aggregate) -> dict[int, float]:
@@ -112,4 +114,6 @@ def _median_distances(aggregate: Aggregate) -> dict[int, float]:
 
 
 def _mean_of(works: list[pb.WorkReport], field: str) -> float | None:
-    return fmean(finite_or_zero(getattr(work, field)) for work in works) if works else None
+    """The mean of a reported figure, None without reports. An absurd figure spoils the mean, but nothing else."""
+    values = [min(max(finite_or_zero(getattr(work, field)), -REPORTED_MAX), REPORTED_MAX) for work in works]
+    return fmean(values) if values else None

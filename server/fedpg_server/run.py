@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
@@ -18,7 +19,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
 from fedpg_common.federation import Federation
-from fedpg_common.parameters import ParameterSpec, Vector, digest
+from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.verdicts import Verdict
 
 from fedpg_server import coordinator as rules
@@ -27,13 +28,15 @@ from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
 from fedpg_server.records import RoundRecord
 from fedpg_server.report import make_record
 from fedpg_server.status import describe_round
-from fedpg_server.store import ClosedRow, ConflictRow, Row, Store, VerdictRow, VoteRow
+from fedpg_server.store import Ballot, ClosedRow, ConflictRow, Row, Store, VerdictRow, VoteRow
 from fedpg_server.telemetry import Observer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 AWAIT_MAX_S = 30.0
+GATHER_S = 0.005
+"""How long a verdict waits for others to share its transaction. The vote that completes a round does not wait."""
 LINGER_MAX_S = 10.0
 """How long an ended run waits for its agents to hear of it."""
 
@@ -58,7 +61,8 @@ class RoundLearner(Protocol):
 class _Waiting:
     """A submission whose answer is not on disk yet."""
 
-    request: pb.SubmitUpdateRequest
+    ballot: Ballot | None
+    """None if the gradient is defective."""
     answer: asyncio.Future[Verdict]
 
 
@@ -77,6 +81,7 @@ class Run:
         """Take up the run in `store` where it stopped. `clock` gives monotonic seconds."""
         self.federation = federation
         self.spec = spec
+        self._size = spec.size
         self.run_id = store.run_id
         self.records = store.records()
         self._store = store
@@ -87,10 +92,13 @@ class Run:
         self._coordinator = _restore_coordinator(federation, store, self.records)
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._learner_thread = ThreadPoolExecutor(1, "learner")
+        self._taken_up = asyncio.Event()
         self._tickets = 0
         self._waiting: dict[int, _Waiting] = {}
+        self._ballots: dict[int, Ballot] = {}
         self._effects: list[rules.Effect] = []
         self._has_effects = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._closed = asyncio.Event()
         self._open: pb.AwaitRoundReply | None = None
         self._changed = asyncio.Event()
@@ -125,6 +133,7 @@ class Run:
             round_number += 1
             state = await self._one_round(round_number, state)
         self._feed(rules.RunEnded())
+        self._taken_up.set()
         self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_ENDED))
         await self._linger()
 
@@ -132,8 +141,8 @@ class Run:
         opened_s = self._clock()
         plan = self._learner.plan(round_number)
         await self._collect(plan, state)
-        gradients = await self._in_store(self._store.gradients, round_number)
-        reports = await self._in_store(self._store.reports, round_number)
+        gradients = {agent: self._ballots[agent].gradient for agent in sorted(self._ballots)}
+        reports = {agent: ballot.report for agent, ballot in self._ballots.items()}
         improve = partial(self._learner.improve, state, plan, gradients)
         result = await asyncio.get_running_loop().run_in_executor(self._learner_thread, improve)
         record = make_record(
@@ -150,19 +159,19 @@ class Run:
     async def _collect(self, plan: RoundPlan, state: LearnerState) -> None:
         """Open the round and wait until it is closed, on disk too."""
         number = plan.round_number
-        tensor = wire.vector_to_tensor(state.theta)
-        parameters_digest = bytes.fromhex(digest(state.theta))
-        await self._in_store(self._store.open_round, number)
-        votes = await self._in_store(self._store.vote_digests, number)
-        is_closed = await self._in_store(self._store.is_closed, number)
+        parameters = wire.vector_to_tensor(state.theta)
+        parameters_digest = wire.tensor_digest(parameters)
+        known = await self._in_store(self._store.open_round, number)
+        self._ballots = known.ballots
         self._closed.clear()
-        self._feed(rules.RoundOpened(number, parameters_digest, votes, is_closed))
-        if is_closed:
+        self._feed(rules.RoundOpened(number, parameters_digest, known.digests, known.is_closed))
+        self._taken_up.set()
+        if known.is_closed:
             return
-        message = pb.Round(
-            number=number, batch_size=plan.batch_size, parameters=tensor, parameters_digest=parameters_digest
+        round_ = pb.Round(
+            number=number, batch_size=plan.batch_size, parameters=parameters, parameters_digest=parameters_digest
         )
-        self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=message))
+        self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
         await self._closed.wait()
         self._open = None
 
@@ -199,7 +208,7 @@ class Run:
             parameters=wire.spec_to_messages(self.spec),
             seed=self.federation.seed,
             agents=self.federation.agents,
-            message_bytes_max=wire.message_bytes_max(self.spec.size),
+            message_bytes_max=wire.message_bytes_max(self._size),
         )
 
     def leave(self, agent: int) -> None:
@@ -209,54 +218,49 @@ class Run:
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
         """The open round unless the agent is done with it, or the end, or NOT_YET after `wait_s`."""
         self._feed(rules.Seen(agent))
-        deadline_s = self._clock() + min(wait_s, AWAIT_MAX_S)
-        while True:
-            if self._open is not None and (self._ended or self._open.round.number != after_round):
-                return self._open
-            left_s = deadline_s - self._clock()
-            if left_s <= 0:
-                return pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_NOT_YET)
-            try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
-            except TimeoutError:
-                continue
+        try:
+            async with asyncio.timeout(min(wait_s, AWAIT_MAX_S)):
+                while True:
+                    if self._open is not None and (self._ended or self._open.round.number != after_round):
+                        return self._open
+                    await self._changed.wait()
+        except TimeoutError:
+            return pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_NOT_YET)
 
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
         """Judge a submission; answered when the verdict is on disk."""
+        await self._taken_up.wait()  # until then, a restarted server does not know which round is open
         gradient_digest = wire.tensor_digest(request.gradient)
-        defect = self._defect(request, gradient_digest)
+        ballot, defect = self._read(request, gradient_digest)
         stored = None
-        if defect is None and self.is_member(request.agent) and request.round < self._coordinator.round_number:
+        if ballot is not None and self.is_member(request.agent) and request.round < self._coordinator.round_number:
             stored = await self._in_store(self._store.vote_digest, request.round, request.agent)
         self._tickets += 1
         ticket = self._tickets
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(ballot, asyncio.get_running_loop().create_future())
         self._waiting[ticket] = waiting
         self._feed(
             rules.Submitted(
-                ticket,
-                request.agent,
-                request.round,
-                request.parameters_digest,
-                gradient_digest,
-                defect,
-                stored,
+                ticket, request.agent, request.round, request.parameters_digest, gradient_digest, defect, stored
             )
         )
         return await waiting.answer
 
-    def _defect(self, request: pb.SubmitUpdateRequest, gradient_digest: bytes) -> Verdict | None:
+    def _read(
+        self, request: pb.SubmitUpdateRequest, gradient_digest: bytes
+    ) -> tuple[Ballot, None] | tuple[None, Verdict]:
+        """What a submission contains, or what is wrong with it."""
         if request.run_id != self.run_id:
-            return Verdict.WRONG_RUN
+            return None, Verdict.WRONG_RUN
         if request.gradient_digest != gradient_digest:
-            return Verdict.DAMAGED
+            return None, Verdict.DAMAGED
         try:
-            wire.tensor_to_vector(request.gradient, self.spec.size)
+            gradient = wire.tensor_to_vector(request.gradient, self._size)
         except wire.WrongShapeError:
-            return Verdict.WRONG_SHAPE
+            return None, Verdict.WRONG_SHAPE
         except wire.NotFiniteError:
-            return Verdict.NOT_FINITE
-        return None
+            return None, Verdict.NOT_FINITE
+        return Ballot(gradient, request.report.SerializeToString()), None
 
     # Effects ----------------------------------------------------------------------------------------------------------
 
@@ -265,13 +269,18 @@ class Run:
         if effects:
             self._effects += effects
             self._has_effects.set()
+        if any(isinstance(effect, rules.CloseRound) for effect in effects):
+            self._hurry.set()
 
     async def _carry_out_effects(self) -> None:
         """Store what has gathered in one transaction, then answer."""
         while True:
             await self._has_effects.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
             effects, self._effects = self._effects, []
             self._has_effects.clear()
+            self._hurry.clear()
             rows = list(self._rows(effects))
             if rows:
                 await self._in_store(self._store.commit, rows)
@@ -282,9 +291,7 @@ class Run:
         for effect in effects:
             match effect:
                 case rules.StoreVote(ticket, agent, round_number, vote):
-                    request = self._waiting[ticket].request
-                    report = request.report.SerializeToString()
-                    yield VoteRow(round_number, agent, vote, request.gradient.data, report)
+                    yield VoteRow(round_number, agent, vote, self._ballot(ticket))
                 case rules.StoreConflict(agent, round_number, other):
                     yield ConflictRow(round_number, agent, other)
                 case rules.CountVerdict(agent, verdict):
@@ -292,8 +299,15 @@ class Run:
                 case rules.CloseRound(round_number):
                     yield ClosedRow(round_number)
 
+    def _ballot(self, ticket: int) -> Ballot:
+        ballot = self._waiting[ticket].ballot
+        assert ballot is not None  # the coordinator accepts no defective gradient
+        return ballot
+
     def _carry_out(self, effect: rules.Effect) -> None:
         match effect:
+            case rules.StoreVote(ticket, agent):
+                self._ballots[agent] = self._ballot(ticket)
             case rules.Answer(ticket, verdict):
                 answer = self._waiting.pop(ticket).answer
                 if not answer.done():  # the caller may have given up meanwhile
@@ -370,4 +384,9 @@ def _restore_coordinator(federation: Federation, store: Store, records: list[Rou
         for agent in range(1, federation.agents + 1)
     }
     rules_of_run = Rules(federation.agents, federation.quorum, federation.round_timeout_s)
-    return Coordinator(rules_of_run, members, intrusions=sum(counts.get(0, {}).values()))
+    return Coordinator(
+        rules_of_run,
+        members,
+        intrusions=sum(counts.get(0, {}).values()),
+        round_number=records[-1].round_number if records else 0,
+    )

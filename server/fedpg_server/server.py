@@ -29,10 +29,9 @@ from fedpg_server.checkpointing import CheckpointExporter
 from fedpg_server.learner import Learner
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
-from fedpg_server.store import Store
+from fedpg_server.store import STORE_NAME, Store
 from fedpg_server.telemetry import Observer, TensorBoard
 
-STORE_NAME = "run.sqlite"
 CONFIG_NAME = "config.toml"
 GRACE_S = 1.0
 SERVICE_NAME = federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name
@@ -71,7 +70,7 @@ def check_options(options: ServerOptions) -> None:
     """Raise UsageError or AddressError for options that must not be served."""
     if options.tls is None and not options.insecure and not is_loopback(options.address):
         raise UsageError(
-            f"without TLS anyone who reaches {options.address} could vote: give --tls-ca, --tls-cert and --tls-key, "
+            f"without TLS anyone who reaches {options.address} could vote: give --tls, "
             "listen on 127.0.0.1, or accept that with --insecure"
         )
 
@@ -89,7 +88,9 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     policy = make_policy(federation.task, environments.observation_size, environments.action_space)
     learner = Learner(federation, environments, policy)
     service = FederationService(authenticated=options.tls is not None)
-    server, monitor, address = await _listen(options, service, wire.message_bytes_max(policy.spec.size))
+    server, monitor, address = await start_listening(
+        options.address, options.tls, service, wire.message_bytes_max(policy.spec.size)
+    )
     try:
         on_bound(address)
         store = await asyncio.to_thread(_open_store, options, learner)
@@ -138,8 +139,8 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
     return signalled
 
 
-async def _listen(
-    options: ServerOptions, service: FederationService, message_bytes: int
+async def start_listening(
+    address: str, tls: TlsFiles | None, service: FederationService, message_bytes: int
 ) -> tuple[grpc.aio.Server, HealthMonitor, str]:
     """A started server, its health monitor (NOT_SERVING for now) and the address bound. Raises AddressError."""
     server = grpc.aio.server(options=server_options(message_bytes))
@@ -149,14 +150,14 @@ async def _listen(
     health_pb2_grpc.add_HealthServicer_to_server(monitor, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        if options.tls is None:
-            port = server.add_insecure_port(options.address)
+        if tls is None:
+            port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(options.address, server_credentials(options.tls))
+            port = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
-        raise AddressError(f"cannot listen on {options.address}: is the port in use, or not yours to open?") from error
+        raise AddressError(f"cannot listen on {address}: is the port in use, or not yours to open?") from error
     await server.start()
-    return server, monitor, f"{options.address.rpartition(':')[0]}:{port}"
+    return server, monitor, f"{address.rpartition(':')[0]}:{port}"
 
 
 def _stored_federation(folder: Path) -> Federation:

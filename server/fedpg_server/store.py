@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,17 @@ from fedpg_common.verdicts import Verdict
 from fedpg_server.database import (
     APPLICATION_ID,
     FORMAT_VERSION,
-    check,
     connect,
+    open_checked,
     require_file,
     take_lock,
     translated,
 )
 from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
+
+STORE_NAME = "run.sqlite"
+"""Its name in a run folder."""
 
 SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -39,36 +43,50 @@ CREATE TABLE rounds (            -- opened rounds
     record TEXT                  -- RoundRecord as JSON, once improved
 );
 CREATE TABLE votes (
-    id INTEGER PRIMARY KEY,
     round INTEGER NOT NULL, agent INTEGER NOT NULL,
     digest BLOB NOT NULL,        -- SHA-256 of the gradient's bytes
-    gradient BLOB,               -- little-endian float32; NULL once the round is improved
     report BLOB NOT NULL,        -- WorkReport message
-    UNIQUE (round, agent)
+    PRIMARY KEY (round, agent)
+) WITHOUT ROWID;
+CREATE TABLE gradients (         -- of each agent's latest vote: the next one takes its place
+    agent INTEGER PRIMARY KEY,
+    round INTEGER NOT NULL,
+    gradient BLOB NOT NULL       -- little-endian float32
 );
 CREATE TABLE conflicts (         -- equivocations: the first differing digest is evidence enough
     round INTEGER NOT NULL, agent INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (round, agent)
 );
-CREATE TABLE verdicts (agent INTEGER NOT NULL, verdict INTEGER NOT NULL, count INTEGER NOT NULL,
-    PRIMARY KEY (agent, verdict));
+CREATE TABLE verdicts (          -- of the submissions that were not accepted
+    agent INTEGER NOT NULL, verdict INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, verdict)
+);
 CREATE TABLE states (            -- the learner after each round; 0 is the start
     round INTEGER PRIMARY KEY,
     theta BLOB NOT NULL,
     adam_m BLOB, adam_v BLOB,    -- of the latest round only
-    adam_steps INTEGER NOT NULL
+    adam_steps INTEGER NOT NULL,
+    digest BLOB NOT NULL         -- SHA-256 of theta, adam_m and adam_v
 );
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Ballot:
+    """What an agent submitted."""
+
+    gradient: Vector
+    """Shape (d,), read-only."""
+    report: bytes
+    """WorkReport message."""
+
+
+@dataclass(frozen=True, eq=False)
 class VoteRow:
     """An accepted submission."""
 
     round_number: int
     agent: int
     digest: bytes
-    gradient: bytes
-    report: bytes
+    ballot: Ballot
 
 
 @dataclass(frozen=True)
@@ -82,7 +100,7 @@ class ConflictRow:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One more verdict of a kind."""
+    """One more verdict of a kind; an accepted submission has its VoteRow instead."""
 
     agent: int
     verdict: Verdict
@@ -96,6 +114,18 @@ class ClosedRow:
 
 
 Row = VoteRow | ConflictRow | VerdictRow | ClosedRow
+
+
+@dataclass(frozen=True)
+class OpenedRound:
+    """What the store knows of a round that is opened, for the first time or again."""
+
+    digests: dict[int, bytes]
+    """Of the votes that are in already, by agent in order."""
+    ballots: dict[int, Ballot]
+    """The same votes' content."""
+    is_closed: bool
+    """Whether the round takes no more votes."""
 
 
 class Store:
@@ -118,12 +148,12 @@ class Store:
         try:
             if path.exists():
                 raise StorageError(f"{path} exists already: resume that run, or choose another folder")
-            unfinished.unlink(missing_ok=True)
             with translated(path):
+                unfinished.unlink(missing_ok=True)
                 _fill(unfinished, run_id, description, state)
                 os.replace(unfinished, path)  # a store is there whole or not at all
                 return cls(path, connect(path, "rw"), lock)
-        except StorageError:
+        except BaseException:
             os.close(lock)
             raise
 
@@ -133,22 +163,16 @@ class Store:
         require_file(path)
         lock = take_lock(path)
         try:
-            with translated(path):
-                connection = connect(path, "rw")
-                check(path, connection, thoroughly=True)
-        except StorageError:
+            return cls(path, open_checked(path, "rw", thoroughly=True), lock)
+        except BaseException:
             os.close(lock)
             raise
-        return cls(path, connection, lock)
 
     @classmethod
     def read(cls, path: Path) -> Store:
         """An existing store to read, also while a server holds it. Raises StorageError as `open`."""
         require_file(path)
-        with translated(path):
-            connection = connect(path, "ro")
-            check(path, connection, thoroughly=False)
-        return cls(path, connection, None)
+        return cls(path, open_checked(path, "ro", thoroughly=False), None)
 
     def close(self) -> None:
         """Release the file."""
@@ -159,40 +183,64 @@ class Store:
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def commit(self, rows: Iterable[Row]) -> None:
+    def commit(self, rows: Sequence[Row]) -> None:
         """Write all rows in one transaction; on return they survive this process. Raises StorageError."""
+        votes = [row for row in rows if isinstance(row, VoteRow)]
+        conflicts = [row for row in rows if isinstance(row, ConflictRow)]
+        verdicts = [row for row in rows if isinstance(row, VerdictRow)]
+        closed = [row for row in rows if isinstance(row, ClosedRow)]
         with self._transaction() as connection:
-            for row in rows:
-                match row:
-                    case VoteRow(round_number, agent, digest, gradient, report):
-                        connection.execute(
-                            "INSERT INTO votes (round, agent, digest, gradient, report) VALUES (?, ?, ?, ?, ?)",
-                            (round_number, agent, digest, gradient, report),
-                        )
-                    case ConflictRow(round_number, agent, digest):
-                        connection.execute(
-                            "INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)", (round_number, agent, digest)
-                        )
-                    case VerdictRow(agent, verdict):
-                        connection.execute(
-                            "INSERT INTO verdicts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
-                            (agent, int(verdict)),
-                        )
-                    case ClosedRow(round_number):
-                        connection.execute("UPDATE rounds SET closed = 1 WHERE round = ?", (round_number,))
+            connection.executemany(
+                "INSERT INTO votes VALUES (?, ?, ?, ?)",
+                [(row.round_number, row.agent, row.digest, row.ballot.report) for row in votes],
+            )
+            connection.executemany(
+                "INSERT INTO gradients VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET round = excluded.round, gradient = excluded.gradient",
+                [(row.agent, row.round_number, _bytes(row.ballot.gradient)) for row in votes],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)",
+                [(row.round_number, row.agent, row.digest) for row in conflicts],
+            )
+            connection.executemany(
+                "INSERT INTO verdicts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+                [(row.agent, int(row.verdict)) for row in verdicts],
+            )
+            connection.executemany(
+                "UPDATE rounds SET closed = 1 WHERE round = ?", [(row.round_number,) for row in closed]
+            )
 
-    def open_round(self, round_number: int) -> None:
-        """Record that a round takes votes. Repeating it changes nothing. Raises StorageError."""
+    def open_round(self, round_number: int) -> OpenedRound:
+        """Record that a round takes votes, unless that is on record already.
+
+        Raises StorageError, also for a vote that is damaged.
+        """
         with self._transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO rounds (round) VALUES (?)", (round_number,))
+        rows = self._rows(
+            "SELECT agent, digest, report, gradient FROM votes LEFT JOIN gradients USING (round, agent)"
+            " WHERE round = ? ORDER BY agent",
+            round_number,
+        )
+        for agent, digest, _, gradient in rows:
+            if gradient is None or sha256(gradient).digest() != digest:
+                raise StorageError(f"{self.path} is damaged: agent {agent}'s vote in round {round_number} has changed")
+        closed = self._rows("SELECT closed FROM rounds WHERE round = ?", round_number)
+        return OpenedRound(
+            digests={agent: digest for agent, digest, _, _ in rows},
+            ballots={agent: Ballot(_vector(gradient), report) for agent, _, report, gradient in rows},
+            is_closed=bool(closed[0][0]),
+        )
 
     def finish_round(self, record: RoundRecord, state: LearnerState) -> None:
-        """Record a round's result and the learner's new state; its gradients go. Raises StorageError."""
+        """Record a round's result and the learner's new state. Raises StorageError."""
         with self._transaction() as connection:
             connection.execute("UPDATE rounds SET record = ? WHERE round = ?", (record.to_json(), record.round_number))
-            connection.execute("UPDATE states SET adam_m = NULL, adam_v = NULL WHERE adam_m IS NOT NULL")
+            connection.execute(
+                "UPDATE states SET adam_m = NULL, adam_v = NULL WHERE round = ?", (record.round_number - 1,)
+            )
             _insert_state(connection, record.round_number, state)
-            connection.execute("UPDATE votes SET gradient = NULL WHERE round = ?", (record.round_number,))
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -207,9 +255,16 @@ class Store:
         return self._run_value("federation")
 
     def latest_state(self) -> tuple[int, LearnerState]:
-        """The last improved round (0 for none) and the learner after it."""
-        row = self._rows("SELECT round, theta, adam_m, adam_v, adam_steps FROM states ORDER BY round DESC LIMIT 1")[0]
-        return row[0], LearnerState(_vector(row[1]), _vector(row[2]), _vector(row[3]), row[4])
+        """The last improved round (0 for none) and the learner after it. Raises StorageError if it is damaged."""
+        rows = self._rows(
+            "SELECT round, theta, adam_m, adam_v, adam_steps, digest FROM states ORDER BY round DESC LIMIT 1"
+        )
+        if not rows or None in rows[0]:
+            raise StorageError(f"{self.path} is damaged: the learner's state is missing")
+        round_number, theta, adam_m, adam_v, adam_steps, expected = rows[0]
+        if sha256(theta + adam_m + adam_v).digest() != expected:
+            raise StorageError(f"{self.path} is damaged: the learner's state after round {round_number} has changed")
+        return round_number, LearnerState(_vector(theta), _vector(adam_m), _vector(adam_v), adam_steps)
 
     def parameters(self, round_number: int) -> Vector:
         """θ after a round, shape (d,); round 0 is the start. Raises StorageError for a round without."""
@@ -219,33 +274,17 @@ class Store:
         return _vector(rows[0][0])
 
     def records(self) -> list[RoundRecord]:
-        """The improved rounds, in order."""
+        """The improved rounds, in order. Raises StorageError if one is damaged."""
         rows = self._rows("SELECT record FROM rounds WHERE record IS NOT NULL ORDER BY round")
-        return [RoundRecord.from_json(row[0]) for row in rows]
-
-    def is_closed(self, round_number: int) -> bool:
-        """Whether the round takes no more votes."""
-        return self._rows("SELECT 1 FROM rounds WHERE round = ? AND closed", round_number) != []
-
-    def vote_digests(self, round_number: int) -> dict[int, bytes]:
-        """The digest of each vote in a round, by agent in order."""
-        rows = self._rows("SELECT agent, digest FROM votes WHERE round = ? ORDER BY agent", round_number)
-        return dict(rows)
+        try:
+            return [RoundRecord.from_json(row[0]) for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
 
     def vote_digest(self, round_number: int, agent: int) -> bytes | None:
         """The digest of one vote, or None."""
         rows = self._rows("SELECT digest FROM votes WHERE round = ? AND agent = ?", round_number, agent)
         return rows[0][0] if rows else None
-
-    def gradients(self, round_number: int) -> dict[int, Vector]:
-        """The votes of a round that is not improved yet: vectors (d,) by agent in order."""
-        rows = self._rows("SELECT agent, gradient FROM votes WHERE round = ? ORDER BY agent", round_number)
-        return {agent: _vector(gradient) for agent, gradient in rows}
-
-    def reports(self, round_number: int) -> dict[int, bytes]:
-        """The WorkReport messages of a round, by agent in order."""
-        rows = self._rows("SELECT agent, report FROM votes WHERE round = ? ORDER BY agent", round_number)
-        return dict(rows)
 
     def last_votes(self) -> dict[int, int]:
         """The latest round in which each agent voted."""
@@ -254,7 +293,9 @@ class Store:
     def verdict_counts(self) -> dict[int, dict[Verdict, int]]:
         """How often each agent got each verdict; agent 0 stands for all who are not members."""
         counts: dict[int, dict[Verdict, int]] = {}
-        for agent, verdict, count in self._rows("SELECT agent, verdict, count FROM verdicts ORDER BY agent, verdict"):
+        for agent, count in self._rows("SELECT agent, COUNT(*) FROM votes GROUP BY agent"):
+            counts[agent] = {Verdict.ACCEPTED: count}
+        for agent, verdict, count in self._rows("SELECT agent, verdict, count FROM verdicts"):
             counts.setdefault(agent, {})[Verdict(verdict)] = count
         return counts
 
@@ -288,22 +329,22 @@ class Store:
 
 def _fill(path: Path, run_id: str, description: str, state: LearnerState) -> None:
     """Make the tables and the first rows of a new store."""
-    connection = connect(path, "rwc")
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in SCHEMA.split(";\n"):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-    connection.executemany("INSERT INTO run VALUES (?, ?)", [("run_id", run_id), ("federation", description)])
-    _insert_state(connection, 0, state)
-    connection.execute("COMMIT")
-    connection.close()
+    with closing(connect(path, "rwc")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        connection.executemany("INSERT INTO run VALUES (?, ?)", [("run_id", run_id), ("federation", description)])
+        _insert_state(connection, 0, state)
+        connection.execute("COMMIT")
 
 
 def _insert_state(connection: sqlite3.Connection, round_number: int, state: LearnerState) -> None:
+    theta, adam_m, adam_v = _bytes(state.theta), _bytes(state.adam_m), _bytes(state.adam_v)
     connection.execute(
-        "INSERT INTO states VALUES (?, ?, ?, ?, ?)",
-        (round_number, _bytes(state.theta), _bytes(state.adam_m), _bytes(state.adam_v), state.adam_steps),
+        "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?)",
+        (round_number, theta, adam_m, adam_v, state.adam_steps, sha256(theta + adam_m + adam_v).digest()),
     )
 
 
@@ -312,4 +353,4 @@ def _bytes(vector: Vector) -> bytes:
 
 
 def _vector(data: bytes) -> Vector:
-    return np.frombuffer(data, dtype="<f4").astype(np.float32)
+    return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
