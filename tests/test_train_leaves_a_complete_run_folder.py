@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from fedpg_common.checkpoints import read_checkpoint
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import read_federation
+from fedpg_common.federation import name_of, read_federation
 from fedpg_common.parameters import digest
-from fedpg_lab.cli import default_name
 from fedpg_lab.runs import load_run
 from fedpg_lab.train import new_folder
 from lab_support import TRAJECTORIES, digests, run_federation, small_federation
@@ -75,7 +74,7 @@ def test_a_name_that_is_taken_is_refused_and_a_made_up_name_moves_on(tmp_path: P
     (tmp_path / "mine").mkdir()
     with pytest.raises(StorageError, match="exists already: choose another --name"):
         new_folder(tmp_path, "mine", "unused")
-    made_up = default_name(small_federation())
+    made_up = name_of(small_federation())
     assert made_up == "CartPole-v1_fedpg-br_K4_B1_random-noise"
     (tmp_path / made_up).mkdir()
     assert new_folder(tmp_path, None, made_up).name == f"{made_up}-2"

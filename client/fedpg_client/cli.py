@@ -55,9 +55,10 @@ def agent(
     patience: Annotated[
         float, typer.Option(help="Seconds of the server's silence to bear later, before giving up.", min=0)
     ] = PATIENCE_S,
-    tls_ca: Annotated[Path | None, typer.Option(help="Authority that signed the server (PEM).")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="This agent's certificate, named agent-<index> (PEM).")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(help="Folder with this agent's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Take part in a federation as one agent, in this machine's copy of the environment.
@@ -76,7 +77,7 @@ def agent(
         server=server,
         attack=choose(Attack, attack, "attack") if attack else None,
         ring=parse_ring(attackers, ring, ring_listen, index) if attack == Attack.FEDPG else None,
-        tls=tls_files(tls_ca, tls_cert, tls_key),
+        tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
     )

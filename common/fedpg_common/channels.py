@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,20 +49,23 @@ class TlsFiles:
         return contents[0], contents[1], contents[2]
 
 
-def tls_files(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
-    """All three files, or None if none is given. Raises UsageError for one or two."""
-    if authority and certificate and key:
-        return TlsFiles(authority, certificate, key)
-    if authority or certificate or key:
-        raise UsageError("TLS needs all of --tls-ca, --tls-cert and --tls-key")
-    return None
+def tls_files(folder: Path | None) -> TlsFiles | None:
+    """The files ca.pem, cert.pem and key.pem in a participant's folder, as `fedpg certs` makes it; None without one.
+
+    Raises UsageError if one is missing.
+    """
+    if folder is None:
+        return None
+    files = TlsFiles(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+    files.read()
+    return files
 
 
 def client_options(message_bytes: int) -> list[Option]:
     """Options of a client's channel."""
     return [
         *_SHARED_OPTIONS,
-        *_message_limits(message_bytes),
+        *_message_limits(message_bytes, message_bytes),
         ("grpc.initial_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
         ("grpc.min_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
         ("grpc.max_reconnect_backoff_ms", CONNECT_BACKOFF_MAX_MS),
@@ -69,20 +74,20 @@ def client_options(message_bytes: int) -> list[Option]:
     ]
 
 
-def server_options(message_bytes: int) -> list[Option]:
-    """Options of a server."""
+def server_options(message_bytes: int, send_bytes: int = 0) -> list[Option]:
+    """Options of a server. `send_bytes` is the limit for what it sends, where that is the larger one."""
     return [
         *_SHARED_OPTIONS,
-        *_message_limits(message_bytes),
+        *_message_limits(message_bytes, max(message_bytes, send_bytes)),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
     ]
 
 
-def _message_limits(message_bytes: int) -> Sequence[Option]:
+def _message_limits(receive_bytes: int, send_bytes: int) -> Sequence[Option]:
     return (
-        ("grpc.max_send_message_length", message_bytes),
-        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_receive_message_length", receive_bytes),
+        ("grpc.max_send_message_length", send_bytes),
     )
 
 
@@ -114,7 +119,12 @@ def parse_address(address: str) -> tuple[str, int]:
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach a server bound to `address`."""
     host, _ = parse_address(address)
-    return host in ("localhost", "[::1]") or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 def agent_of_name(common_name: str) -> int | None:

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import tomli_w
 
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import Task, find_task, task_from_fields, task_to_fields
+from fedpg_common.tasks import Task, find_task, is_number, is_whole, show, task_from_fields, task_to_fields
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 AGENTS_MAX = 10_000
 SEED_MAX = 2**63 - 1
+ROUND_TIMEOUT_MAX_S = 1e6
+"""A timer takes no more than some weeks."""
 
 
 class Algorithm(StrEnum):
@@ -59,15 +61,18 @@ class Federation:
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run, with a sentence that says what to change."""
-        if not 1 <= self.agents <= AGENTS_MAX:
-            raise UsageError(f"a federation needs 1 to {AGENTS_MAX} agents, not {self.agents}")
+        if not (is_whole(self.agents) and 1 <= self.agents <= AGENTS_MAX):
+            raise UsageError(f"a federation needs 1 to {AGENTS_MAX} agents, not {show(self.agents)}")
         outside = [index for index in self.byzantine if not 1 <= index <= self.agents]
         if outside:
             raise UsageError(f"agent {outside[0]} is to be Byzantine, but the agents are 1 to {self.agents}")
-        if not 0 <= self.seed <= SEED_MAX:
-            raise UsageError(f"the seed must be between 0 and 2**63 - 1, not {self.seed}")
-        if not (math.isfinite(self.round_timeout_s) and self.round_timeout_s > 0):
-            raise UsageError(f"the round timeout must be a positive number of seconds, not {self.round_timeout_s}")
+        if not (is_whole(self.seed) and 0 <= self.seed <= SEED_MAX):
+            raise UsageError(f"the seed must be a whole number from 0 to 2**63 - 1, not {show(self.seed)}")
+        if not (is_number(self.round_timeout_s) and 0 < self.round_timeout_s <= ROUND_TIMEOUT_MAX_S):
+            raise UsageError(
+                f"round_timeout_s must be a positive number of seconds up to {ROUND_TIMEOUT_MAX_S:.0f}, "
+                f"not {show(self.round_timeout_s)}"
+            )
 
     @property
     def quorum(self) -> int:
@@ -100,12 +105,21 @@ def describe(
     )
 
 
-def choose(kind: type[Choice], value: str, what: str) -> Choice:
+def name_of(federation: Federation) -> str:
+    """A name that says what the federation is, for example CartPole-v1_fedpg-br_K10_B3_random-noise."""
+    parts = [federation.task.name, federation.algorithm.value, f"K{federation.agents}"]
+    if federation.byzantine:
+        parts += [f"B{len(federation.byzantine)}", *sorted({attack.value for attack in federation.byzantine.values()})]
+    return "_".join(parts)
+
+
+def choose(kind: type[Choice], value: object, what: str) -> Choice:
     """The member of `kind` with that value. Raises UsageError that lists the choices."""
     try:
-        return kind(value)
+        return kind(str(value))
     except ValueError:
-        raise UsageError(f"unknown {what} {value!r}: choose {', '.join(member.value for member in kind)}") from None
+        choices = ", ".join(member.value for member in kind)
+        raise UsageError(f"unknown {what} {show(value)}: choose {choices}") from None
 
 
 def federation_to_toml(federation: Federation) -> str:
@@ -128,7 +142,7 @@ def federation_from_toml(text: str, source: str) -> Federation:
     """
     try:
         return federation_from_fields(tomllib.loads(text), source)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the latter two: absurdly large
         raise UsageError(f"{source} is not TOML: {error}") from error
 
 
@@ -151,17 +165,24 @@ def federation_from_fields(fields: Mapping[str, Any], source: str) -> Federation
     if "task" not in fields:
         raise UsageError(f"{source}: the field 'task' is missing")
     task = fields["task"]
+    byzantine = fields.get("byzantine", {})
+    if not isinstance(task, str | Mapping):
+        raise UsageError(f"{source}: task must be a name or a table, not {show(task)}")
+    if not isinstance(byzantine, Mapping):
+        raise UsageError(f"{source}: byzantine must be a table of agent = attack, not {show(byzantine)}")
+    plain = {name: fields[name] for name in ("agents", "seed", "round_timeout_s") if name in fields}
     try:
         return Federation(
             task=find_task(task) if isinstance(task, str) else task_from_fields(task, source),
-            agents=int(fields.get("agents", 10)),
             algorithm=choose(Algorithm, fields.get("algorithm", Algorithm.FEDPG_BR.value), "algorithm"),
-            seed=int(fields.get("seed", 0)),
-            byzantine={
-                int(index): choose(Attack, attack, "attack")
-                for index, attack in dict(fields.get("byzantine", {})).items()
-            },
-            round_timeout_s=float(fields.get("round_timeout_s", 120.0)),
+            byzantine={_agent_index(index): choose(Attack, attack, "attack") for index, attack in byzantine.items()},
+            **plain,
         )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{source}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
+
+
+def _agent_index(key: str) -> int:
+    if not (key.isascii() and key.isdecimal() and len(key) <= len(str(AGENTS_MAX))):
+        raise UsageError(f"byzantine names agents by number, not {show(key)}")
+    return int(key)

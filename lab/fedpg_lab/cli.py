@@ -2,126 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-from typing import Annotated
-
 import typer
-from fedpg_common.errors import ExitCode, FedPGError, UsageError
-from fedpg_common.federation import SEED_MAX, Algorithm, Attack, Federation, describe
+from fedpg_common.errors import FedPGError
 from fedpg_common.process import log_to_stderr
-from fedpg_common.tasks import TASKS
-from rich.console import Console
 
-from fedpg_lab.runs import PLOT_NAME, RunData, final_return, load_run
-from fedpg_lab.train import TrainOptions, new_folder, plot_seeds, train
+from fedpg_lab.deploy_cli import certs_command, compose_command, status_command
+from fedpg_lab.train_cli import train_command
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    help="Federated policy gradient with Byzantine resilience.",
-)
-
-ATTACKS = ", ".join(attack.value for attack in Attack)
-ALGORITHMS = ", ".join(algorithm.value for algorithm in Algorithm)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app.command("train")(train_command)
+app.command("status")(status_command)
+app.command("compose")(compose_command)
+app.command("certs")(certs_command)
 
 
 @app.callback()
 def fedpg() -> None:
     """Federated policy gradient with Byzantine resilience."""
-
-
-@app.command("train")
-def train_command(
-    task: Annotated[
-        str, typer.Option(help=f"{', '.join(TASKS)}, or a task file (NAME.toml).", metavar="TASK")
-    ] = "CartPole-v1",
-    agents: Annotated[int, typer.Option(help="How many agents, K.", metavar="K")] = 10,
-    byzantine: Annotated[int, typer.Option(help="How many of them attack: agents 1 to N.", metavar="N")] = 0,
-    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS}.")] = Attack.RANDOM_NOISE.value,
-    algorithm: Annotated[str, typer.Option(help=f"{ALGORITHMS}.")] = Algorithm.FEDPG_BR.value,
-    trajectories: Annotated[
-        int | None, typer.Option(help="Trajectory count at which the run ends.", show_default="task's")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
-    runs: Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.")] = 1,
-    name: Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="made up")] = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
-    round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
-    agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", min=1)] = 1,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder; takes no federation options.")
-    ] = None,
-) -> None:
-    """Train a policy: one server and K agents as processes on this machine, over gRPC.
-
-    The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
-    and a log for each process. Ctrl-C ends a run cleanly; --resume goes on with it.
-
-    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C.
-    """
     log_to_stderr("fedpg", "warning")
-    console = Console(stderr=True)
-    options = TrainOptions(agents_per_process, tensorboard)
-    if resume is not None:
-        stored = load_run(resume)
-        _train_one(stored.federation, resume, options, console, resume=True)
-        return
-    federation = describe(
-        task,
-        agents=agents,
-        byzantine=byzantine,
-        attack=attack,
-        algorithm=algorithm,
-        seed=seed,
-        round_timeout_s=round_timeout,
-        trajectories=trajectories,
-        sigma=sigma,
-        alpha=alpha,
-    )
-    if not 1 <= runs <= SEED_MAX - seed:
-        raise UsageError(f"--runs must be at least 1, not {runs}")
-    folder = new_folder(out, name, default_name(federation))
-    if runs == 1:
-        _train_one(federation, folder, options, console)
-        return
-    done = []
-    for offset in range(runs):
-        one = dataclasses.replace(federation, seed=seed + offset)
-        done.append(_train_one(one, folder / f"seed-{one.seed}", options, console))
-    plot_seeds(done, folder)
-    console.print(f"All seeds in one picture: {folder / PLOT_NAME}", soft_wrap=True)
-
-
-def default_name(federation: Federation) -> str:
-    """A name that says what the run is, for example CartPole-v1_fedpg-br_K10_B3_random-noise."""
-    parts = [federation.task.name, federation.algorithm.value, f"K{federation.agents}"]
-    if federation.byzantine:
-        parts += [f"B{len(federation.byzantine)}", *sorted({attack.value for attack in federation.byzantine.values()})]
-    return "_".join(parts)
-
-
-def _train_one(
-    federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
-) -> RunData:
-    """One run, with a sentence on how it ended."""
-    try:
-        run = train(federation, folder, options, console, resume)
-    except KeyboardInterrupt:
-        console.print(f"Interrupted. Go on with: fedpg train --resume {folder}", soft_wrap=True)
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    value = final_return(run)
-    seconds = sum(record.seconds for record in run.records)
-    console.print(
-        f"Done: final return {value:.1f} after {len(run.records)} rounds in {seconds:.0f} s; see {folder / PLOT_NAME}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return run
 
 
 def main() -> None:

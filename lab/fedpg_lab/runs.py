@@ -12,8 +12,7 @@ from typing import Any
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation, federation_from_toml
 from fedpg_server.records import RoundRecord
-from fedpg_server.server import STORE_NAME
-from fedpg_server.store import Store
+from fedpg_server.store import STORE_NAME, Store
 
 SUMMARY_NAME = "summary.json"
 PLOT_NAME = "returns.png"

@@ -14,7 +14,7 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import client_options
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation
-from fedpg_server.server import STORE_NAME
+from fedpg_server.store import STORE_NAME
 from rich.console import Console
 
 from fedpg_lab.local import LocalFederation

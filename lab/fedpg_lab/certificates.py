@@ -1,0 +1,183 @@
+"""A private authority for one federation: certificates for its server and its agents.
+
+Every participant gets a folder of its own (`ca.pem`, `cert.pem`, `key.pem`), so that it can be handed its key and no
+other. The authority's own key lies in the folder `authority` and is needed only to make further certificates.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fedpg_common.channels import AGENT_NAME_PREFIX
+from fedpg_common.errors import StorageError
+
+AUTHORITY = "authority"
+AUTHORITY_CERTIFICATE, AUTHORITY_KEY = "ca.pem", "ca.key"
+CERTIFICATE, KEY = "cert.pem", "key.pem"
+SERVER = "server"
+BACKDATED = datetime.timedelta(minutes=10)
+"""Clocks of other machines may be a little behind."""
+RENEWED_BEFORE = datetime.timedelta(days=7)
+
+Usage = x509.ObjectIdentifier
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The federation's certificate authority."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def make_certificates(
+    folder: Path, agents: int, server_names: Sequence[str], days: int, now: datetime.datetime
+) -> list[str]:
+    """Make what is missing, expired or about to expire below `folder`; returns the names of what was made.
+
+    `server_names` are the host names and addresses under which agents reach the server. Keys are readable by their
+    owner alone. Raises StorageError.
+    """
+    expires = now + datetime.timedelta(days=days)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        authority, is_new = _load_or_make_authority(folder / AUTHORITY, now, expires)
+        made = [AUTHORITY] if is_new else []
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]  # it checks its own health
+        if is_new or not _is_good(folder / SERVER, now, server_names):
+            _issue(folder / SERVER, SERVER, authority, usages, server_names, now, expires)
+            made.append(SERVER)
+        for index in range(1, agents + 1):
+            name = f"{AGENT_NAME_PREFIX}{index}"
+            if is_new or not _is_good(folder / name, now, ()):
+                _issue(folder / name, name, authority, [ExtendedKeyUsageOID.CLIENT_AUTH], (), now, expires)
+                made.append(name)
+    except OSError as error:
+        raise StorageError(f"certificates cannot be kept in {folder}: {error.strerror}") from error
+    except ValueError as error:
+        raise StorageError(f"{folder} has a file that is no certificate or key: {error}") from error
+    return made
+
+
+def _load_or_make_authority(folder: Path, now: datetime.datetime, expires: datetime.datetime) -> tuple[Authority, bool]:
+    """The authority, and whether it is new."""
+    certificate_path, key_path = folder / AUTHORITY_CERTIFICATE, folder / AUTHORITY_KEY
+    if certificate_path.exists() and key_path.exists():
+        certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+        key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ValueError(f"{key_path} is not an elliptic-curve key")
+        if certificate.not_valid_after_utc > now + RENEWED_BEFORE:
+            return Authority(certificate, key), False
+    folder.mkdir(mode=0o700, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedPG federation authority")])
+    certificate = (
+        _builder(name, name, key, now, expires)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    _write(key_path, _key_pem(key), secret=True)
+    _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
+    return Authority(certificate, key), True
+
+
+def _issue(
+    folder: Path,
+    name: str,
+    authority: Authority,
+    usages: Sequence[Usage],
+    host_names: Sequence[str],
+    now: datetime.datetime,
+    expires: datetime.datetime,
+) -> None:
+    """Make a key and its certificate in a folder of their own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        _builder(subject, authority.certificate.subject, key, now, expires)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    )
+    if host_names:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([_general_name(host) for host in host_names]), critical=False
+        )
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _write(folder / KEY, _key_pem(key), secret=True)
+    _write(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
+    _write(folder / AUTHORITY_CERTIFICATE, authority.certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _is_good(folder: Path, now: datetime.datetime, host_names: Sequence[str]) -> bool:
+    """Whether a folder has a key and a certificate that lasts, for these host names."""
+    if not all((folder / name).exists() for name in (KEY, CERTIFICATE, AUTHORITY_CERTIFICATE)):
+        return False
+    certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+    if certificate.not_valid_after_utc <= now + RENEWED_BEFORE:
+        return False
+    if not host_names:
+        return True
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {_general_name(host) for host in host_names} <= set(names)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    now: datetime.datetime,
+    expires: datetime.datetime,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATED)
+        .not_valid_after(expires)
+    )
+
+
+def _key_usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, key_cert_sign=signs_certificates, crl_sign=signs_certificates,
+        content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes, secret: bool = False) -> None:
+    """Write a file that appears whole; a secret one is never readable by others, not even for a moment."""
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(unfinished, path)

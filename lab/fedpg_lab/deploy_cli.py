@@ -1,0 +1,90 @@
+"""The commands for federations beyond one process tree: `fedpg status`, `fedpg certs`, `fedpg compose`."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedpg_common.channels import tls_files
+from fedpg_common.federation import AGENTS_MAX, Algorithm, Attack, describe
+from rich.console import Console
+
+from fedpg_lab.certificates import make_certificates
+from fedpg_lab.compose import compose_file
+from fedpg_lab.status import fetch_status, render
+
+STATUS_TIMEOUT_S = 10.0
+
+
+def status_command(
+    server: Annotated[
+        str, typer.Option(help="The aggregation server.", metavar="HOST:PORT", envvar="FEDPG_SERVER")
+    ] = "127.0.0.1:50051",
+    tls: Annotated[
+        Path | None,
+        typer.Option(help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS"),
+    ] = None,
+) -> None:
+    """Show a running federation: round, return, and each agent with its verdicts.
+
+    Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
+    """
+    Console().print(render(fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)))
+
+
+def certs_command(
+    agents: Annotated[int, typer.Option(help="How many agents get a certificate.", min=1, max=AGENTS_MAX)] = 10,
+    server_name: Annotated[
+        list[str] | None,
+        typer.Option(help="Host name or address by which agents reach the server; repeat for several."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("certs"),
+    days: Annotated[int, typer.Option(help="How long they last.", min=1, max=36500)] = 365,
+) -> None:
+    """Make an authority and a certificate for the server and for each agent, each in a folder of its own.
+
+    What is there and lasts is kept, so repeating the command is safe, also to add agents or renew. Hand each machine
+    its own folder; the folder `authority` stays with you.
+
+    Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
+    """
+    names = ["localhost", "127.0.0.1", *(server_name or [])]
+    made = make_certificates(out, agents, names, days, datetime.datetime.now(datetime.UTC))
+    typer.echo(f"{out}: {'made ' + _shortened(made) if made else 'everything is there already'}")
+
+
+def compose_command(
+    task: Annotated[str, typer.Option(help="A task's name, or a task file beside the Compose file.")] = "CartPole-v1",
+    agents: Annotated[int, typer.Option(help="How many agents, K.")] = 10,
+    byzantine: Annotated[int, typer.Option(help="How many of them attack.")] = 0,
+    attack: Annotated[str, typer.Option(help="What they do.")] = Attack.RANDOM_NOISE.value,
+    algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.")] = Algorithm.FEDPG_BR.value,
+    trajectories: Annotated[int | None, typer.Option(help="Where the run ends.", show_default="task's")] = None,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
+    round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
+) -> None:
+    """Write the Compose file of a federation to standard output.
+
+    Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg > federation.yml
+    """
+    federation = describe(
+        task,
+        agents=agents,
+        byzantine=byzantine,
+        attack=attack,
+        algorithm=algorithm,
+        seed=seed,
+        round_timeout_s=round_timeout,
+        trajectories=trajectories,
+        sigma=sigma,
+        alpha=alpha,
+    )
+    typer.echo(compose_file(federation, task if task.endswith(".toml") else None), nl=False)
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -1,0 +1,99 @@
+"""A running federation as a table."""
+
+from __future__ import annotations
+
+import grpc
+from fedpg.v1 import federation_pb2 as pb
+from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.channels import TlsFiles, open_channel
+from fedpg_common.errors import RefusedError, UnreachableError
+from fedpg_common.verdicts import Verdict
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+STATUS_BYTES_MAX = 64 * 1024 * 1024
+"""Room for the status of the largest federation."""
+
+_PRESENCE = {
+    pb.AgentStatus.PRESENCE_NEVER_SEEN: "not seen",
+    pb.AgentStatus.PRESENCE_JOINED: "joined",
+    pb.AgentStatus.PRESENCE_LEFT: "left",
+}
+
+
+def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetStatusReply:
+    """The status of the run at `server` (HOST:PORT). Raises UnreachableError, RefusedError."""
+    with open_channel(server, STATUS_BYTES_MAX, tls) as channel:
+        try:
+            reply: pb.GetStatusReply = federation_pb2_grpc.FederationStub(channel).GetStatus(
+                pb.GetStatusRequest(), timeout=timeout_s
+            )
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details()
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise UnreachableError(f"no status from {server}: {details}") from error
+            raise RefusedError(f"{server} refused: {details} ({code.name})") from error
+    return reply
+
+
+def render(status: pb.GetStatusReply) -> Group:
+    """The status for a terminal: what the run is at, and a row an agent."""
+    lines = [
+        f"{status.task}, {status.algorithm}, seed {status.seed}, run {status.run_id}",
+        f"round {status.round}: {status.message}",
+        f"{status.trajectories}/{status.trajectories_target} trajectories, "
+        f"{status.environment_steps:,} environment steps, quorum {status.quorum} of {len(status.agents)}",
+    ]
+    if status.HasField("latest"):
+        latest = status.latest
+        lines.append(
+            f"round {latest.round} closed by {latest.rule}: accepted {len(latest.accepted)}, "
+            f"filtered {len(latest.filtered)}, absent {len(latest.absent)}; return {latest.evaluation_return:.1f}"
+        )
+    if status.intrusions:
+        lines.append(f"{status.intrusions} calls from strangers or with another's identity were refused")
+    return Group(*map(Text, lines), _agents_table(status))
+
+
+def _agents_table(status: pb.GetStatusReply) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in (
+        "agent",
+        "state",
+        "seen",
+        "last vote",
+        "last verdict",
+        "last round",
+        "accepted",
+        "filtered",
+        "refused",
+    ):
+        table.add_column(name, justify="right" if name in ("agent", "accepted", "filtered", "refused") else "left")
+    for agent in status.agents:
+        table.add_row(
+            str(agent.agent),
+            _PRESENCE.get(agent.presence, "?"),
+            "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s ago",
+            f"round {agent.last_vote_round}" if agent.last_vote_round else "none",
+            Verdict(agent.last_verdict).label if agent.last_verdict else "none",
+            _outcome(agent.agent, status),
+            str(agent.rounds_accepted),
+            str(agent.rounds_filtered),
+            str(_refused(agent)),
+            style="red" if agent.agent in status.latest.filtered else None,
+        )
+    return table
+
+
+def _outcome(agent: int, status: pb.GetStatusReply) -> str:
+    """What became of the agent in the latest closed round."""
+    latest = status.latest
+    outcomes = {"accepted": latest.accepted, "filtered": latest.filtered, "absent": latest.absent}
+    return next((name for name, agents in outcomes.items() if agent in agents), "none")
+
+
+def _refused(agent: pb.AgentStatus) -> int:
+    """How many of the agent's submissions were neither votes nor repetitions of one."""
+    fine = (pb.VERDICT_ACCEPTED, pb.VERDICT_DUPLICATE)
+    return sum(entry.count for entry in agent.verdicts if entry.verdict not in fine)
