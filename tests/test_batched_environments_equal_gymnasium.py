@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.environments import EnvironmentBatch, cartpole, make_environments
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from gymnasium.spaces import Box, Discrete
@@ -150,6 +150,13 @@ def test_the_seed_may_be_any_that_a_run_draws(task: Task) -> None:
         assert_gymnasium_plays_the_same(gymnasium.make(task.environment).unwrapped, seed, episode)
     assert np.array_equal(episodes[0].observations, episodes[2].observations)
     batch.close()
+
+
+def test_the_limits_of_cartpole() -> None:
+    """Which episodes seldom end close enough to for a step to tell."""
+    reference: Any = gymnasium.make("CartPole-v1").unwrapped
+    assert reference.x_threshold == cartpole.POSITION_LIMIT
+    assert reference.theta_threshold_radians == cartpole.ANGLE_LIMIT_RAD
 
 
 def custom(environment: str, **options: Any) -> Task:
