@@ -119,7 +119,9 @@ async def _serve_case(federation: Federation, folder: Path, pipe: Connection) ->
     run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)
     service = FederationService(authenticated=False)
     service.serve(run)
-    server, _, address = await start_listening("127.0.0.1:0", None, service, wire.message_bytes_max(SIZE))
+    server, _, address = await start_listening(
+        "127.0.0.1:0", None, service, wire.message_bytes_max(SIZE), federation.agents
+    )
     pipe.send(address)
     await run.serve()
     await server.stop(1.0)

@@ -98,7 +98,7 @@ class Agent:
         update = self._worker.work(round_.number, round_.batch_size, theta)
         report = make_report(update, self._clock() - started_s)
         reply = self._calls.submit(round_, wire.vector_to_tensor(update.gradient), report)
-        verdict = Verdict(reply.verdict)
+        verdict = _known(reply.verdict)
         level = logging.INFO if verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE) else logging.WARNING
         log.log(
             level, "agent %d round %d: return %.1f, %d steps in %.2f s: %s",
@@ -113,6 +113,13 @@ class Agent:
         if verdict is Verdict.WRONG_RUN:
             self._worker = None
         self._done_round = round_number
+
+
+def _known(verdict: int) -> Verdict:
+    try:
+        return Verdict(verdict)
+    except ValueError:
+        raise wire.WireError(f"verdict {verdict} is not one that this version knows") from None
 
 
 def make_report(update: Update, seconds: float) -> pb.WorkReport:

@@ -8,6 +8,7 @@ import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel
+from fedpg_common.errors import UnreachableError
 from fedpg_common.wire import tensor_digest
 
 from fedpg_client.retry import Caller
@@ -47,9 +48,16 @@ class FederationCalls:
     def join(self) -> pb.JoinReply:
         """Enter the federation; later calls are for its run."""
         request = pb.JoinRequest(agent=self._agent, version=VERSION)
-        reply = self._caller.call(
-            self._stub.Join, request, timeout_s=CALL_TIMEOUT_S, patience_s=self._connect_patience_s
-        )
+        try:
+            reply = self._caller.call(
+                self._stub.Join, request, timeout_s=CALL_TIMEOUT_S, patience_s=self._connect_patience_s
+            )
+        except UnreachableError as error:
+            if self._tls is None:
+                raise
+            raise UnreachableError(
+                f"{error}; a server also closes the connection if it does not accept this agent's certificate"
+            ) from error
         self._run_id = reply.run_id
         self.close()
         self._open(reply.message_bytes_max)
@@ -81,7 +89,9 @@ class FederationCalls:
         return reply
 
     def leave(self) -> None:
-        """Say goodbye once, without insisting: a server that is gone already needs none."""
+        """Say goodbye once, without insisting: a server that is gone already needs none, nor one never joined."""
+        if not self._run_id:
+            return
         request = pb.LeaveRequest(run_id=self._run_id, agent=self._agent)
         try:
             self._stub.Leave(request, timeout=LEAVE_PATIENCE_S)

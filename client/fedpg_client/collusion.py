@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from fedpg_common.parameters import Vector
 from fedpg_client.retry import Caller
 
 POOL_WAIT_S = 10.0
-POOL_TIMEOUT_S = POOL_WAIT_S + 5.0
+POOL_SLACK_S = 5.0
 ROUNDS_KEPT = 4
 ATTACKERS_MAX = 256
 """Each attacker that waits holds a thread of the ringleader."""
@@ -108,10 +107,11 @@ class PoolClient:
             gradient=wire.vector_to_tensor(gradient),
             wait_s=min(POOL_WAIT_S, self.wait_s),
         )
-        deadline_s = time.monotonic() + self.wait_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
+        timeout_s = request.wait_s + POOL_SLACK_S
+        deadline_s = self.caller.clock() + self.wait_s
+        while (left_s := deadline_s - self.caller.clock()) > 0:
             try:
-                reply = self.caller.call(self._stub.Pool, request, timeout_s=POOL_TIMEOUT_S, patience_s=left_s)
+                reply = self.caller.call(self._stub.Pool, request, timeout_s=timeout_s, patience_s=left_s)
             except UnreachableError as error:
                 log.warning("round %d: attacking alone: %s", round_number, error)
                 return [gradient]

@@ -93,6 +93,9 @@ class AgentProcess:
             except FedPGError as error:
                 log.error("agent %d: %s", options.index, error)
                 return error.exit_code
+            except wire.WireError as error:
+                log.error("agent %d: the other end does not keep to the contract: %s", options.index, error)
+                return ExitCode.REFUSED
             except Exception:
                 log.exception("agent %d: unexpected failure", options.index)
                 return ExitCode.BUG

@@ -35,6 +35,9 @@ REFUSALS = frozenset(
 )
 """The server understood and will not have it: the same call again gets the same answer. All else is retried."""
 
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""In the text of an UNAVAILABLE: the server has a certificate that this end's authority has not signed."""
+
 log = logging.getLogger(__name__)
 
 
@@ -93,7 +96,7 @@ class Caller:
                 return self._attempt(method, request, timeout_s)
             except grpc.RpcError as error:
                 code, details = describe(error)
-            if code in REFUSALS:
+            if code in REFUSALS or UNTRUSTED in details:
                 raise ServerRefusedError(code, details)
             now_s = self.clock()
             if patience_s is not None and now_s - started_s >= patience_s:

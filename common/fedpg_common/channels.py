@@ -6,9 +6,11 @@ import ipaddress
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+from cryptography.x509 import load_pem_x509_certificate
 
 from fedpg_common.errors import AddressError, UsageError
 
@@ -39,14 +41,35 @@ class TlsFiles:
     key: Path
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """The three files' contents. Raises UsageError for one that cannot be read."""
+        """The three files' contents.
+
+        Raises UsageError for a file that cannot be read or is no PEM, a key of another certificate, and an own
+        certificate that has expired by this machine's clock, which is the one that TLS goes by.
+        """
         contents = []
         for path in (self.authority, self.certificate, self.key):
             try:
                 contents.append(path.read_bytes())
             except OSError as error:
                 raise UsageError(f"TLS file {path} cannot be read: {error.strerror}") from error
+        self._check(certificate=contents[1])
         return contents[0], contents[1], contents[2]
+
+    def _check(self, certificate: bytes) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_verify_locations(self.authority)
+        except (ssl.SSLError, OSError) as error:
+            raise UsageError(f"TLS file {self.authority} holds no certificate in PEM") from error
+        try:
+            context.load_cert_chain(self.certificate, self.key, password="")
+            expires = load_pem_x509_certificate(certificate).not_valid_after_utc
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise UsageError(
+                f"TLS files {self.certificate} and {self.key} are not a certificate and its key in PEM"
+            ) from error
+        if expires <= datetime.now(UTC):
+            raise UsageError(f"the TLS certificate {self.certificate} has expired on {expires:%Y-%m-%d}")
 
 
 def tls_files(folder: Path | None) -> TlsFiles | None:

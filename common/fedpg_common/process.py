@@ -8,6 +8,10 @@ import os
 import threadpoolctl
 import torch
 
+from fedpg_common.errors import UsageError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 def use_one_thread() -> None:
     """Restrict this process's linear algebra to one thread.
@@ -19,7 +23,9 @@ def use_one_thread() -> None:
 
 
 def log_to_stderr(name: str, level: str) -> None:
-    """Log one line an event to standard error: time, process name, message."""
+    """Log one line an event to standard error: time, process name, message. Raises UsageError for an unknown level."""
+    if level.upper() not in LOG_LEVELS:
+        raise UsageError(f"unknown log level {level!r}: choose {', '.join(LOG_LEVELS).lower()}")
     logging.basicConfig(
         level=level.upper(), format=f"%(asctime)s %(levelname)-7s {name}  %(message)s", datefmt="%H:%M:%S", force=True
     )

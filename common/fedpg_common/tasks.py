@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fedpg_common.errors import UsageError
 
 ACTIVATIONS = ("relu", "tanh")
+WHOLE_MAX = 2**31 - 1
+FLOAT_MAX = sys.float_info.max
+SHOWN_MAX = 80
+"""Characters of a bad value that an error repeats."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,33 +50,61 @@ class Task:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, with a sentence that names the field."""
+        for name in ("name", "environment"):
+            value = getattr(self, name)
+            _require(isinstance(value, str) and value != "" and value.isprintable(), name, "a printable name", self)
         for name in ("horizon", "evaluation_horizon", "trajectories", "batch_size", "batch_size_min",
                      "mini_batch_size", "inner_steps"):  # fmt: skip
-            _require(_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number from 1", self)
-        _require(all(_whole(h) and h >= 1 for h in self.hidden), "hidden", "a list of layer sizes from 1", self)
+            _require(_count(getattr(self, name)), name, f"a whole number from 1 to {WHOLE_MAX}", self)
+        _require(all(map(_count, self.hidden)), "hidden", f"a list of layer sizes from 1 to {WHOLE_MAX}", self)
         _require(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS), self)
         _require(
-            _whole(self.batch_size_max) and self.batch_size_max >= self.batch_size_min,
-            "batch_size_max", "at least batch_size_min", self,
+            _count(self.batch_size_max) and self.batch_size_max >= self.batch_size_min,
+            "batch_size_max", f"a whole number from batch_size_min to {WHOLE_MAX}", self,
         )  # fmt: skip
         for name in ("learning_rate", "sigma"):
-            _require(_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", self)
-        _require(_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "between 0 and 1", self)
-        _require(_number(self.delta) and 0 < self.delta < 1, "delta", "between 0 and 1", self)
-        _require(_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
+            _require(is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", self)
+        _require(is_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "between 0 and 1", self)
+        _require(is_number(self.delta) and 0 < self.delta < 1, "delta", "between 0 and 1", self)
+        _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
+        options = self.environment_options
+        _require(isinstance(options, Mapping) and _plain(options), "environment_options", "a table of values", self)
 
 
-def _whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether this is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT_MAX
+
+
+def _count(value: object) -> bool:
+    return is_whole(value) and 1 <= value <= WHOLE_MAX
+
+
+def _plain(value: object, depth: int = 8) -> bool:
+    """Whether JSON and TOML carry this value unchanged, to a sane depth."""
+    if isinstance(value, Mapping):
+        return depth > 0 and all(isinstance(key, str) and _plain(entry, depth - 1) for key, entry in value.items())
+    if isinstance(value, list):
+        return depth > 0 and all(_plain(entry, depth - 1) for entry in value)
+    if isinstance(value, str):
+        return value.isprintable()
+    return isinstance(value, bool) or is_number(value)
 
 
 def _require(condition: bool, field: str, wanted: str, task: Task) -> None:
     if not condition:
-        raise UsageError(f"task {task.name}: {field} must be {wanted}, not {getattr(task, field)!r}")
+        raise UsageError(f"task {task.name}: {field} must be {wanted}, not {show(getattr(task, field))}")
+
+
+def show(value: object) -> str:
+    """A bad value as an error repeats it, cut to a length that fits in a sentence."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 CARTPOLE = Task(
@@ -111,7 +143,7 @@ def _read_task(path: Path) -> Task:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"task file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not text, not TOML, or absurdly large
         raise UsageError(f"task file {path} is not TOML: {error}") from error
     return task_from_fields({"name": path.stem, **fields}, source=f"task file {path}")
 

@@ -15,6 +15,7 @@ from fedpg_common.tasks import Task, task_from_fields
 FLOAT32 = np.dtype("<f4")
 MESSAGE_SLACK_BYTES = 64 * 1024
 """Room in a message for everything but its vector."""
+STATUS_BYTES_PER_AGENT = 512
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
@@ -71,6 +72,11 @@ def message_bytes_max(size: int, vectors: int = 1) -> int:
     return vectors * size * FLOAT32.itemsize + MESSAGE_SLACK_BYTES
 
 
+def status_bytes_max(agents: int) -> int:
+    """The largest GetStatusReply of a run with that many agents, in bytes."""
+    return agents * STATUS_BYTES_PER_AGENT + MESSAGE_SLACK_BYTES
+
+
 def spec_to_messages(spec: ParameterSpec) -> list[pb.TensorSpec]:
     """The parameter layout as messages."""
     return [pb.TensorSpec(name=tensor.name, shape=tensor.shape) for tensor in spec.tensors]
@@ -98,7 +104,7 @@ def task_from_message(message: pb.Task) -> Task:
     """The task in a message. Raises UsageError for a bad field, WireError for malformed options."""
     try:
         options = json.loads(message.environment_options_json or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"environment_options_json is not JSON: {error}") from error
     if not isinstance(options, dict):
         raise WireError("environment_options_json must be a JSON object")

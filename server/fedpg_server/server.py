@@ -89,7 +89,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     learner = Learner(federation, environments, policy)
     service = FederationService(authenticated=options.tls is not None)
     server, monitor, address = await start_listening(
-        options.address, options.tls, service, wire.message_bytes_max(policy.spec.size)
+        options.address, options.tls, service, wire.message_bytes_max(policy.spec.size), federation.agents
     )
     try:
         on_bound(address)
@@ -140,10 +140,10 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
 
 
 async def start_listening(
-    address: str, tls: TlsFiles | None, service: FederationService, message_bytes: int
+    address: str, tls: TlsFiles | None, service: FederationService, message_bytes: int, agents: int
 ) -> tuple[grpc.aio.Server, HealthMonitor, str]:
     """A started server, its health monitor (NOT_SERVING for now) and the address bound. Raises AddressError."""
-    server = grpc.aio.server(options=server_options(message_bytes))
+    server = grpc.aio.server(options=server_options(message_bytes, wire.status_bytes_max(agents)))
     federation_pb2_grpc.add_FederationServicer_to_server(service, server)
     monitor: HealthMonitor = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the type stubs
     await monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.NOT_SERVING)
