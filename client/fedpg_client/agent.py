@@ -99,7 +99,7 @@ class Agent:
         report = make_report(update, self._clock() - started_s)
         reply = self._calls.submit(round_, wire.vector_to_tensor(update.gradient), report)
         verdict = _known(reply.verdict)
-        level = logging.INFO if verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE) else logging.WARNING
+        level = logging.DEBUG if verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE) else logging.WARNING
         log.log(
             level, "agent %d round %d: return %.1f, %d steps in %.2f s: %s",
             self.index, round_.number, update.mean_return, update.environment_steps, report.seconds, verdict.label,
