@@ -21,11 +21,11 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-import torch
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.gradient import advantages, estimate
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy, make_policy
+from fedpg_common.process import use_one_thread
 from fedpg_common.rollouts import Trajectories, sample
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from numpy.typing import NDArray
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9, help="timings of each side, of which the median counts")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    use_one_thread()
     print("| task | policy | episodes | mean length | agent steps/s | bare steps/s | ratio | target |")
     print("|---|---|---|---|---|---|---|---|")
     results = []

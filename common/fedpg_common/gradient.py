@@ -71,8 +71,8 @@ def estimate(
     (L_ω of design.md); without, ω = 1. Where an action is so unlikely under the sampling policy that ω overflows, the
     estimate is not finite: look at the weights first.
 
-    The same numbers give the same bits on one kind of CPU as long as the BLAS library behind numpy uses one thread
-    (OPENBLAS_NUM_THREADS=1 before numpy is imported): with more, it may sum in another order.
+    The same numbers give the same bits on one kind of CPU, wherever they lie in memory, as long as linear algebra uses
+    one thread (`fedpg_common.process.use_one_thread`): with more, it may sum in another order.
     """
     steps = trajectories.steps
     gradient = np.zeros(policy.spec.size, np.float32)

@@ -1,18 +1,17 @@
 """Policies over one flat parameter vector θ (design.md section 2, "Policies").
 
 Each distribution is written twice: `log_prob` in torch says what it is, and can be differentiated as one likes;
-`actor` and `likelihood` are the numpy an agent spends its time in, and are tested against it.
+`actor` and `likelihood` are the numpy an agent spends its time in, and are tested against it. So torch, which takes
+seconds and hundreds of megabytes to load, is imported by the former alone.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
@@ -21,12 +20,13 @@ from fedpg_common.networks import Array, Network, layer_tensors
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task
 
+if TYPE_CHECKING:
+    import torch
+
 LOG_PROB_FLOOR = -1e5
 """Least log-probability of one dimension of a Gaussian action."""
 LOG_STD_RANGE = (-20.0, -2.0)
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
-
-_TORCH_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 
 
 class Actor(Protocol):
@@ -51,7 +51,7 @@ class Likelihood(Protocol):
     """log π_θ(a|s) of each row, shape (n,)."""
 
     def gradient(self, coefficients: Array) -> Vector:
-        """Σ_t c_t ∇_θ log π_θ(a_t|s_t), shape (d,), for coefficients c (n,). To be called once."""
+        """Σ_t c_t ∇_θ log π_θ(a_t|s_t), shape (d,), for coefficients c (n,)."""
         ...
 
 
@@ -82,8 +82,7 @@ class Policy(ABC):
         """The log-probability log π_θ(a|s) of each row, shape (n,), differentiable in `theta` (d,)."""
 
     def _tensors(self, theta: torch.Tensor) -> list[torch.Tensor]:
-        parts = torch.split(theta, [tensor.size for tensor in self.spec.tensors])
-        return [part.view(tensor.shape) for part, tensor in zip(parts, self.spec.tensors, strict=True)]
+        return [theta[place].view(tensor.shape) for tensor, place in self.spec.slices()]
 
 
 class CategoricalPolicy(Policy):
@@ -105,8 +104,8 @@ class CategoricalPolicy(Policy):
 
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """See `Policy.log_prob`; `actions` is (n,) int64, counted from 0."""
-        logits = torch.tanh(_forward(self._tensors(theta), observations, self._activation))
-        return torch.log_softmax(logits, dim=1).gather(1, actions[:, None]).squeeze(1)
+        logits = _forward(self._tensors(theta), observations, self._activation).tanh()
+        return logits.log_softmax(dim=1).gather(1, actions[:, None]).squeeze(1)
 
 
 class GaussianPolicy(Policy):
@@ -134,9 +133,9 @@ class GaussianPolicy(Policy):
         """See `Policy.log_prob`; `actions` is (n, A) float32. Each dimension is floored at −1e5, then summed."""
         *trunk, w_mean, w_std = self._tensors(theta)
         h = _forward(trunk, observations, self._activation)
-        mean = torch.tanh(h @ w_mean.T)
-        std = torch.tanh(torch.exp(torch.clamp(h @ w_std.T, *LOG_STD_RANGE)))
-        log_prob = -0.5 * ((actions - mean) / std).square() - torch.log(std) - _LOG_SQRT_2PI
+        mean = (h @ w_mean.T).tanh()
+        std = (h @ w_std.T).clamp(*LOG_STD_RANGE).exp().tanh()
+        log_prob = -0.5 * ((actions - mean) / std).square() - std.log() - _LOG_SQRT_2PI
         return log_prob.clamp(min=LOG_PROB_FLOOR).sum(dim=1)
 
 
@@ -158,8 +157,8 @@ def _forward(tensors: list[torch.Tensor], x: torch.Tensor, activation: str) -> t
     """The linear layers given as weight, bias, weight, bias, …, with the activation between them."""
     for start in range(0, len(tensors), 2):
         if start:
-            x = _TORCH_ACTIVATIONS[activation](x)
-        x = torch.nn.functional.linear(x, tensors[start], tensors[start + 1])
+            x = x.relu() if activation == "relu" else x.tanh()
+        x = x @ tensors[start].T + tensors[start + 1]
     return x
 
 

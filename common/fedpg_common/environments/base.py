@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class EnvironmentBatch(ABC):
     """Episodes that step together. Episode i is, bit for bit, that of a Gymnasium environment reset with seed i.
 
-    What `reset` and `step` return may be overwritten by neither: it belongs to the caller.
+    What `reset` and `step` return stays as it is in later steps, and is to be read, not written.
     """
 
     observation_size: int

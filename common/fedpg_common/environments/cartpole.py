@@ -91,6 +91,8 @@ class _Columns:
         self._half_length = np.full(count, HALF_LENGTH)
         self._four_thirds = np.full(count, 4.0 / 3.0)
         self._time_step = np.full((4, count), TIME_STEP_S)
+        self._beyond = np.empty((2, count), np.bool_)
+        self._too_far, self._too_steep = self._beyond
         self._limits = np.repeat([[POSITION_LIMIT], [ANGLE_LIMIT_RAD]], count, axis=1)
 
     def observe(self) -> NDArray[np.float32]:
@@ -131,6 +133,6 @@ class _Columns:
         np.multiply(self._time_step, self._derivatives, self._change)
         np.add(self.state, self._change, self.state)
         np.absolute(self._positions, self._sizes)
-        beyond = np.greater(self._sizes, self._limits)
-        ended: NDArray[np.bool_] = np.logical_or(beyond[0], beyond[1])
+        np.greater(self._sizes, self._limits, self._beyond)
+        ended: NDArray[np.bool_] = np.logical_or(self._too_far, self._too_steep)
         return ended
