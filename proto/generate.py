@@ -21,6 +21,9 @@ def generate(out: Path) -> None:
     """Write *_pb2.py, *_pb2_grpc.py and their type stubs below `out`. Raises SystemExit if protoc fails."""
     well_known = resources.files("grpc_tools") / "_proto"
     arguments = ["protoc", f"-I{ROOT}", f"-I{well_known}", f"--python_out={out}", f"--grpc_python_out={out}"]
+    # The plugins lie beside this interpreter, which need not be on the PATH.
+    programs = Path(sys.executable).parent
+    arguments += [f"--plugin={name}={programs / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     arguments += [f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}", *SOURCES]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
