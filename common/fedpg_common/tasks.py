@@ -50,9 +50,9 @@ class Task:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, with a sentence that names the field."""
-        for name in ("name", "environment"):
-            value = getattr(self, name)
-            _require(isinstance(value, str) and value != "" and value.isprintable(), name, "a printable name", self)
+        if not _is_name(self.name):
+            raise UsageError(f"a task needs a printable name, not {show(self.name)}")
+        _require(_is_name(self.environment), "environment", "a printable name", self)
         for name in ("horizon", "evaluation_horizon", "trajectories", "batch_size", "batch_size_min",
                      "mini_batch_size", "inner_steps"):  # fmt: skip
             _require(_count(getattr(self, name)), name, f"a whole number from 1 to {WHOLE_MAX}", self)
@@ -79,6 +79,10 @@ def is_whole(value: object) -> TypeGuard[int]:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT_MAX
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _count(value: object) -> bool:

@@ -1,0 +1,59 @@
+"""Random tasks and federations for the tests of their encodings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedpg_common.federation import SEED_MAX, Algorithm, Attack, Federation
+from fedpg_common.tasks import ACTIVATIONS, WHOLE_MAX, Task
+from hypothesis import strategies as st
+
+NAMES = st.text(min_size=1, max_size=12).filter(str.isprintable)
+COUNTS = st.integers(1, WHOLE_MAX)
+POSITIVE = st.floats(1e-300, 1e300)
+SCALARS = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5).filter(str.isprintable),
+)
+OPTIONS = st.dictionaries(NAMES, st.one_of(SCALARS, st.lists(SCALARS, max_size=3)), max_size=3)
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> Task:
+    """Any task that is allowed."""
+    fewest = draw(COUNTS)
+    fields: dict[str, Any] = {
+        name: draw(COUNTS)
+        for name in ("horizon", "evaluation_horizon", "trajectories", "batch_size", "mini_batch_size", "inner_steps")
+    }
+    return Task(
+        name=draw(NAMES),
+        environment=draw(NAMES),
+        hidden=tuple(draw(st.lists(COUNTS, max_size=3))),
+        activation=draw(st.sampled_from(ACTIVATIONS)),
+        gamma=draw(st.floats(0, 1)),
+        learning_rate=draw(POSITIVE),
+        batch_size_min=fewest,
+        batch_size_max=draw(st.integers(fewest, WHOLE_MAX)),
+        delta=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+        sigma=draw(POSITIVE),
+        alpha=draw(st.floats(0, 0.5, exclude_max=True)),
+        environment_options=draw(OPTIONS),
+        **fields,
+    )
+
+
+@st.composite
+def federations(draw: st.DrawFn) -> Federation:
+    """Any federation that is allowed, of a handful of agents."""
+    agents = draw(st.integers(1, 12))
+    return Federation(
+        task=draw(tasks()),
+        agents=agents,
+        algorithm=draw(st.sampled_from(Algorithm)),
+        seed=draw(st.integers(0, SEED_MAX)),
+        byzantine=draw(st.dictionaries(st.integers(1, agents), st.sampled_from(Attack))),
+        round_timeout_s=draw(st.floats(1e-3, 1e6)),
+    )
