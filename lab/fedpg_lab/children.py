@@ -86,13 +86,19 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def server_main(options: ServerOptions, bound: Connection) -> ExitCode:
-    """A server. Sends ("bound", address) through `bound`, or ("failed", sentence)."""
+def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
+    """A server. Sends ("bound", address) or ("failed", sentence) once through `starting`, then closes it."""
+
+    def on_bound(address: str) -> None:
+        starting.send(("bound", address))
+        starting.close()
+
     try:
-        return asyncio.run(serve(options, lambda address: bound.send(("bound", address))))
+        return asyncio.run(serve(options, on_bound))
     except FedPGError as error:
         print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
-        bound.send(("failed", str(error)))
+        if not starting.closed:
+            starting.send(("failed", str(error)))
         return error.exit_code
 
 
