@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     use_one_thread()
+    mujoco.set_mju_user_warning(lambda _: None)  # else it writes what it thinks of Gymnasium's model into a file here
     print("| task | policy | episodes | mean length | agent steps/s | bare steps/s | ratio | target |")
     print("|---|---|---|---|---|---|---|---|")
     results = []

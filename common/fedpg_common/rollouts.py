@@ -67,11 +67,11 @@ def sample(
         episodes.append(live)
         if np.count_nonzero(ended):
             survives = ~ended
-            live = live[survives]
-            if not live.size:
+            (survivors,) = survives.nonzero()
+            if not survivors.size:
                 break
             environments.keep(survives)
-            following = following.compress(survives, axis=0)
+            live, following = live.take(survivors), following.take(survivors, axis=0)
         current = following.astype(np.float32, copy=False)
     return Trajectories(
         observations=np.concatenate(observations),

@@ -49,9 +49,10 @@ class CartPoleBatch(EnvironmentBatch):
 
     def keep(self, live: NDArray[np.bool_]) -> None:
         """See `EnvironmentBatch.keep`."""
+        (columns,) = live.nonzero()
         before = self._now
-        self._now = self._columns_of(int(np.count_nonzero(live)))
-        before.state.compress(live, axis=1, out=self._now.state)
+        self._now = self._columns_of(len(columns))
+        before.state.take(columns, axis=1, out=self._now.state, mode="clip")  # the mode that does not buffer `out`
 
     def close(self) -> None:
         """Release the arrays."""
