@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ def advantages(trajectories: Trajectories, gamma: float) -> NDArray[np.float32]:
     squares = np.bincount(episodes, deviations * deviations, count)
     std = np.sqrt(squares / np.maximum(lengths - 1, 1))
     # A recursion of T steps is exact to about T roundings of the values that it goes through.
-    rounding = 8.0 * lengths * np.finfo(np.float64).eps * np.abs(means)
+    rounding = 8.0 * lengths * sys.float_info.epsilon * np.abs(means)
     scale = np.divide(1.0, std, out=np.zeros(count), where=std > rounding)
     return (deviations * scale[episodes]).astype(np.float32)
 

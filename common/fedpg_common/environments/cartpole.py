@@ -82,7 +82,7 @@ class _Columns:
         self.rewards.flags.writeable = False
         self._count = count
 
-        self._force, self._sin = np.empty((2, count))
+        self._sin = np.empty(count)
         self._first, self._second, self._sizes = np.empty((3, 2, count))
         self._change = np.empty((4, count))
         self._masses = np.repeat([[POLE_MASS_LENGTH], [POLE_MASS]], count, axis=1)
@@ -98,17 +98,14 @@ class _Columns:
 
     def observe(self) -> NDArray[np.float32]:
         """A fresh array of observations (count, 4)."""
-        observations = np.empty((self._count, 2, 2), np.float32)
-        np.copyto(observations, self.by_episode, casting="same_kind")
-        return observations.reshape(self._count, 4)
+        return self.by_episode.astype(np.float32, order="C").reshape(self._count, 4)
 
     def step(self, actions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Take one Euler step; returns which episodes have ended."""
-        force, sin, cos, angle_acc = self._force, self._sin, self._cos, self._angle_acc
+        force, sin, cos, angle_acc = FORCES[actions], self._sin, self._cos, self._angle_acc
         # Results go to one and the other in turns, since a single number is slow to be overwritten by its own result.
         first, second = self._first, self._second
         a, b = first[0], second[0]
-        FORCES.take(actions, out=force, mode="clip")
         np.cos(self._angle, cos)
         np.sin(self._angle, sin)
         # pull = (force + pole_mass_length · angle_dot² · sin) / total_mass, and share = pole_mass · cos² / total_mass
