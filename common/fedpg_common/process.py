@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 import threadpoolctl
-import torch
 
 from fedpg_common.errors import UsageError
 
@@ -17,8 +17,11 @@ def use_one_thread() -> None:
     """Restrict this process's linear algebra to one thread.
 
     Agents share a machine's cores by being many, and a fixed thread count keeps every sum's order, hence its bits.
+    To be called once everything is imported.
     """
-    torch.set_num_threads(1)
+    # An agent does without torch, which costs seconds to import: where nobody has, there is nothing to restrict.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     threadpoolctl.threadpool_limits(limits=1)
 
 
