@@ -1,16 +1,39 @@
-"""What the protocol's tests share: a learner without work, its records, and a real server in this process."""
+"""What the protocol's tests share: a learner without work, its records, and a real server on loopback."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
-from fedpg_common.federation import describe, federation_to_toml
-from fedpg_common.parameters import Vector
+from fedpg.v1 import federation_pb2 as pb
+from fedpg.v1 import federation_pb2_grpc
+from fedpg_common import wire
+from fedpg_common.channels import TlsFiles
+from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
+from fedpg_server.aggregation import Aggregate, Rule
+from fedpg_server.coordinator import Phase
+from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
 from fedpg_server.records import RoundRecord
+from fedpg_server.run import Run
+from fedpg_server.server import start_listening
+from fedpg_server.service import FederationService
+from fedpg_server.store import STORE_NAME, Store
 
 DESCRIPTION = federation_to_toml(describe("CartPole-v1", agents=5))
+SIZE = 8
+SPEC = ParameterSpec((TensorSpec("w", (SIZE,)),))
+CALL_TIMEOUT_S = 30.0
+"""No test expects to wait that long; it ends one that would otherwise hang."""
 
 
 def digest_of_vector(vector: Vector) -> bytes:
@@ -32,3 +55,167 @@ def make_round_record(round_number: int, **changes: Any) -> RoundRecord:
         "skipped_steps": 0, "seconds": 0.5,
     }  # fmt: skip
     return RoundRecord(**{**values, **changes})
+
+
+class IdleLearner:
+    """Accepts everyone. Each round counts as one trajectory and moves θ by the mean of the gradients."""
+
+    def plan(self, round_number: int) -> RoundPlan:
+        """A round of one trajectory an agent."""
+        return RoundPlan(round_number, batch_size=1, inner_steps=0)
+
+    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+        """Take the mean."""
+        voters = tuple(updates)
+        theta = state.theta + np.mean(list(updates.values()), axis=0, dtype=np.float32)
+        distances = np.zeros((len(voters), len(voters)))
+        aggregate = Aggregate(None, Rule.MEAN, voters, voters, distances, radius=0.0, median_agent=None)
+        return RoundResult(
+            LearnerState(theta, state.adam_m, state.adam_v, state.adam_steps + 1), aggregate, gradient_norm=0.0,
+            inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
+        )  # fmt: skip
+
+
+def initial_state() -> LearnerState:
+    """Zeros."""
+    zeros = np.zeros(SIZE, np.float32)
+    return LearnerState(zeros, zeros, zeros, 0)
+
+
+def idle_federation(agents: int, rounds: int, round_timeout_s: float = 1000.0) -> Federation:
+    """A federation that ends after `rounds` rounds of the IdleLearner."""
+    return describe("CartPole-v1", agents=agents, trajectories=rounds, round_timeout_s=round_timeout_s)
+
+
+def make_submission(
+    run_id: str, agent: int, round_: pb.Round, gradient: Vector | None = None
+) -> pb.SubmitUpdateRequest:
+    """A flawless submission; by default of a vector full of the agent's index."""
+    vector = np.full(SIZE, agent, np.float32) if gradient is None else gradient
+    tensor = wire.vector_to_tensor(vector)
+    return pb.SubmitUpdateRequest(
+        run_id=run_id,
+        agent=agent,
+        round=round_.number,
+        parameters_digest=round_.parameters_digest,
+        gradient=tensor,
+        gradient_digest=wire.tensor_digest(tensor),
+    )
+
+
+@dataclass
+class Door:
+    """A served run, and calls to it over one connection."""
+
+    address: str
+    run: Run
+    stub: federation_pb2_grpc.FederationAsyncStub
+    rounds: asyncio.Task[None]
+    callers: set[int] = field(default_factory=set)
+
+    async def open_round(self, agent: int, after_round: int) -> pb.Round:
+        """The first open round after a round, as that agent gets it."""
+        self.callers.add(agent)
+        while True:
+            reply = await self.poll(agent, after_round, wait_s=10.0)
+            if reply.state == pb.AwaitRoundReply.STATE_OPEN:
+                return reply.round
+            assert reply.state == pb.AwaitRoundReply.STATE_NOT_YET
+
+    async def poll(self, agent: int, after_round: int, wait_s: float = 0.0) -> pb.AwaitRoundReply:
+        """One poll."""
+        request = pb.AwaitRoundRequest(run_id=self.run.run_id, agent=agent, after_round=after_round, wait_s=wait_s)
+        return await self.stub.AwaitRound(request, timeout=CALL_TIMEOUT_S)
+
+    async def submit(self, request: pb.SubmitUpdateRequest) -> pb.SubmitUpdateReply:
+        """One submission."""
+        self.callers.add(request.agent)
+        return await self.stub.SubmitUpdate(request, timeout=CALL_TIMEOUT_S)
+
+    async def vote(self, agent: int, round_: pb.Round) -> None:
+        """A flawless submission, which must be accepted."""
+        reply = await self.submit(make_submission(self.run.run_id, agent, round_))
+        assert reply.verdict == pb.VERDICT_ACCEPTED, reply.message
+
+    async def status(self) -> pb.GetStatusReply:
+        """The run's status."""
+        return await self.stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
+
+    async def finish(self) -> list[RoundRecord]:
+        """See the run to its end, which must have come, and return its records."""
+        while self.run.coordinator.phase is not Phase.ENDED:
+            await asyncio.sleep(0.005)
+        for agent in sorted(self.callers & set(self.run.members)):
+            assert (await self.poll(agent, 0)).state == pb.AwaitRoundReply.STATE_ENDED
+            await self.stub.Leave(pb.LeaveRequest(run_id=self.run.run_id, agent=agent), timeout=CALL_TIMEOUT_S)
+        await self.rounds
+        return self.run.records
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    federation: Federation,
+    tls: TlsFiles | None = None,
+    client_tls: grpc.ChannelCredentials | None = None,
+    listen: str = "127.0.0.1:0",
+) -> AsyncIterator[Door]:
+    """A real run, service and store on a loopback port, with an IdleLearner."""
+    path = folder / STORE_NAME
+    if path.exists():
+        store = Store.open(path)
+    else:
+        store = Store.create(path, "run-1", federation_to_toml(federation), initial_state())
+    run = Run(federation, SPEC, store, IdleLearner(), [], time.monotonic)
+    service = FederationService(authenticated=tls is not None)
+    service.serve(run)
+    limit = wire.message_bytes_max(SIZE)
+    server, _, address = await start_listening(listen, tls, service, limit, federation.agents)
+    rounds = asyncio.create_task(run.serve())
+    channel = open_aio_channel(address, client_tls)
+    try:
+        yield Door(address, run, federation_pb2_grpc.FederationStub(channel), rounds)
+    finally:
+        await channel.close(None)
+        rounds.cancel()
+        await asyncio.gather(rounds, return_exceptions=True)
+        await server.stop(None)
+        store.close()
+
+
+def open_aio_channel(address: str, tls: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """A connection of its own, without a limit on what it sends."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, tls, options=options)
+
+
+@contextmanager
+def serving_in_a_thread(folder: Path, federation: Federation) -> Iterator[str]:
+    """As `serving`, beside this thread; gives the address."""
+    address: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with serving(folder, federation) as door:
+            address.append(door.address)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(CALL_TIMEOUT_S)
+        yield address[0]
+    finally:
+        done.set()
+        thread.join()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = CALL_TIMEOUT_S) -> None:
+    """Wait for a condition; the time limit only ends a test that would otherwise hang."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.005)

@@ -15,6 +15,7 @@ from fedpg_client.retry import Caller
 
 VERSION = "0.1.0"
 CALL_TIMEOUT_S = 15.0
+JOIN_TIMEOUT_MIN_S = 0.5
 AWAIT_S = 20.0
 AWAIT_TIMEOUT_S = AWAIT_S + 10.0
 LEAVE_PATIENCE_S = 1.0
@@ -48,9 +49,10 @@ class FederationCalls:
     def join(self) -> pb.JoinReply:
         """Enter the federation; later calls are for its run."""
         request = pb.JoinRequest(agent=self._agent, version=VERSION)
+        timeout_s = min(CALL_TIMEOUT_S, max(self._connect_patience_s, JOIN_TIMEOUT_MIN_S))
         try:
             reply = self._caller.call(
-                self._stub.Join, request, timeout_s=CALL_TIMEOUT_S, patience_s=self._connect_patience_s
+                self._stub.Join, request, timeout_s=timeout_s, patience_s=self._connect_patience_s
             )
         except UnreachableError as error:
             if self._tls is None:

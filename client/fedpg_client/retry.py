@@ -35,8 +35,8 @@ REFUSALS = frozenset(
 )
 """The server understood and will not have it: the same call again gets the same answer. All else is retried."""
 
-UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-"""In the text of an UNAVAILABLE: the server has a certificate that this end's authority has not signed."""
+UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate signature failure", "Hostname Verification Check failed")
+"""In the text of an UNAVAILABLE: this end's authority has not signed the server's certificate, or for another host."""
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Caller:
                 return self._attempt(method, request, timeout_s)
             except grpc.RpcError as error:
                 code, details = describe(error)
-            if code in REFUSALS or UNTRUSTED in details:
+            if code in REFUSALS or any(text in details for text in UNTRUSTED):
                 raise ServerRefusedError(code, details)
             now_s = self.clock()
             if patience_s is not None and now_s - started_s >= patience_s:

@@ -92,7 +92,7 @@ def describe(
     **overrides: Any,
 ) -> Federation:
     """A federation whose first `byzantine` agents attack. `overrides` replace the task's fields where not None."""
-    if byzantine < 0 or byzantine > agents:
+    if byzantine < 0 or byzantine > agents >= 1:
         raise UsageError(f"{byzantine} Byzantine agents do not fit in a federation of {agents}: choose 0 to {agents}")
     changes = {name: value for name, value in overrides.items() if value is not None}
     return Federation(
