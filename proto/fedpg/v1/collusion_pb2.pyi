@@ -95,8 +95,11 @@ class Contribution(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     GRADIENT_FIELD_NUMBER: _builtins.int
     agent: _builtins.int
+    """Its index."""
     @_builtins.property
-    def gradient(self) -> _federation_pb2.Tensor: ...
+    def gradient(self) -> _federation_pb2.Tensor:
+        """Its honest gradient, shape (d)."""
+
     def __init__(
         self,
         *,

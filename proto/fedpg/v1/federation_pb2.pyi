@@ -163,6 +163,7 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     dtype: Global___DType.ValueType
+    """Type of the elements."""
     data: _builtins.bytes
     """Exactly product(shape) * size(dtype) bytes."""
     @_builtins.property
@@ -438,6 +439,7 @@ class AwaitRoundReply(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     state: Global___AwaitRoundReply.State.ValueType
+    """Which of these it is."""
     @_builtins.property
     def round(self) -> Global___Round:
         """Set when `state` is STATE_OPEN."""
@@ -589,6 +591,7 @@ class SubmitUpdateReply(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
+    """The server's judgement."""
     message: _builtins.str
     """The verdict in one sentence, for a log."""
     def __init__(
@@ -680,12 +683,15 @@ class GetStatusReply(_message.Message):
     UPTIME_S_FIELD_NUMBER: _builtins.int
     INTRUSIONS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """As in JoinReply."""
     task: _builtins.str
     """Task name."""
     algorithm: _builtins.str
     """"fedpg-br", "svrpg" or "gpomdp"."""
     seed: _builtins.int
+    """As in JoinReply."""
     phase: Global___Phase.ValueType
+    """Where the run is."""
     message: _builtins.str
     """One sentence for people: what the server waits for."""
     round: _builtins.int
@@ -758,6 +764,7 @@ class RoundSummary(_message.Message):
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
+    """Its number."""
     evaluation_return: _builtins.float
     """Mean return of the server's greedy evaluation episodes after the round."""
     evaluation_length: _builtins.float
@@ -822,9 +829,9 @@ class AgentStatus(_message.Message):
         PRESENCE_UNSPECIFIED: AgentStatus._Presence.ValueType  # 0
         """Missing; never sent."""
         PRESENCE_NEVER_SEEN: AgentStatus._Presence.ValueType  # 1
-        """It has not joined since this server process started."""
+        """It has not called since this server process started."""
         PRESENCE_JOINED: AgentStatus._Presence.ValueType  # 2
-        """It has joined."""
+        """It has joined, or gone on with the run after the server was restarted."""
         PRESENCE_LEFT: AgentStatus._Presence.ValueType  # 3
         """It has left."""
 
@@ -832,9 +839,9 @@ class AgentStatus(_message.Message):
     PRESENCE_UNSPECIFIED: AgentStatus.Presence.ValueType  # 0
     """Missing; never sent."""
     PRESENCE_NEVER_SEEN: AgentStatus.Presence.ValueType  # 1
-    """It has not joined since this server process started."""
+    """It has not called since this server process started."""
     PRESENCE_JOINED: AgentStatus.Presence.ValueType  # 2
-    """It has joined."""
+    """It has joined, or gone on with the run after the server was restarted."""
     PRESENCE_LEFT: AgentStatus.Presence.ValueType  # 3
     """It has left."""
 
@@ -848,7 +855,9 @@ class AgentStatus(_message.Message):
     ROUNDS_FILTERED_FIELD_NUMBER: _builtins.int
     LAST_SEEN_S_FIELD_NUMBER: _builtins.int
     agent: _builtins.int
+    """Its index."""
     presence: Global___AgentStatus.Presence.ValueType
+    """Whether it takes part."""
     last_vote_round: _builtins.int
     """The last round it voted in; 0 for none."""
     voted: _builtins.bool
@@ -888,12 +897,16 @@ Global___AgentStatus: _TypeAlias = AgentStatus  # noqa: Y015
 
 @_typing.final
 class VerdictCount(_message.Message):
+    """How often an agent got a verdict."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERDICT_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
+    """Which one."""
     count: _builtins.int
+    """How often; a verdict that it never got has no entry."""
     def __init__(
         self,
         *,
