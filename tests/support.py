@@ -110,8 +110,18 @@ class Door:
     address: str
     run: Run
     stub: federation_pb2_grpc.FederationAsyncStub
-    rounds: asyncio.Task[None]
     callers: set[int] = field(default_factory=set)
+    rounds: asyncio.Task[None] | None = None
+
+    def start_rounds(self) -> None:
+        """Begin with the rounds."""
+        self.rounds = asyncio.create_task(self.run.serve())
+
+    async def stop_rounds(self) -> None:
+        """Stop where they are, if they have begun."""
+        if self.rounds is not None:
+            self.rounds.cancel()
+            await asyncio.gather(self.rounds, return_exceptions=True)
 
     async def open_round(self, agent: int, after_round: int) -> pb.Round:
         """The first open round after a round, as that agent gets it."""
@@ -148,6 +158,7 @@ class Door:
         for agent in sorted(self.callers & set(self.run.members)):
             assert (await self.poll(agent, 0)).state == pb.AwaitRoundReply.STATE_ENDED
             await self.stub.Leave(pb.LeaveRequest(run_id=self.run.run_id, agent=agent), timeout=CALL_TIMEOUT_S)
+        assert self.rounds is not None
         await self.rounds
         return self.run.records
 
@@ -159,6 +170,7 @@ async def serving(
     tls: TlsFiles | None = None,
     client_tls: grpc.ChannelCredentials | None = None,
     listen: str = "127.0.0.1:0",
+    start_rounds: bool = True,
 ) -> AsyncIterator[Door]:
     """A real run, service and store on a loopback port, with an IdleLearner."""
     path = folder / STORE_NAME
@@ -171,14 +183,15 @@ async def serving(
     service.serve(run)
     limit = wire.message_bytes_max(SIZE)
     server, _, address = await start_listening(listen, tls, service, limit, federation.agents)
-    rounds = asyncio.create_task(run.serve())
     channel = open_aio_channel(address, client_tls)
     try:
-        yield Door(address, run, federation_pb2_grpc.FederationStub(channel), rounds)
+        door = Door(address, run, federation_pb2_grpc.FederationStub(channel))
+        if start_rounds:
+            door.start_rounds()
+        yield door
     finally:
         await channel.close(None)
-        rounds.cancel()
-        await asyncio.gather(rounds, return_exceptions=True)
+        await door.stop_rounds()
         await server.stop(None)
         store.close()
 

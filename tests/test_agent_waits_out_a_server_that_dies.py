@@ -50,6 +50,7 @@ def test_a_run_goes_on_after_the_server_was_gone(tmp_path: Path) -> None:
         async with serving(tmp_path, federation, listen=address) as door:
             late = start_agent(threads, 2, address, stop)
             await asyncio.wrap_future(late)
+            assert door.rounds is not None
             await door.rounds
             return [record.accepted for record in door.run.records]
 
@@ -75,6 +76,7 @@ def test_an_agent_that_is_there_before_its_server_waits_for_it(tmp_path: Path) -
     async def serve(address: str, agent: Future[None]) -> int:
         async with serving(tmp_path, federation, listen=address) as door:
             await asyncio.wrap_future(agent)
+            assert door.rounds is not None
             await door.rounds
             return len(door.run.records)
 

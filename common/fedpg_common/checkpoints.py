@@ -53,8 +53,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="np") as file:
             about = json.loads((file.metadata() or {})["fedpg"])
             spec = ParameterSpec(tuple(TensorSpec(name, tuple(shape)) for name, shape in about["tensors"]))
-            theta = np.concatenate([file.get_tensor(tensor.name).ravel() for tensor in spec.tensors])
+            tensors = [file.get_tensor(tensor.name) for tensor in spec.tensors]
+        if any(array.shape != tensor.shape for array, tensor in zip(tensors, spec.tensors, strict=True)):
+            raise ValueError("its tensors are not shaped as it says")
+        theta = np.concatenate([array.ravel() for array in tensors])
         task = task_from_fields(about["task"], f"checkpoint {path}")
         return Checkpoint(theta.astype(np.float32), spec, task, int(about["round"]), about["evaluation_return"])
-    except (SafetensorError, KeyError, ValueError, OSError, UsageError) as error:
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError, UsageError) as error:
         raise StorageError(f"{path} is not a FedPG checkpoint: {error}") from error
