@@ -2,21 +2,29 @@
 #   docker build --target server -t fedpg-server .
 #   docker build --target agent -t fedpg-agent .
 # Dependencies are installed before the code is copied, so that a change of the code rebuilds in seconds.
+# Containers run on a read-only file system, where Python cannot keep what it compiles: without bytecode in the image,
+# every start would compile all of torch anew. pip compiles what it installs; Python's own library may come without.
+FROM python:3.11-slim-bookworm AS requirements
+# Apart, so that a change elsewhere in these files does not install everything anew.
+COPY pyproject.toml constraints.txt ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
+    && grep '^torch==' constraints.txt > torch.txt
+
 FROM python:3.11-slim-bookworm AS dependencies
 # PyTorch's index of CPU builds. Where it cannot be reached, pip goes on without it.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=60
 RUN python -m venv /opt/fedpg
 WORKDIR /build
-COPY constraints.txt ./
-# torch by itself first: it is the largest layer and changes least.
-RUN /opt/fedpg/bin/pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
-COPY pyproject.toml README.md ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
-    && /opt/fedpg/bin/pip install --constraint constraints.txt --requirement requirements.txt \
-    && find /opt/fedpg -name __pycache__ -prune -exec rm -rf {} +
+# torch by itself first: it is the largest layer and changes least. Its tests and C++ headers are of no use here.
+COPY --from=requirements torch.txt ./
+RUN /opt/fedpg/bin/pip install --extra-index-url "$TORCH_INDEX" --requirement torch.txt \
+    && rm -rf /opt/fedpg/lib/python3*/site-packages/torch/test /opt/fedpg/lib/python3*/site-packages/torch/include
+COPY --from=requirements requirements.txt constraints.txt ./
+RUN /opt/fedpg/bin/pip install --constraint constraints.txt --requirement requirements.txt
 
 FROM dependencies AS wheel
+COPY pyproject.toml README.md ./
 COPY proto ./proto
 COPY common ./common
 COPY server ./server
@@ -29,6 +37,8 @@ FROM python:3.11-slim-bookworm AS runtime
 RUN useradd --uid 10001 --create-home fedpg \
     && mkdir -p /runs /certs && cd /certs && seq -f 'agent-%.0f' 1000 | xargs mkdir authority server \
     && chown -R fedpg:fedpg /runs /certs
+# Nothing is lost if a file of the library, such as one for its own tests, cannot be compiled.
+RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" || true
 COPY --from=dependencies /opt/fedpg /opt/fedpg
 COPY --from=wheel /wheels /wheels
 RUN /opt/fedpg/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
@@ -41,7 +51,7 @@ FROM runtime AS agent
 ENTRYPOINT ["fedpg-agent"]
 
 FROM runtime AS server
-ENV FEDPG_LISTEN=0.0.0.0:50051
+ENV FEDPG_LISTEN=0.0.0.0:50051 FEDPG_SERVER=localhost:50051
 EXPOSE 50051
 VOLUME /runs
 ENTRYPOINT ["fedpg-server"]

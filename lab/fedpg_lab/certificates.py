@@ -9,16 +9,18 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fedpg_common.channels import AGENT_NAME_PREFIX
-from fedpg_common.errors import StorageError
+from fedpg_common.errors import StorageError, UsageError
 
 AUTHORITY = "authority"
 AUTHORITY_CERTIFICATE, AUTHORITY_KEY = "ca.pem", "ca.key"
@@ -27,8 +29,7 @@ SERVER = "server"
 BACKDATED = datetime.timedelta(minutes=10)
 """Clocks of other machines may be a little behind."""
 RENEWED_BEFORE = datetime.timedelta(days=7)
-
-Usage = x509.ObjectIdentifier
+HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 
 
 @dataclass(frozen=True)
@@ -45,26 +46,26 @@ def make_certificates(
     """Make what is missing, expired or about to expire below `folder`; returns the names of what was made.
 
     `server_names` are the host names and addresses under which agents reach the server. Keys are readable by their
-    owner alone. Raises StorageError.
+    owner alone. Whoever has a certificate of an authority that was replaced gets a new one. Raises UsageError for a
+    name that is none, StorageError for a folder or file that cannot be used.
     """
     expires = now + datetime.timedelta(days=days)
+    hosts = [_general_name(name) for name in server_names]
+    server_usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]  # it checks its own health
     try:
         folder.mkdir(parents=True, exist_ok=True)
         authority, is_new = _load_or_make_authority(folder / AUTHORITY, now, expires)
         made = [AUTHORITY] if is_new else []
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]  # it checks its own health
-        if is_new or not _is_good(folder / SERVER, now, server_names):
-            _issue(folder / SERVER, SERVER, authority, usages, server_names, now, expires)
+        if not _is_good(folder / SERVER, authority, hosts, now):
+            _issue(folder / SERVER, authority, server_usages, hosts, now, expires)
             made.append(SERVER)
         for index in range(1, agents + 1):
             name = f"{AGENT_NAME_PREFIX}{index}"
-            if is_new or not _is_good(folder / name, now, ()):
-                _issue(folder / name, name, authority, [ExtendedKeyUsageOID.CLIENT_AUTH], (), now, expires)
+            if not _is_good(folder / name, authority, [], now):
+                _issue(folder / name, authority, [ExtendedKeyUsageOID.CLIENT_AUTH], [], now, expires)
                 made.append(name)
     except OSError as error:
         raise StorageError(f"certificates cannot be kept in {folder}: {error.strerror}") from error
-    except ValueError as error:
-        raise StorageError(f"{folder} has a file that is no certificate or key: {error}") from error
     return made
 
 
@@ -72,12 +73,11 @@ def _load_or_make_authority(folder: Path, now: datetime.datetime, expires: datet
     """The authority, and whether it is new."""
     certificate_path, key_path = folder / AUTHORITY_CERTIFICATE, folder / AUTHORITY_KEY
     if certificate_path.exists() and key_path.exists():
-        certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
-        key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{key_path} is not an elliptic-curve key")
-        if certificate.not_valid_after_utc > now + RENEWED_BEFORE:
-            return Authority(certificate, key), False
+        authority = Authority(_load_certificate(certificate_path), _load_key(key_path))
+        if authority.certificate.public_key() != authority.key.public_key():
+            raise StorageError(f"{certificate_path} is not the certificate of {key_path}")
+        if _lasts(authority.certificate, now):
+            return authority, False
     folder.mkdir(mode=0o700, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedPG federation authority")])
@@ -92,28 +92,44 @@ def _load_or_make_authority(folder: Path, now: datetime.datetime, expires: datet
     return Authority(certificate, key), True
 
 
+def _load_certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        raise StorageError(f"{path} is no certificate in PEM: delete it to have a new one made") from error
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # no key, one with a password, an unknown kind
+        raise StorageError(f"{path} is no key in PEM without a password: delete it to have a new one made") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise StorageError(f"{path} is not an elliptic-curve key: delete it to have a new one made")
+    return key
+
+
 def _issue(
     folder: Path,
-    name: str,
     authority: Authority,
-    usages: Sequence[Usage],
-    host_names: Sequence[str],
+    usages: Sequence[x509.ObjectIdentifier],
+    hosts: Sequence[x509.GeneralName],
     now: datetime.datetime,
     expires: datetime.datetime,
 ) -> None:
-    """Make a key and its certificate in a folder of their own."""
+    """Make a key and its certificate in a folder of their own; the folder's name is the certificate's."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
+    # An authority that ends earlier takes everything that it has signed with it.
+    expires = min(expires, authority.certificate.not_valid_after_utc)
     builder = (
         _builder(subject, authority.certificate.subject, key, now, expires)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     )
-    if host_names:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([_general_name(host) for host in host_names]), critical=False
-        )
+    if hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
     certificate = builder.sign(authority.key, hashes.SHA256())
     folder.mkdir(mode=0o700, exist_ok=True)
     _write(folder / KEY, _key_pem(key), secret=True)
@@ -121,17 +137,27 @@ def _issue(
     _write(folder / AUTHORITY_CERTIFICATE, authority.certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def _is_good(folder: Path, now: datetime.datetime, host_names: Sequence[str]) -> bool:
-    """Whether a folder has a key and a certificate that lasts, for these host names."""
+def _is_good(folder: Path, authority: Authority, hosts: Sequence[x509.GeneralName], now: datetime.datetime) -> bool:
+    """Whether a folder has a key and its certificate, of this authority, that lasts, for these hosts."""
     if not all((folder / name).exists() for name in (KEY, CERTIFICATE, AUTHORITY_CERTIFICATE)):
         return False
-    certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
-    if certificate.not_valid_after_utc <= now + RENEWED_BEFORE:
+    certificate = _load_certificate(folder / CERTIFICATE)
+    if _load_certificate(folder / AUTHORITY_CERTIFICATE) != authority.certificate:
         return False
-    if not host_names:
-        return True
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return {_general_name(host) for host in host_names} <= set(names)
+    if certificate.public_key() != _load_key(folder / KEY).public_key():
+        return False
+    try:
+        certificate.verify_directly_issued_by(authority.certificate)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value if hosts else ()
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        return False
+    return set(hosts) <= set(names) and _lasts(certificate, now)
+
+
+def _lasts(certificate: x509.Certificate, now: datetime.datetime) -> bool:
+    """Whether a certificate has more than a week left, or a quarter of its time if it has so little in all."""
+    lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    return certificate.not_valid_after_utc > now + min(RENEWED_BEFORE, lifetime / 4)
 
 
 def _builder(
@@ -161,9 +187,12 @@ def _key_usage(signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _general_name(host: str) -> x509.GeneralName:
+    """A host name or an address as certificates have it. Raises UsageError for anything else."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not HOST_NAME.fullmatch(host):
+            raise UsageError(f"{host!r} is not a host name or an address: write it without a port") from None
         return x509.DNSName(host)
 
 

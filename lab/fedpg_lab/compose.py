@@ -5,43 +5,45 @@ The project's docker-compose.yml is what `fedpg compose` writes for ten agents, 
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.tasks import TASKS
 
 RING_PORT = 50052
-TASK_TARGET = "/task.toml"
+PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
+"""Paths that need no quoting anywhere in a Compose file."""
 
 _HEAD = """\
 # A federation in containers: one server and {agents} agents, {attackers}. Written by `fedpg compose`.
 #
-#   docker compose up --build                              start; it ends by itself when the run has ended
-#   docker compose up --build --exit-code-from server      the same, with the server's exit code
-#   ATTACK=sign-flipping TRAJECTORIES=2000 docker compose up
-#   docker compose exec server fedpg status                who was filtered, round, return
-#   docker compose --profile tensorboard up                also http://localhost:6006
-#   docker compose down --volumes                          forget the runs and the certificates
+#   docker compose up --build                            start, follow the log; ends by itself when the run has ended
+#   docker compose wait server                           print the server's exit code and exit with it
+#   {attack_example}TRAJECTORIES=2000 docker compose up
+#   docker compose exec server fedpg status              who was filtered, round, return
+#   docker compose --profile tensorboard up              also http://localhost:6006
+#   docker compose stop                                  the next `up` goes on with the run
+#   docker compose down --volumes                        forget the runs and the certificates
 #
 # Settings, each an environment variable or a line in .env: TASK, ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA,
 # ROUND_TIMEOUT. A run that was stopped goes on with the next `up`; other settings, or a finished run, start a new one.
 name: fedpg
 
 x-hardened: &hardened
-  restart: on-failure:10
+  init: true
+  restart: on-failure:3
   read_only: true
   tmpfs: [/tmp]
   cap_drop: [ALL]
   security_opt: ["no-new-privileges:true"]
   stop_grace_period: 30s
 
-x-server-image: &server-image
-  image: fedpg-server
-  build: {{context: ., target: server}}
-
 x-agent: &agent
   <<: *hardened
   image: fedpg-agent
-  build: {{context: ., target: agent}}
+  command: [--patience, "60"] # seconds without a server after which an agent gives up
   depends_on:
     server: {{condition: service_healthy}}
 
@@ -51,7 +53,8 @@ x-of-agents: &of-agents
 
 services:
   certs: # makes the authority and everyone's certificate on the first start
-    <<: [*hardened, *server-image]
+    <<: *hardened
+    image: fedpg-server
     restart: "no"
     network_mode: none
     entrypoint: [fedpg, certs, --out, /certs, --agents, "{agents}", --server-name, server]
@@ -61,7 +64,9 @@ services:
 {certificate_mounts}
 
   server:
-    <<: [*hardened, *server-image]
+    <<: *hardened
+    image: fedpg-server
+    build: {{context: ., target: server}}
     depends_on:
       certs: {{condition: service_completed_successfully}}
     environment:
@@ -76,8 +81,8 @@ services:
 {task_config}\
     healthcheck:
       test: [CMD, python, -m, fedpg_server.healthcheck]
-      interval: 5s
-      timeout: 5s
+      interval: 10s
+      timeout: 8s
       retries: 3
       start_period: 60s
       start_interval: 1s
@@ -85,7 +90,8 @@ services:
 
 _TAIL = """
   tensorboard:
-    <<: [*hardened, *server-image]
+    <<: *hardened
+    image: fedpg-server
     profiles: [tensorboard]
     entrypoint: [tensorboard, --logdir, /runs, --host, 0.0.0.0]
     ports: ["127.0.0.1:6006:6006"]
@@ -103,21 +109,19 @@ def compose_file(federation: Federation, task_file: str | None = None) -> str:
     """The Compose file of a federation, as YAML text.
 
     `task_file` is where a task of the user's own lies, relative to the Compose file; it is mounted into the server.
-    All Byzantine agents must make the same attack.
+    All Byzantine agents must make the same attack. Raises UsageError.
     """
-    attacks = sorted({attack.value for attack in federation.byzantine.values()})
-    if len(attacks) > 1:
-        raise UsageError(f"a Compose file has one attack for all Byzantine agents, not {' and '.join(attacks)}")
-    attack = attacks[0] if attacks else None
+    attack = common_attack(federation)
     agents = range(1, federation.agents + 1)
     head = _HEAD.format(
         agents=federation.agents,
         attackers=f"{len(federation.byzantine)} of them Byzantine" if attack else "none of them Byzantine",
         attack="ATTACK, " if attack else "",
+        attack_example="ATTACK=sign-flipping " if attack else "",
         byzantine=len(federation.byzantine),
         certificate_mounts="\n".join(f"      - certs-agent-{index}:/certs/agent-{index}" for index in agents),
-        settings="\n".join(_settings(federation, task_file, attack)),
-        task_config=f"    configs: [{{source: task, target: {TASK_TARGET}}}]\n" if task_file else "",
+        settings="\n".join(server_settings(federation, task_file, attack)),
+        task_config=f"    configs: [{{source: task, target: {task_target(task_file)}}}]\n" if task_file else "",
     )
     services = "".join(_agent(index, federation, attack) for index in agents)
     volumes = "\n".join(f"  certs-agent-{index}:" for index in agents)
@@ -125,12 +129,27 @@ def compose_file(federation: Federation, task_file: str | None = None) -> str:
     return head + services + _TAIL.format(volumes=volumes).rstrip() + "\n" + configs
 
 
-def _settings(federation: Federation, task_file: str | None, attack: str | None) -> list[str]:
-    """The server's settings, each with the description's value as its default."""
+def common_attack(federation: Federation) -> str | None:
+    """What the Byzantine agents do; None without any. Raises UsageError if they do different things."""
+    attacks = sorted({attack.value for attack in federation.byzantine.values()})
+    if len(attacks) > 1:
+        raise UsageError(f"a Compose file has one attack for all Byzantine agents, not {' and '.join(attacks)}")
+    return attacks[0] if attacks else None
+
+
+def task_target(task_file: str) -> str:
+    """Where a task file lies in the server's container, under its own name. Raises UsageError for an odd path."""
+    if not PLAIN_PATH.fullmatch(task_file):
+        raise UsageError(f"a Compose file cannot hold the path {task_file!r}: use letters, digits, dots, _ and -")
+    return f"/{Path(task_file).name}"
+
+
+def server_settings(federation: Federation, task_file: str | None, attack: str | None) -> list[str]:
+    """The server's settings as lines of YAML, each with the description's value as its default."""
     task = federation.task
     published = TASKS.get(task.name)
     defaults: dict[str, object] = {
-        "TASK": TASK_TARGET if task_file else task.name,
+        "TASK": task_target(task_file) if task_file else task.name,
         "ALGORITHM": federation.algorithm.value,
         "SEED": federation.seed,
         "ROUND_TIMEOUT": federation.round_timeout_s,
@@ -144,10 +163,9 @@ def _settings(federation: Federation, task_file: str | None, attack: str | None)
     return [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
 
 
-def _agent(index: int, federation: Federation, attack: str | None) -> str:
-    """One agent's service."""
-    lines = [f"  agent-{index}:", "    <<: *agent", "    environment:", "      <<: *of-agents"]
-    lines.append(f'      FEDPG_AGENT: "{index}"')
+def agent_settings(index: int, federation: Federation, attack: str | None) -> list[str]:
+    """What tells one agent from the others, as lines of YAML."""
+    lines = [f'      FEDPG_AGENT: "{index}"']
     if index in federation.byzantine:
         ringleader = min(federation.byzantine)
         attackers = ",".join(map(str, sorted(federation.byzantine)))
@@ -156,5 +174,14 @@ def _agent(index: int, federation: Federation, attack: str | None) -> str:
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
+    return lines
+
+
+def _agent(index: int, federation: Federation, attack: str | None) -> str:
+    """One agent's service. The first one builds the image for all."""
+    lines = [f"  agent-{index}:", "    <<: *agent"]
+    if index == 1:
+        lines.append("    build: {context: ., target: agent}")
+    lines += ["    environment:", "      <<: *of-agents", *agent_settings(index, federation, attack)]
     lines.append(f'    volumes: ["certs-agent-{index}:/certs:ro"]')
     return "\n" + "\n".join(lines) + "\n"

@@ -21,6 +21,9 @@ _PRESENCE = {
     pb.AgentStatus.PRESENCE_LEFT: "left",
 }
 
+_COUNTS = ("accepted", "filtered", "refused")
+"""Columns of rounds in which the agent was accepted, filtered, and of submissions that were refused."""
+
 
 def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetStatusReply:
     """The status of the run at `server` (HOST:PORT). Raises UnreachableError, RefusedError."""
@@ -57,25 +60,16 @@ def render(status: pb.GetStatusReply) -> Group:
 
 
 def _agents_table(status: pb.GetStatusReply) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "agent",
-        "state",
-        "seen",
-        "last vote",
-        "last verdict",
-        "last round",
-        "accepted",
-        "filtered",
-        "refused",
-    ):
-        table.add_column(name, justify="right" if name in ("agent", "accepted", "filtered", "refused") else "left")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in ("agent", "state", "last seen", "last vote", "last verdict", "last round", *_COUNTS):
+        is_figure = name in ("agent", "last vote", *_COUNTS)
+        table.add_column(name, justify="right" if is_figure else "left", overflow="fold")
     for agent in status.agents:
         table.add_row(
             str(agent.agent),
             _PRESENCE.get(agent.presence, "?"),
-            "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s ago",
-            f"round {agent.last_vote_round}" if agent.last_vote_round else "none",
+            "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s",
+            str(agent.last_vote_round or "none"),
             Verdict(agent.last_verdict).label if agent.last_verdict else "none",
             _outcome(agent.agent, status),
             str(agent.rounds_accepted),
