@@ -52,15 +52,18 @@ def test_the_command_writes_store_config_summary_picture_checkpoints_events_and_
     assert {path.stem for path in (folder / "logs").iterdir()} == {"server", *(f"agent-{i}" for i in range(1, 5))}
 
 
-def test_ctrl_c_ends_every_process_and_resume_gives_the_same_parameters(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_every_process_and_resume_gives_the_same_parameters(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     undisturbed = run_federation(small_federation(), tmp_path / "undisturbed")
     folder = tmp_path / "run"
     arguments = [*COMMAND, "--trajectories", str(TRAJECTORIES), "--name", "run", "--out", str(tmp_path)]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until_a_round_is_closed(folder, process)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, text = process.communicate(timeout=60)
-    assert process.returncode == 130, text
+    assert process.returncode == code, text
     assert f"--resume {folder}" in text
     assert json.loads((folder / "summary.json").read_text())["complete"] is False
     resumed = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,8 @@ def train_command(
     The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
     and a log for each process. Ctrl-C ends a run cleanly; --resume goes on with it.
 
-    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C.
+    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
+    143 terminated.
     """
     console = Console(stderr=True)
     options = TrainOptions(agents_per_process, tensorboard)
@@ -86,11 +88,15 @@ def _train_one(
     federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
 ) -> RunData:
     """One run, with a sentence on how it ended."""
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         run = train(federation, folder, options, console, resume)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         console.print(f"Interrupted. Go on with: fedpg train --resume {folder}", soft_wrap=True)
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+        terminated = isinstance(stop, SystemExit)
+        raise typer.Exit(ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     value = final_return(run)
     seconds = sum(record.seconds for record in run.records)
     console.print(
@@ -99,3 +105,8 @@ def _train_one(
         soft_wrap=True,
     )
     return run
+
+
+def _raise_terminated(_number: int, _frame: object) -> None:
+    """SIGTERM ends a run as cleanly as Ctrl-C."""
+    raise SystemExit(ExitCode.TERMINATED)
