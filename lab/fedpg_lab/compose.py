@@ -139,9 +139,14 @@ def common_attack(federation: Federation) -> str | None:
 
 def task_target(task_file: str) -> str:
     """Where a task file lies in the server's container, under its own name. Raises UsageError for an odd path."""
-    if not PLAIN_PATH.fullmatch(task_file):
-        raise UsageError(f"a Compose file cannot hold the path {task_file!r}: use letters, digits, dots, _ and -")
+    check_path(task_file)
     return f"/{Path(task_file).name}"
+
+
+def check_path(path: str) -> None:
+    """Raise UsageError for a path that would need quoting."""
+    if not PLAIN_PATH.fullmatch(path):
+        raise UsageError(f"a Compose file cannot hold the path {path!r}: use letters, digits, dots, _ and -")
 
 
 def server_settings(federation: Federation, task_file: str | None, attack: str | None) -> list[str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from fedpg_lab.certificates import make_certificates
 from fedpg_lab.compose import compose_file
 from fedpg_lab.status import fetch_status, render
+from fedpg_lab.swarm import stack_file
 
 STATUS_TIMEOUT_S = 10.0
 
@@ -66,10 +67,16 @@ def compose_command(
     sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
     alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
     round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
+    swarm: Annotated[bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.")] = False,
+    certs: Annotated[
+        str, typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.")
+    ] = "certs",
 ) -> None:
     """Write the Compose file of a federation to standard output.
 
     Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg > federation.yml
+
+    Exit codes: 0 written; 2 bad option.
     """
     federation = describe(
         task,
@@ -83,7 +90,8 @@ def compose_command(
         sigma=sigma,
         alpha=alpha,
     )
-    typer.echo(compose_file(federation, task if task.endswith(".toml") else None), nl=False)
+    task_file = task if task.endswith(".toml") else None
+    typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
 
 
 def _shortened(names: list[str]) -> str:
