@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from unittest.mock import MagicMock
 
 import grpc
 import numpy as np
 import pytest
 from fedpg.v1 import collusion_pb2 as pb
 from fedpg.v1 import collusion_pb2_grpc, federation_pb2
+from fedpg_client import collusion
 from fedpg_client.collusion import Alone, PoolClient, Ringleader
 from fedpg_client.retry import Caller, ServerRefusedError, StoppedError
 from fedpg_common import wire
@@ -153,3 +155,17 @@ def test_two_rings_cannot_share_an_address() -> None:
 
 def test_a_lone_attacker_needs_no_channel() -> None:
     assert values(Alone().pool(1, gradient_of(4))) == [104.0]
+
+
+def test_a_ringleader_that_ends_keeps_no_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collusion, "POOL_WAIT_S", 3600.0)
+    ringleader = Ringleader((1, 2))
+    request = pb.PoolRequest(
+        run_id="run-1", agent=1, round=1, gradient=wire.vector_to_tensor(gradient_of(1)), wait_s=3600.0
+    )
+    replies: list[pb.PoolReply] = []
+    waiting = threading.Thread(target=lambda: replies.append(ringleader.Pool(request, MagicMock())), daemon=True)
+    waiting.start()
+    ringleader.close()
+    waiting.join(CALL_TIMEOUT_S)
+    assert [reply.complete for reply in replies] == [False]

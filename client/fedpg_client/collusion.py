@@ -36,6 +36,7 @@ class Ringleader(collusion_pb2_grpc.CollusionServicer):
         self._attackers = frozenset(attackers)
         self._pools: OrderedDict[tuple[str, int], dict[int, pb.Contribution]] = OrderedDict()
         self._completed = threading.Condition()
+        self._is_closing = False
         self._server: grpc.Server | None = None
 
     def listen(self, address: str, message_bytes: int) -> str:
@@ -52,7 +53,10 @@ class Ringleader(collusion_pb2_grpc.CollusionServicer):
         return f"{address.rpartition(':')[0]}:{port}"
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving. Calls that wait for the others' contributions end at once."""
+        with self._completed:
+            self._is_closing = True
+            self._completed.notify_all()
         if self._server is not None:
             self._server.stop(grace=None).wait()
 
@@ -74,8 +78,8 @@ class Ringleader(collusion_pb2_grpc.CollusionServicer):
                 self._pools.popitem(last=False)
             self._completed.notify_all()
             wait_s = min(max(request.wait_s, 0.0), POOL_WAIT_S)
-            is_complete = self._completed.wait_for(lambda: len(pool) == len(self._attackers), wait_s)
-            if not is_complete:
+            self._completed.wait_for(lambda: self._is_closing or len(pool) == len(self._attackers), wait_s)
+            if len(pool) < len(self._attackers):
                 return pb.PoolReply(complete=False)
             return pb.PoolReply(complete=True, contributions=[pool[agent] for agent in sorted(pool)])
 
