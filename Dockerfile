@@ -33,10 +33,11 @@ COPY lab ./lab
 RUN /opt/fedpg/bin/pip wheel --no-deps --wheel-dir /wheels .
 
 FROM python:3.11-slim-bookworm AS runtime
-# The folders that volumes are mounted on must exist and belong to the user, or Docker makes them root's.
+# The folders that volumes are mounted on must exist and belong to the user, or Docker makes them root's. A participant
+# has its certificate in /certs; the service that makes all of them has everyone's folders in /everyone.
 RUN useradd --uid 10001 --create-home fedpg \
-    && mkdir -p /runs /certs && cd /certs && seq -f 'agent-%.0f' 1000 | xargs mkdir authority server \
-    && chown -R fedpg:fedpg /runs /certs
+    && mkdir /runs /certs /everyone && cd /everyone && seq -f 'agent-%.0f' 1000 | xargs mkdir authority server \
+    && chown -R fedpg:fedpg /runs /certs /everyone
 # Nothing is lost if a file of the library, such as one for its own tests, cannot be compiled.
 RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" || true
 COPY --from=dependencies /opt/fedpg /opt/fedpg

@@ -23,7 +23,7 @@ _HEAD = """\
 #   docker compose wait server                           print the server's exit code and exit with it
 #   {attack_example}TRAJECTORIES=2000 docker compose up
 #   docker compose exec server fedpg status              who was filtered, round, return
-#   docker compose --profile tensorboard up              also http://localhost:6006
+#   docker compose up tensorboard                        the run's curves at http://localhost:6006, until Ctrl-C
 #   docker compose stop                                  the next `up` goes on with the run
 #   docker compose down --volumes                        forget the runs and the certificates
 #
@@ -57,10 +57,10 @@ services:
     image: fedpg-server
     restart: "no"
     network_mode: none
-    entrypoint: [fedpg, certs, --out, /certs, --agents, "{agents}", --server-name, server]
+    entrypoint: [fedpg, certs, --out, /everyone, --agents, "{agents}", --server-name, server]
     volumes:
-      - certs-authority:/certs/authority
-      - certs-server:/certs/server
+      - certs-authority:/everyone/authority
+      - certs-server:/everyone/server
 {certificate_mounts}
 
   server:
@@ -119,7 +119,7 @@ def compose_file(federation: Federation, task_file: str | None = None) -> str:
         attack="ATTACK, " if attack else "",
         attack_example="ATTACK=sign-flipping " if attack else "",
         byzantine=len(federation.byzantine),
-        certificate_mounts="\n".join(f"      - certs-agent-{index}:/certs/agent-{index}" for index in agents),
+        certificate_mounts="\n".join(f"      - certs-agent-{index}:/everyone/agent-{index}" for index in agents),
         settings="\n".join(server_settings(federation, task_file, attack)),
         task_config=f"    configs: [{{source: task, target: {task_target(task_file)}}}]\n" if task_file else "",
     )
