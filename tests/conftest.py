@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 from hypothesis import settings
+from lab_support import Command
 
 # No promise here is about time, and a busy machine is no failure.
 settings.register_profile("fedpg", deadline=None)
 settings.load_profile("fedpg")
+
+
+@pytest.fixture
+def fedpg(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the `fedpg` command in this process: its exit code, standard output and standard error."""
+    from fedpg_lab.cli import main  # takes seconds to import, so only where it is used
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedpg", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        output = capfd.readouterr()
+        return code, output.out, output.err
+
+    return run

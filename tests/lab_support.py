@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from fedpg_common.federation import Federation, describe
@@ -11,6 +12,9 @@ from fedpg_lab.train import TrainOptions, train
 from rich.console import Console
 
 TRAJECTORIES = 60
+
+Command = Callable[..., tuple[int, str, str]]
+"""The `fedpg` command in this process, as the fixture `fedpg` runs it: exit code, standard output, standard error."""
 
 
 def small_federation(agents: int = 4, byzantine: int = 1, attack: str = "random-noise", seed: int = 0) -> Federation:

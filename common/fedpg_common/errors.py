@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     REFUSED = 4
     ADDRESS = 5
     STORAGE = 6
+    RENDERING = 7
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -53,3 +54,9 @@ class StorageError(FedPGError):
     """A folder is not writable, or a store is missing, corrupt or of another run."""
 
     exit_code = ExitCode.STORAGE
+
+
+class RenderingError(FedPGError):
+    """This machine cannot show or record an environment."""
+
+    exit_code = ExitCode.RENDERING

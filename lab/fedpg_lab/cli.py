@@ -7,10 +7,14 @@ from fedpg_common.errors import FedPGError
 from fedpg_common.process import log_to_stderr
 
 from fedpg_lab.deploy_cli import certs_command, compose_command, status_command
+from fedpg_lab.evaluate_cli import evaluate_command
 from fedpg_lab.train_cli import train_command
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
 app.command("status")(status_command)
 app.command("compose")(compose_command)
 app.command("certs")(certs_command)

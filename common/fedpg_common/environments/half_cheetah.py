@@ -35,7 +35,7 @@ class HalfCheetahBatch(EnvironmentBatch):
 
     def __init__(self) -> None:
         """Load Gymnasium's model."""
-        with _warnings_logged():
+        with warnings_logged():
             environment: Any = gymnasium.make("HalfCheetah-v5").unwrapped
         environment.close()
         self.action_space = environment.action_space
@@ -90,7 +90,7 @@ class HalfCheetahBatch(EnvironmentBatch):
 
 
 @contextmanager
-def _warnings_logged() -> Iterator[None]:
+def warnings_logged() -> Iterator[None]:
     """Hand MuJoCo's warnings to `logging`: by itself it writes them to MUJOCO_LOG.TXT in the working folder."""
     handler = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(_log.debug)

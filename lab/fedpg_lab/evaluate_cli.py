@@ -1,0 +1,109 @@
+"""The command `fedpg evaluate`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedpg_common.checkpoints import Checkpoint
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import SEED_MAX
+
+from fedpg_lab.evaluation import Evaluation, evaluate, load_policy
+from fedpg_lab.video import check_video_path, record, render_without_display, require_display, show
+
+EPISODES_MAX = 10_000
+
+
+class Render(StrEnum):
+    """Ways to watch."""
+
+    HUMAN = "human"
+
+
+def evaluate_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A .safetensors file, or a run folder for its best policy.", show_default=False)
+    ],
+    episodes: Annotated[int, typer.Option(help="How many episodes.", metavar="N")] = 10,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    render: Annotated[
+        Render | None, typer.Option(help="human: play all episodes in a window.", show_default=False)
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Record an episode: FILE.mp4 or FILE.gif. Needs no display.", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    video_episode: Annotated[int, typer.Option(help="Which episode is recorded.", metavar="N")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
+) -> None:
+    """Evaluate a policy: each episode's return and length, their mean and standard deviation.
+
+    Episodes have the task's evaluation horizon. The same checkpoint, options and seed give the same figures. An episode
+    that is shown or recorded is one of those evaluated, played again.
+
+    For example:
+
+        fedpg evaluate runs/my-run
+        fedpg evaluate runs/my-run/checkpoints/latest.safetensors --episodes 100 --sample
+        fedpg evaluate runs/my-run --video lander.mp4
+
+    HalfCheetah and other MuJoCo tasks are recorded with EGL; on Debian and Ubuntu it is in libegl1 and libgl1-mesa-dri.
+
+    Exit codes: 0 done; 2 bad option; 6 no checkpoint there, or a file cannot be used; 7 this machine cannot draw.
+    """
+    if not 1 <= episodes <= EPISODES_MAX:
+        raise UsageError(f"--episodes must be 1 to {EPISODES_MAX}, not {episodes}")
+    if not 0 <= seed <= SEED_MAX:
+        raise UsageError(f"--seed must be 0 to 2**63 - 1, not {seed}")
+    if not 1 <= video_episode <= episodes:
+        raise UsageError(f"--video-episode must be one of the episodes 1 to {episodes}, not {video_episode}")
+    if video is not None:
+        check_video_path(video)
+    if render is not None:
+        require_display()
+    elif video is not None:
+        render_without_display()
+    file, policy = load_policy(checkpoint)
+    evaluation = evaluate(policy, episodes, seed, greedy=not sample)
+    if as_json:
+        typer.echo(json.dumps(_figures(file, policy, evaluation, seed, sample)))
+    else:
+        _print_table(file, policy, evaluation, seed, sample)
+    if render is not None:
+        show(policy.task, evaluation.episodes)
+    if video is not None:
+        record(policy.task, evaluation.episodes[video_episode - 1], video)
+        typer.echo(f"Recorded episode {video_episode}: {video}", err=True)
+
+
+def _print_table(file: Path, policy: Checkpoint, evaluation: Evaluation, seed: int, sample: bool) -> None:
+    actions = "drawn" if sample else "most likely"
+    typer.echo(f"{policy.task.name}, round {policy.round_number} ({file}), {actions} actions, seed {seed}")
+    typer.echo("episode      return  steps")
+    for number, episode in enumerate(evaluation.episodes, start=1):
+        typer.echo(f"{number:7d} {episode.total_reward:11.2f} {len(episode.actions):6d}")
+    spread = "" if evaluation.deviation is None else f", standard deviation {evaluation.deviation:.2f}"
+    typer.echo(f"mean {evaluation.mean:.2f}{spread}, {len(evaluation.episodes)} episodes")
+
+
+def _figures(file: Path, policy: Checkpoint, evaluation: Evaluation, seed: int, sample: bool) -> dict[str, object]:
+    return {
+        "checkpoint": str(file),
+        "task": policy.task.name,
+        "round": policy.round_number,
+        "actions": "drawn" if sample else "most likely",
+        "seed": seed,
+        "mean": evaluation.mean,
+        "standard_deviation": evaluation.deviation,
+        "returns": evaluation.returns.tolist(),
+        "lengths": [len(episode.actions) for episode in evaluation.episodes],
+    }

@@ -1,0 +1,109 @@
+"""Evaluating a saved policy: episodes from a seed, and what they earned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fedpg_common.checkpoints import Checkpoint, read_checkpoint
+from fedpg_common.environments import make_environments
+from fedpg_common.errors import StorageError
+from fedpg_common.policies import make_policy
+from fedpg_common.rollouts import sample
+from fedpg_common.streams import Purpose, Role, episode_seeds, stream
+from fedpg_server.store import STORE_NAME
+from numpy.typing import NDArray
+
+CHECKPOINT_FOLDER = "checkpoints"
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One episode of an evaluation; its seed and actions are enough to play it again, bit for bit."""
+
+    seed: int
+    """Of the environment's reset."""
+    actions: NDArray[Any]
+    """(T,) int64 or (T, A) float32."""
+    total_reward: float
+    """Undiscounted return."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a policy earned."""
+
+    episodes: tuple[Episode, ...]
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """Each episode's undiscounted return, shape (episodes,)."""
+        return np.array([episode.total_reward for episode in self.episodes])
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation of the returns; None for a single episode."""
+        return float(self.returns.std(ddof=1)) if len(self.episodes) > 1 else None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that `path` means: itself, or a run folder's best. Raises StorageError."""
+    if not path.is_dir():
+        return path
+    best = path / CHECKPOINT_FOLDER / BEST
+    if best.is_file():
+        return best
+    if (path / STORE_NAME).is_file():
+        raise StorageError(f"the run in {path} has no checkpoint yet: its first round has not ended")
+    below = sorted(path.glob(f"*/{CHECKPOINT_FOLDER}/{BEST}"))
+    if below:
+        raise StorageError(f"{path} holds several runs: choose one, for example {below[0].parent.parent}")
+    raise StorageError(f"there is no run in {path}: give a checkpoint file or a run folder")
+
+
+def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, greedy: bool) -> Evaluation:
+    """Run `episodes` episodes of the task's evaluation horizon, with the most likely or with drawn actions.
+
+    Everything follows from the seed. No round of a run draws from these streams, so the episodes are new to the policy.
+    Raises UsageError if the environment cannot be made, StorageError if the policy does not fit it.
+    """
+    task = checkpoint.task
+    environments = make_environments(task)
+    try:
+        policy = make_policy(task, environments.observation_size, environments.action_space)
+        if policy.spec != checkpoint.spec:
+            raise StorageError(
+                f"the checkpoint's tensors are not those of a policy for {task.name}: "
+                f"{checkpoint.spec.size} parameters, where {policy.spec.size} belong"
+            )
+        if not np.isfinite(checkpoint.theta).all():
+            raise StorageError("the checkpoint's parameters are not finite")
+        actor = policy.actor(checkpoint.theta)
+        rng = stream(seed, Role.SERVER, Purpose.ACTION)
+        seeds = episode_seeds(stream(seed, Role.SERVER, Purpose.EVALUATION), episodes)
+        batch = sample(
+            environments,
+            actor.greedy if greedy else lambda observations: actor.sample(observations, rng),
+            task.evaluation_horizon,
+            seeds,
+        )
+    finally:
+        environments.close()
+    returns = batch.returns().tolist()
+    return Evaluation(
+        tuple(Episode(int(seeds[i]), batch.actions[batch.episodes == i], float(returns[i])) for i in range(episodes))
+    )
+
+
+def load_policy(path: Path) -> tuple[Path, Checkpoint]:
+    """The checkpoint that `path` means, and what is in it. Raises StorageError."""
+    file = find_checkpoint(path)
+    return file, read_checkpoint(file)
