@@ -4,6 +4,9 @@ The server is the real one (service, run, store) in a process of its own, with a
 The agents share this process; each answers at once with a vector of 5,000 numbers. A round is timed on the server, from
 one round's result to the next, so everything in between counts: opening, polls, votes on disk, closing, recording.
 
+Beside it stands what gRPC alone takes on the same machine: the same messages between the same processes, with answers
+that are ready. That is the floor, whatever else the machine is doing.
+
 Usage: python benchmarks/protocol.py [--rounds N] [--json FILE]
 """
 
@@ -16,18 +19,21 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common import wire
-from fedpg_common.channels import client_options
-from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.channels import client_options, server_options
+from fedpg_common.federation import describe, federation_to_toml
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_server.aggregation import Aggregate, Rule
 from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
@@ -35,12 +41,18 @@ from fedpg_server.records import RoundRecord
 from fedpg_server.run import Run
 from fedpg_server.server import start_listening
 from fedpg_server.service import FederationService
-from fedpg_server.store import Store
+from fedpg_server.store import STORE_NAME, Store
 
 SIZE = 5_000
 SPEC = ParameterSpec((TensorSpec("theta", (SIZE,)),))
+MESSAGE_BYTES = wire.message_bytes_max(SIZE)
+RUN_ID = "benchmark"
+LOOPBACK = "127.0.0.1:0"
 WARM_UP_ROUNDS = 3
 CALL_TIMEOUT_S = 120.0
+
+if TYPE_CHECKING:
+    Stub = federation_pb2_grpc.FederationAsyncStub
 
 
 @dataclass(frozen=True)
@@ -48,24 +60,26 @@ class Case:
     """A federation to time."""
 
     agents: int
-    agents_per_channel: int
+    connections: int
     target_ms: float
     """For the median round."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one case took."""
+    """What a round of one case took."""
 
     agents: int
-    channels: int
+    connections: int
     rounds: int
     median_ms: float
     p90_ms: float
     target_ms: float
+    grpc_median_ms: float
+    """gRPC alone."""
 
 
-CASES = (Case(10, 1, target_ms=10.0), Case(1_000, 50, target_ms=1_000.0))
+CASES = (Case(10, 10, target_ms=10.0), Case(1_000, 20, target_ms=1_000.0))
 
 
 class IdleLearner:
@@ -101,48 +115,78 @@ class Stopwatch:
         """Nothing is buffered."""
 
 
-def federation_of(agents: int, rounds: int) -> Federation:
-    """A federation that ends after `rounds` rounds of the idle learner."""
-    return describe("CartPole-v1", agents=agents, trajectories=rounds)
+# The server's process -------------------------------------------------------------------------------------------------
 
 
-def serve_case(agents: int, rounds: int, folder: Path, pipe: Connection) -> None:
-    """The server process: sends its address, then the round times in seconds."""
-    asyncio.run(_serve_case(federation_of(agents, rounds), folder, pipe))
+def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> None:
+    """Serve a run of that many rounds: sends its address, then the round times in seconds."""
+
+    async def serve() -> list[float]:
+        federation = describe("CartPole-v1", agents=agents, trajectories=rounds)
+        zeros = np.zeros(SIZE, np.float32)
+        start = LearnerState(zeros, zeros, zeros, adam_steps=0)
+        store = Store.create(folder / STORE_NAME, RUN_ID, federation_to_toml(federation), start)
+        stopwatch = Stopwatch()
+        run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)
+        service = FederationService(authenticated=False)
+        service.serve(run)
+        server, _, address = await start_listening(LOOPBACK, None, service, MESSAGE_BYTES, agents)
+        pipe.send(address)
+        await run.serve()
+        await server.stop(1.0)
+        store.close()
+        return stopwatch.times_s
+
+    pipe.send(np.diff(asyncio.run(serve())).tolist())
 
 
-async def _serve_case(federation: Federation, folder: Path, pipe: Connection) -> None:
-    zeros = np.zeros(SIZE, np.float32)
-    start = LearnerState(zeros, zeros, zeros, adam_steps=0)
-    store = Store.create(folder / "run.sqlite", "benchmark", federation_to_toml(federation), start)
-    stopwatch = Stopwatch()
-    run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)
-    service = FederationService(authenticated=False)
-    service.serve(run)
-    server, _, address = await start_listening(
-        "127.0.0.1:0", None, service, wire.message_bytes_max(SIZE), federation.agents
-    )
-    pipe.send(address)
-    await run.serve()
-    await server.stop(1.0)
-    store.close()
-    pipe.send(np.diff(stopwatch.times_s).tolist())
+class ReadyAnswers(federation_pb2_grpc.FederationServicer):
+    """Answers of the usual size that are ready: what is left is gRPC."""
+
+    def __init__(self) -> None:
+        """Make the answers."""
+        round_ = pb.Round(number=1, batch_size=1, parameters=wire.vector_to_tensor(np.zeros(SIZE, np.float32)))
+        self._round = pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_)
+
+    async def AwaitRound(self, request: pb.AwaitRoundRequest, context: object) -> pb.AwaitRoundReply:  # noqa: N802
+        """A round."""
+        return self._round
+
+    async def SubmitUpdate(self, request: pb.SubmitUpdateRequest, context: object) -> pb.SubmitUpdateReply:  # noqa: N802
+        """Accepted."""
+        return pb.SubmitUpdateReply(verdict=pb.VERDICT_ACCEPTED)
 
 
-async def take_part(agents: Sequence[int], address: str) -> None:
-    """Some agents on one channel, until the run ends."""
-    async with grpc.aio.insecure_channel(address, options=client_options(wire.message_bytes_max(SIZE))) as channel:
-        stub = federation_pb2_grpc.FederationStub(channel)
-        await asyncio.gather(*(answer_at_once(agent, stub) for agent in agents))
+def serve_ready_answers(pipe: Connection) -> None:
+    """Serve until told to stop: sends its address."""
+
+    async def serve() -> None:
+        server = grpc.aio.server(options=server_options(MESSAGE_BYTES))
+        federation_pb2_grpc.add_FederationServicer_to_server(ReadyAnswers(), server)  # type: ignore[abstract]
+        port = server.add_insecure_port(LOOPBACK)
+        await server.start()
+        pipe.send(f"127.0.0.1:{port}")
+        await asyncio.to_thread(pipe.recv)
+        await server.stop(None)
+
+    asyncio.run(serve())
 
 
-async def answer_at_once(agent: int, stub: federation_pb2_grpc.FederationAsyncStub) -> None:
-    """One agent that submits the same vector in every round."""
-    joined = await stub.Join(pb.JoinRequest(agent=agent), timeout=CALL_TIMEOUT_S, wait_for_ready=True)
+# The agents -----------------------------------------------------------------------------------------------------------
+
+
+def make_submission(agent: int, run_id: str) -> pb.SubmitUpdateRequest:
+    """An agent's vector for every round."""
     gradient = wire.vector_to_tensor(np.random.default_rng(agent).standard_normal(SIZE, np.float32))
-    submission = pb.SubmitUpdateRequest(
-        run_id=joined.run_id, agent=agent, gradient=gradient, gradient_digest=wire.tensor_digest(gradient)
+    return pb.SubmitUpdateRequest(
+        run_id=run_id, agent=agent, gradient=gradient, gradient_digest=wire.tensor_digest(gradient)
     )
+
+
+async def take_part(agent: int, stub: Stub) -> None:
+    """One agent that submits the same vector in every round, until the run ends."""
+    joined = await stub.Join(pb.JoinRequest(agent=agent), timeout=CALL_TIMEOUT_S, wait_for_ready=True)
+    submission = make_submission(agent, joined.run_id)
     poll = pb.AwaitRoundRequest(run_id=joined.run_id, agent=agent, wait_s=30.0)
     while True:
         reply = await stub.AwaitRound(poll, timeout=CALL_TIMEOUT_S)
@@ -156,58 +200,108 @@ async def answer_at_once(agent: int, stub: federation_pb2_grpc.FederationAsyncSt
     await stub.Leave(pb.LeaveRequest(run_id=joined.run_id, agent=agent), timeout=CALL_TIMEOUT_S)
 
 
-async def _all_agents(case: Case, address: str) -> None:
-    indices = range(1, case.agents + 1)
-    groups = [
-        indices[start : start + case.agents_per_channel] for start in range(0, case.agents, case.agents_per_channel)
-    ]
-    await asyncio.gather(*(take_part(group, address) for group in groups))
+@asynccontextmanager
+async def connected(case: Case, address: str) -> AsyncIterator[dict[int, Stub]]:
+    """A stub an agent, over the case's number of connections."""
+    async with AsyncExitStack() as stack:
+        stubs = []
+        for _ in range(case.connections):
+            channel = grpc.aio.insecure_channel(address, options=client_options(MESSAGE_BYTES))
+            stubs.append(federation_pb2_grpc.FederationStub(await stack.enter_async_context(channel)))
+        yield {agent: stubs[agent % case.connections] for agent in range(1, case.agents + 1)}
+
+
+async def take_part_in_all(case: Case, address: str) -> None:
+    """All agents, to the end of the run."""
+    async with connected(case, address) as stubs:
+        await asyncio.gather(*(take_part(agent, stub) for agent, stub in stubs.items()))
+
+
+async def exchange_messages(case: Case, address: str, rounds: int) -> list[float]:
+    """A poll and a submission an agent and round, and nothing else: the round times in seconds."""
+    times_s = []
+    async with connected(case, address) as stubs:
+
+        async def exchange(stub: Stub, submission: pb.SubmitUpdateRequest) -> None:
+            await stub.AwaitRound(pb.AwaitRoundRequest(agent=submission.agent), timeout=CALL_TIMEOUT_S)
+            await stub.SubmitUpdate(submission, timeout=CALL_TIMEOUT_S)
+
+        submissions = {agent: make_submission(agent, RUN_ID) for agent in stubs}
+        for _ in range(rounds):
+            started_s = time.perf_counter()
+            await asyncio.gather(*(exchange(stub, submissions[agent]) for agent, stub in stubs.items()))
+            times_s.append(time.perf_counter() - started_s)
+    return times_s
+
+
+# The timing -----------------------------------------------------------------------------------------------------------
+
+
+def beside(target: Callable[..., None], *arguments: object) -> tuple[BaseProcess, Connection]:
+    """A process with the other end of the pipe as its last argument."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(*arguments, theirs))
+    process.start()
+    theirs.close()  # so that a process that dies is noticed here
+    return process, ours
+
+
+def time_protocol(case: Case, rounds: int) -> list[float]:
+    """Round times of the real protocol in milliseconds, after a warm-up."""
+    with tempfile.TemporaryDirectory() as folder:
+        server, pipe = beside(serve_protocol, case.agents, rounds + WARM_UP_ROUNDS + 1, Path(folder))
+        asyncio.run(take_part_in_all(case, pipe.recv()))
+        times_s: list[float] = pipe.recv()
+        server.join()
+    return [time_s * 1e3 for time_s in times_s[WARM_UP_ROUNDS:]]
+
+
+def time_grpc(case: Case, rounds: int) -> list[float]:
+    """Round times of gRPC alone in milliseconds, after a warm-up."""
+    server, pipe = beside(serve_ready_answers)
+    times_s = asyncio.run(exchange_messages(case, pipe.recv(), rounds + WARM_UP_ROUNDS))
+    pipe.send("stop")
+    server.join()
+    return [time_s * 1e3 for time_s in times_s[WARM_UP_ROUNDS:]]
 
 
 def time_case(case: Case, rounds: int) -> Timing:
-    """Run one case and time its rounds after a warm-up."""
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = context.Pipe()
-        arguments = (case.agents, rounds + WARM_UP_ROUNDS + 1, Path(folder), theirs)
-        server = context.Process(target=serve_case, args=arguments)
-        server.start()
-        theirs.close()  # so that a server that dies is noticed here
-        asyncio.run(_all_agents(case, ours.recv()))
-        times_ms = [seconds * 1e3 for seconds in ours.recv()[WARM_UP_ROUNDS:]]
-        server.join()
+    """One case, the protocol and gRPC alone one after the other."""
+    times_ms = time_protocol(case, rounds)
     return Timing(
         agents=case.agents,
-        channels=-(-case.agents // case.agents_per_channel),
+        connections=case.connections,
         rounds=len(times_ms),
         median_ms=statistics.median(times_ms),
         p90_ms=statistics.quantiles(times_ms, n=10)[-1],
         target_ms=case.target_ms,
+        grpc_median_ms=statistics.median(time_grpc(case, rounds)),
     )
 
 
 def table(timings: Sequence[Timing]) -> str:
     """The timings as Markdown."""
-    rows = [
-        f"| {timing.agents:,} | {timing.channels:,} | {timing.rounds} | {timing.median_ms:.1f} | {timing.p90_ms:.1f} "
-        f"| {timing.target_ms:,.0f} |"
+    lines = [
+        "| agents | connections | rounds | median | 90th percentile | target for the median | gRPC alone, median |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {timing.agents:,} | {timing.connections:,} | {timing.rounds} | {timing.median_ms:.1f} ms "
+        f"| {timing.p90_ms:.1f} ms | {timing.target_ms:,.0f} ms | {timing.grpc_median_ms:.1f} ms |"
         for timing in timings
     ]
-    head = "| agents | connections | rounds | median round, ms | 90th percentile, ms | target for the median, ms |"
-    return "\n".join([head, "|---:|---:|---:|---:|---:|---:|", *rows])
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Time the cases and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=20, help="timed rounds a case (default 20)")
-    parser.add_argument("--agents", type=int, action="append", help="time only this case (may be repeated)")
-    parser.add_argument("--agents-per-channel", type=int, help="agents that share a connection (default 1)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed rounds a case (default 30)")
+    parser.add_argument("--agents", type=int, action="append", help="time only the case with so many agents")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
     cases = [case for case in CASES if not options.agents or case.agents in options.agents]
-    if options.agents_per_channel:
-        cases = [replace(case, agents_per_channel=options.agents_per_channel) for case in cases]
     timings = [time_case(case, options.rounds) for case in cases]
     print(table(timings))
     if options.json:

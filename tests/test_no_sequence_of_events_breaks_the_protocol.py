@@ -61,7 +61,7 @@ class Federation(RuleBasedStateMachine):
 
     # What time and the operator do --------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([0.0, 1.0, 29.0, ROUND_TIMEOUT_S, 1000.0]))
+    @rule(seconds=st.sampled_from([0.0, 1.0, 29.0, 59.5, ROUND_TIMEOUT_S, 1000.0]))
     def wait(self, seconds: float) -> None:
         self.driver.pass_time(seconds)
 

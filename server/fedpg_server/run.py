@@ -1,14 +1,14 @@
 """One run from its first round to its last: drives the coordinator, the store and the learner.
 
 All state is touched from the event loop alone. The store and the learner work in a thread each, so that the service
-keeps answering; while a transaction is being written, further submissions gather for the next one.
+keeps answering. Submissions gather for a moment, and while a transaction is being written, so that a thousand of them
+take some dozens of transactions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,10 +23,12 @@ from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.verdicts import Verdict
 
 from fedpg_server import coordinator as rules
-from fedpg_server.coordinator import Coordinator, Member, Rules
+from fedpg_server.board import ENDED, RoundBoard
+from fedpg_server.coordinator import Coordinator
 from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
 from fedpg_server.records import RoundRecord
 from fedpg_server.report import make_record
+from fedpg_server.restoring import restore_coordinator
 from fedpg_server.status import describe_round
 from fedpg_server.store import Ballot, ClosedRow, ConflictRow, Row, Store, VerdictRow, VoteRow
 from fedpg_server.telemetry import Observer
@@ -34,7 +36,6 @@ from fedpg_server.telemetry import Observer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-AWAIT_MAX_S = 30.0
 GATHER_S = 0.005
 """How long a verdict waits for others to share its transaction. The vote that completes a round does not wait."""
 LINGER_MAX_S = 10.0
@@ -89,7 +90,7 @@ class Run:
         self._observers = observers
         self._clock = clock
         self._started_s = clock()
-        self._coordinator = _restore_coordinator(federation, store, self.records)
+        self._coordinator = restore_coordinator(federation, store, self.records)
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._learner_thread = ThreadPoolExecutor(1, "learner")
         self._taken_up = asyncio.Event()
@@ -100,8 +101,7 @@ class Run:
         self._has_effects = asyncio.Event()
         self._hurry = asyncio.Event()
         self._closed = asyncio.Event()
-        self._open: pb.AwaitRoundReply | None = None
-        self._changed = asyncio.Event()
+        self._board = RoundBoard()
         self._wake: asyncio.TimerHandle | None = None
 
     # The rounds -------------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class Run:
             state = await self._one_round(round_number, state)
         self._feed(rules.RunEnded())
         self._taken_up.set()
-        self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_ENDED))
+        self._board.post(ENDED)
         await self._linger()
 
     async def _one_round(self, round_number: int, state: LearnerState) -> LearnerState:
@@ -171,9 +171,9 @@ class Run:
         round_ = pb.Round(
             number=number, batch_size=plan.batch_size, parameters=parameters, parameters_digest=parameters_digest
         )
-        self._announce(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
+        self._board.post(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
         await self._closed.wait()
-        self._open = None
+        self._board.clear()
 
     async def _linger(self) -> None:
         """Give the agents that are there time to hear that the run has ended."""
@@ -216,16 +216,9 @@ class Run:
         self._feed(rules.Left(agent))
 
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
-        """The open round unless the agent is done with it, or the end, or NOT_YET after `wait_s`."""
+        """See `RoundBoard.wait`."""
         self._feed(rules.Seen(agent))
-        try:
-            async with asyncio.timeout(min(wait_s, AWAIT_MAX_S)):
-                while True:
-                    if self._open is not None and (self._ended or self._open.round.number != after_round):
-                        return self._open
-                    await self._changed.wait()
-        except TimeoutError:
-            return pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_NOT_YET)
+        return await self._board.wait(after_round, wait_s)
 
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
         """Judge a submission; answered when the verdict is on disk."""
@@ -325,12 +318,6 @@ class Run:
         delay_s = max(0.0, time_s - self._clock())
         self._wake = asyncio.get_running_loop().call_later(delay_s, self._feed, rules.Tick())
 
-    def _announce(self, reply: pb.AwaitRoundReply) -> None:
-        """Wake everyone who waits for a round."""
-        self._open = reply
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     def _refuse_waiting(self) -> None:
         """Fail the calls whose answers will not be on disk; their senders try again when the run is resumed."""
         for waiting in self._waiting.values():
@@ -343,10 +330,6 @@ class Run:
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
 
     # Status -----------------------------------------------------------------------------------------------------------
-
-    @property
-    def _ended(self) -> bool:
-        return self._coordinator.phase is rules.Phase.ENDED
 
     @property
     def coordinator(self) -> Coordinator:
@@ -366,27 +349,3 @@ class Run:
     def now_s(self) -> float:
         """The run's clock."""
         return self._clock()
-
-
-def _restore_coordinator(federation: Federation, store: Store, records: list[RoundRecord]) -> Coordinator:
-    """A coordinator that continues the counts in the store."""
-    counts = store.verdict_counts()
-    last_votes = store.last_votes()
-    accepted = Counter(agent for record in records for agent in record.accepted)
-    filtered = Counter(agent for record in records for agent in record.filtered)
-    members = {
-        agent: Member(
-            last_vote_round=last_votes.get(agent, 0),
-            verdicts=Counter(counts.get(agent, {})),
-            rounds_accepted=accepted[agent],
-            rounds_filtered=filtered[agent],
-        )
-        for agent in range(1, federation.agents + 1)
-    }
-    rules_of_run = Rules(federation.agents, federation.quorum, federation.round_timeout_s)
-    return Coordinator(
-        rules_of_run,
-        members,
-        intrusions=sum(counts.get(0, {}).values()),
-        round_number=records[-1].round_number if records else 0,
-    )
