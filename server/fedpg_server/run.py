@@ -26,7 +26,6 @@ from fedpg_server import coordinator as rules
 from fedpg_server.board import ENDED, RoundBoard
 from fedpg_server.coordinator import Coordinator
 from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
-from fedpg_server.records import RoundRecord
 from fedpg_server.report import make_record
 from fedpg_server.restoring import restore_coordinator
 from fedpg_server.status import describe_round
