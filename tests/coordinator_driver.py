@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from fedpg_common.verdicts import Verdict
-from fedpg_server.coordinator import (
+from fedpg_server.coordinator import Coordinator, Rules
+from fedpg_server.events import (
     Answer,
     CloseRound,
-    Coordinator,
     Effect,
     Event,
     RoundImproved,
     RoundOpened,
-    Rules,
     StoreVote,
     Submitted,
     Tick,

@@ -6,7 +6,8 @@ from collections import Counter
 
 from coordinator_driver import QUORUM, ROUND_TIMEOUT_S, Driver, K, digest_of
 from fedpg_common.verdicts import Verdict
-from fedpg_server.coordinator import Coordinator, Member, Phase, Presence, Rules, Seen
+from fedpg_server.coordinator import Coordinator, Member, Phase, Presence, Rules
+from fedpg_server.events import Seen
 
 
 def test_stored_votes_count_and_are_remembered() -> None:

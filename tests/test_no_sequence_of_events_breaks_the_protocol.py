@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from coordinator_driver import QUORUM, ROUND_TIMEOUT_S, Driver, K, digest_of, parameters_of
 from fedpg_common.verdicts import Verdict
-from fedpg_server.coordinator import Coordinator, Joined, Left, Phase, Rules, RunEnded, Seen, Tick
+from fedpg_server.coordinator import Coordinator, Phase, Rules
+from fedpg_server.events import Joined, Left, RunEnded, Seen, Tick
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule

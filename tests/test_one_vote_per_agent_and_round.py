@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from coordinator_driver import Driver, K, digest_of
 from fedpg_common.verdicts import SENTENCES, Verdict
-from fedpg_server.coordinator import CountVerdict, Presence, RunEnded, StoreConflict, StoreVote, Submitted
+from fedpg_server.coordinator import Presence
+from fedpg_server.events import CountVerdict, RunEnded, StoreConflict, StoreVote, Submitted
 
 
 def opened(round_number: int = 1) -> Driver:

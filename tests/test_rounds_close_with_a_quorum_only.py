@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from coordinator_driver import QUORUM, ROUND_TIMEOUT_S, Driver, K
 from fedpg_common.federation import describe
-from fedpg_server.coordinator import Coordinator, Joined, Left, Phase, Rules, Seen, Tick, Warn
+from fedpg_server.coordinator import Coordinator, Phase, Rules
+from fedpg_server.events import Joined, Left, Seen, Tick, Warn
 
 
 def opened(votes: int = 0) -> Driver:

@@ -13,7 +13,8 @@ import pytest
 from fedpg_common.parameters import Vector
 from fedpg_common.verdicts import Verdict
 from fedpg_server.learner import LearnerState
-from fedpg_server.store import Ballot, ClosedRow, ConflictRow, Store, VerdictRow, VoteRow
+from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
+from fedpg_server.store import Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -12,7 +12,8 @@ from fedpg_common.errors import ExitCode, StorageError
 from fedpg_common.parameters import Vector
 from fedpg_server.database import FORMAT_VERSION
 from fedpg_server.learner import LearnerState
-from fedpg_server.store import Ballot, ClosedRow, Store, VoteRow
+from fedpg_server.rows import Ballot, ClosedRow, VoteRow
+from fedpg_server.store import Store
 from support import DESCRIPTION, digest_of_vector, make_round_record
 
 SIZE = 20_000

@@ -1,8 +1,6 @@
 """The protocol's rules as a pure state machine: events and the time go in, effects come out.
 
-No I/O, no clock, no threads. Whoever drives it (the gRPC service, a simulator in a test) carries out the effects of
-one or several steps in this order: everything to be stored in one transaction, then answers, then the rest. An answer
-is therefore never sent before what it says is on disk.
+No I/O, no clock, no threads. Its drivers are a run (`fedpg_server.run`) and simulators in tests.
 """
 
 from __future__ import annotations
@@ -14,6 +12,26 @@ from enum import IntEnum
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.verdicts import Verdict
+
+from fedpg_server.events import (
+    Answer,
+    CloseRound,
+    CountVerdict,
+    Effect,
+    Event,
+    Joined,
+    Left,
+    RoundImproved,
+    RoundOpened,
+    RunEnded,
+    Seen,
+    StoreConflict,
+    StoreVote,
+    Submitted,
+    Tick,
+    WakeAt,
+    Warn,
+)
 
 
 class Phase(IntEnum):
@@ -40,142 +58,6 @@ class Rules:
     agents: int
     quorum: int
     round_timeout_s: float
-
-
-# Events ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RoundOpened:
-    """A round begins. `votes` are those already stored, when a restart takes it up again."""
-
-    round_number: int
-    parameters_digest: bytes
-    votes: Mapping[int, bytes] = field(default_factory=dict)
-    closed: bool = False
-    """Whether the round had been closed already before a restart."""
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """A submission arrived. `ticket` names the call that waits for the answer."""
-
-    ticket: int
-    agent: int
-    round_number: int
-    parameters_digest: bytes
-    digest: bytes
-    """Of the gradient's bytes."""
-    defect: Verdict | None = None
-    """What is wrong with the gradient itself or the run it names, if anything."""
-    stored: bytes | None = None
-    """Digest of this agent's stored vote if the round is not the open one, from the store."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """A member joined, for the first time or again."""
-
-    agent: int
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A member called."""
-
-    agent: int
-
-
-@dataclass(frozen=True)
-class Left:
-    """A member said goodbye."""
-
-    agent: int
-
-
-@dataclass(frozen=True)
-class RoundImproved:
-    """The learner is done with a closed round."""
-
-    round_number: int
-    accepted: tuple[int, ...]
-    filtered: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class RunEnded:
-    """There will be no further round."""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time has passed."""
-
-
-Event = RoundOpened | Submitted | Joined | Seen | Left | RoundImproved | RunEnded | Tick
-
-
-# Effects --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StoreVote:
-    """Store the gradient that came with `ticket` as the agent's vote. It counts as a verdict "accepted", too."""
-
-    ticket: int
-    agent: int
-    round_number: int
-    digest: bytes
-
-
-@dataclass(frozen=True)
-class StoreConflict:
-    """Store the evidence of an equivocation: the digest of a second, different submission."""
-
-    agent: int
-    round_number: int
-    digest: bytes
-
-
-@dataclass(frozen=True)
-class CountVerdict:
-    """Add one to the stored count of an agent's other verdicts; agent 0 stands for all who are not members."""
-
-    agent: int
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class CloseRound:
-    """Store that the round is closed with these voters, then improve."""
-
-    round_number: int
-    voters: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Answer the call that waits for `ticket`."""
-
-    ticket: int
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class WakeAt:
-    """Send a Tick at this time."""
-
-    time_s: float
-
-
-@dataclass(frozen=True)
-class Warn:
-    """Tell the operator."""
-
-    message: str
-
-
-Effect = StoreVote | StoreConflict | CountVerdict | CloseRound | Answer | WakeAt | Warn
 
 
 # State ----------------------------------------------------------------------------------------------------------------

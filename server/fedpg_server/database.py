@@ -13,6 +13,38 @@ from fedpg_common.errors import StorageError
 
 APPLICATION_ID = 0x46504752  # "FPGR"
 FORMAT_VERSION = 1
+SCHEMA = """
+CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE rounds (            -- opened rounds
+    round INTEGER PRIMARY KEY,
+    closed INTEGER NOT NULL DEFAULT 0,
+    record TEXT                  -- RoundRecord as JSON, once improved
+);
+CREATE TABLE votes (
+    round INTEGER NOT NULL, agent INTEGER NOT NULL,
+    digest BLOB NOT NULL,        -- SHA-256 of the gradient's bytes
+    report BLOB NOT NULL,        -- WorkReport message
+    PRIMARY KEY (round, agent)
+) WITHOUT ROWID;
+CREATE TABLE gradients (         -- of each agent's latest vote: the next one takes its place
+    agent INTEGER PRIMARY KEY,
+    round INTEGER NOT NULL,
+    gradient BLOB NOT NULL       -- little-endian float32
+);
+CREATE TABLE conflicts (         -- equivocations: the first differing digest is evidence enough
+    round INTEGER NOT NULL, agent INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (round, agent)
+);
+CREATE TABLE verdicts (          -- of the submissions that were not accepted
+    agent INTEGER NOT NULL, verdict INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, verdict)
+);
+CREATE TABLE states (            -- the learner after each round; 0 is the start
+    round INTEGER PRIMARY KEY,
+    theta BLOB NOT NULL,
+    adam_m BLOB, adam_v BLOB,    -- of the latest round only
+    adam_steps INTEGER NOT NULL,
+    digest BLOB NOT NULL         -- SHA-256 of theta, adam_m and adam_v
+);
+"""
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -1,18 +1,15 @@
 """One run from its first round to its last: drives the coordinator, the store and the learner.
 
 All state is touched from the event loop alone. The store and the learner work in a thread each, so that the service
-keeps answering. Submissions gather for a moment, and while a transaction is being written, so that a thousand of them
-take some dozens of transactions.
+keeps answering.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -22,29 +19,25 @@ from fedpg_common.federation import Federation
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.verdicts import Verdict
 
-from fedpg_server import coordinator as rules
+from fedpg_server import events
 from fedpg_server.board import ENDED, RoundBoard
-from fedpg_server.coordinator import Coordinator
+from fedpg_server.coordinator import Coordinator, Presence
+from fedpg_server.journal import Journal
 from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
 from fedpg_server.report import make_record
 from fedpg_server.restoring import restore_coordinator
+from fedpg_server.rows import Ballot, Row
 from fedpg_server.status import describe_round
-from fedpg_server.store import Ballot, ClosedRow, ConflictRow, Row, Store, VerdictRow, VoteRow
+from fedpg_server.store import Store
 from fedpg_server.telemetry import Observer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GATHER_S = 0.005
-"""How long a verdict waits for others to share its transaction. The vote that completes a round does not wait."""
 LINGER_MAX_S = 10.0
 """How long an ended run waits for its agents to hear of it."""
 
 log = logging.getLogger(__name__)
-
-
-class RunStoppedError(Exception):
-    """The run stopped before it could answer."""
 
 
 class RoundLearner(Protocol):
@@ -55,15 +48,6 @@ class RoundLearner(Protocol):
 
     def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Filter, improve and evaluate. Never raises for anything that finite vectors can cause."""
-
-
-@dataclass
-class _Waiting:
-    """A submission whose answer is not on disk yet."""
-
-    ballot: Ballot | None
-    """None if the gradient is defective."""
-    answer: asyncio.Future[Verdict]
 
 
 class Run:
@@ -93,12 +77,7 @@ class Run:
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._learner_thread = ThreadPoolExecutor(1, "learner")
         self._taken_up = asyncio.Event()
-        self._tickets = 0
-        self._waiting: dict[int, _Waiting] = {}
-        self._ballots: dict[int, Ballot] = {}
-        self._effects: list[rules.Effect] = []
-        self._has_effects = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._journal = Journal(self._commit, self._carry_out)
         self._closed = asyncio.Event()
         self._board = RoundBoard()
         self._wake: asyncio.TimerHandle | None = None
@@ -110,7 +89,7 @@ class Run:
 
         Raises StorageError when the store cannot be written; everything answered so far is in it.
         """
-        writer = asyncio.create_task(self._carry_out_effects())
+        writer = asyncio.create_task(self._journal.write())
         rounds = asyncio.create_task(self._all_rounds())
         try:
             done, _ = await asyncio.wait((writer, rounds), return_when=asyncio.FIRST_COMPLETED)
@@ -120,7 +99,7 @@ class Run:
             for task in (writer, rounds):
                 task.cancel()
             await asyncio.gather(writer, rounds, return_exceptions=True)
-            self._refuse_waiting()
+            self._journal.refuse_waiting()
             self._store_thread.shutdown()
             self._learner_thread.shutdown()
             for observer in self._observers:
@@ -131,7 +110,7 @@ class Run:
         while self.trajectories < self.federation.task.trajectories:
             round_number += 1
             state = await self._one_round(round_number, state)
-        self._feed(rules.RunEnded())
+        self._feed(events.RunEnded())
         self._taken_up.set()
         self._board.post(ENDED)
         await self._linger()
@@ -140,8 +119,9 @@ class Run:
         opened_s = self._clock()
         plan = self._learner.plan(round_number)
         await self._collect(plan, state)
-        gradients = {agent: self._ballots[agent].gradient for agent in sorted(self._ballots)}
-        reports = {agent: ballot.report for agent, ballot in self._ballots.items()}
+        ballots = self._journal.ballots
+        gradients = {agent: ballots[agent].gradient for agent in sorted(ballots)}
+        reports = {agent: ballot.report for agent, ballot in ballots.items()}
         improve = partial(self._learner.improve, state, plan, gradients)
         result = await asyncio.get_running_loop().run_in_executor(self._learner_thread, improve)
         record = make_record(
@@ -149,7 +129,7 @@ class Run:
         )
         await self._in_store(self._store.finish_round, record, result.state)
         self.records.append(record)
-        self._feed(rules.RoundImproved(round_number, record.accepted, record.filtered))
+        self._feed(events.RoundImproved(round_number, record.accepted, record.filtered))
         for observer in self._observers:
             observer.record(record, result.state.theta)
         log.info(describe_round(record, self.federation.task.trajectories))
@@ -161,9 +141,9 @@ class Run:
         parameters = wire.vector_to_tensor(state.theta)
         parameters_digest = wire.tensor_digest(parameters)
         known = await self._in_store(self._store.open_round, number)
-        self._ballots = known.ballots
+        self._journal.ballots = known.ballots
         self._closed.clear()
-        self._feed(rules.RoundOpened(number, parameters_digest, known.digests, known.is_closed))
+        self._feed(events.RoundOpened(number, parameters_digest, known.digests, known.is_closed))
         self._taken_up.set()
         if known.is_closed:
             return
@@ -178,7 +158,7 @@ class Run:
         """Give the agents that are there time to hear that the run has ended."""
         deadline_s = self._clock() + LINGER_MAX_S
         while self._clock() < deadline_s and any(
-            member.presence is rules.Presence.JOINED for member in self._coordinator.members.values()
+            member.presence is Presence.JOINED for member in self._coordinator.members.values()
         ):
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.1)  # the last goodbye is still being answered
@@ -200,7 +180,7 @@ class Run:
 
     def join(self, agent: int) -> pb.JoinReply:
         """Admit a member."""
-        self._feed(rules.Joined(agent))
+        self._feed(events.Joined(agent))
         return pb.JoinReply(
             run_id=self.run_id,
             task=wire.task_to_message(self.federation.task),
@@ -212,11 +192,11 @@ class Run:
 
     def leave(self, agent: int) -> None:
         """Note that a member is gone."""
-        self._feed(rules.Left(agent))
+        self._feed(events.Left(agent))
 
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
         """See `RoundBoard.wait`."""
-        self._feed(rules.Seen(agent))
+        self._feed(events.Seen(agent))
         return await self._board.wait(after_round, wait_s)
 
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
@@ -227,16 +207,13 @@ class Run:
         stored = None
         if ballot is not None and self.is_member(request.agent) and request.round < self._coordinator.round_number:
             stored = await self._in_store(self._store.vote_digest, request.round, request.agent)
-        self._tickets += 1
-        ticket = self._tickets
-        waiting = _Waiting(ballot, asyncio.get_running_loop().create_future())
-        self._waiting[ticket] = waiting
+        ticket, answer = self._journal.take(ballot)
         self._feed(
-            rules.Submitted(
+            events.Submitted(
                 ticket, request.agent, request.round, request.parameters_digest, gradient_digest, defect, stored
             )
         )
-        return await waiting.answer
+        return await answer
 
     def _read(
         self, request: pb.SubmitUpdateRequest, gradient_digest: bytes
@@ -254,75 +231,27 @@ class Run:
             return None, Verdict.NOT_FINITE
         return Ballot(gradient, request.report.SerializeToString()), None
 
-    # Effects ----------------------------------------------------------------------------------------------------------
+    def _feed(self, event: events.Event) -> None:
+        self._journal.add(self._coordinator.step(event, self._clock()))
 
-    def _feed(self, event: rules.Event) -> None:
-        effects = self._coordinator.step(event, self._clock())
-        if effects:
-            self._effects += effects
-            self._has_effects.set()
-        if any(isinstance(effect, rules.CloseRound) for effect in effects):
-            self._hurry.set()
+    async def _commit(self, rows: Sequence[Row]) -> None:
+        await self._in_store(self._store.commit, rows)
 
-    async def _carry_out_effects(self) -> None:
-        """Store what has gathered in one transaction, then answer."""
-        while True:
-            await self._has_effects.wait()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
-            effects, self._effects = self._effects, []
-            self._has_effects.clear()
-            self._hurry.clear()
-            rows = list(self._rows(effects))
-            if rows:
-                await self._in_store(self._store.commit, rows)
-            for effect in effects:
-                self._carry_out(effect)
-
-    def _rows(self, effects: Iterable[rules.Effect]) -> Iterable[Row]:
-        for effect in effects:
-            match effect:
-                case rules.StoreVote(ticket, agent, round_number, vote):
-                    yield VoteRow(round_number, agent, vote, self._ballot(ticket))
-                case rules.StoreConflict(agent, round_number, other):
-                    yield ConflictRow(round_number, agent, other)
-                case rules.CountVerdict(agent, verdict):
-                    yield VerdictRow(agent, verdict)
-                case rules.CloseRound(round_number):
-                    yield ClosedRow(round_number)
-
-    def _ballot(self, ticket: int) -> Ballot:
-        ballot = self._waiting[ticket].ballot
-        assert ballot is not None  # the coordinator accepts no defective gradient
-        return ballot
-
-    def _carry_out(self, effect: rules.Effect) -> None:
+    def _carry_out(self, effect: events.Effect) -> None:
+        """What is left of an effect once it is stored and answered."""
         match effect:
-            case rules.StoreVote(ticket, agent):
-                self._ballots[agent] = self._ballot(ticket)
-            case rules.Answer(ticket, verdict):
-                answer = self._waiting.pop(ticket).answer
-                if not answer.done():  # the caller may have given up meanwhile
-                    answer.set_result(verdict)
-            case rules.CloseRound():
+            case events.CloseRound():
                 self._closed.set()
-            case rules.WakeAt(time_s):
+            case events.WakeAt(time_s):
                 self._wake_at(time_s)
-            case rules.Warn(message):
+            case events.Warn(message):
                 log.warning(message)
 
     def _wake_at(self, time_s: float) -> None:
         if self._wake is not None:
             self._wake.cancel()
         delay_s = max(0.0, time_s - self._clock())
-        self._wake = asyncio.get_running_loop().call_later(delay_s, self._feed, rules.Tick())
-
-    def _refuse_waiting(self) -> None:
-        """Fail the calls whose answers will not be on disk; their senders try again when the run is resumed."""
-        for waiting in self._waiting.values():
-            if not waiting.answer.done():
-                waiting.answer.set_exception(RunStoppedError())
-        self._waiting.clear()
+        self._wake = asyncio.get_running_loop().call_later(delay_s, self._feed, events.Tick())
 
     async def _in_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         work = partial(function, *args, **kwargs)

@@ -11,7 +11,8 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import agent_of_name
 
-from fedpg_server.run import Run, RunStoppedError
+from fedpg_server.journal import RunStoppedError
+from fedpg_server.run import Run
 from fedpg_server.status import make_status
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fedpg_common.verdicts import Verdict
 from fedpg_server.database import (
     APPLICATION_ID,
     FORMAT_VERSION,
+    SCHEMA,
     connect,
     open_checked,
     require_file,
@@ -31,101 +31,10 @@ from fedpg_server.database import (
 )
 from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
+from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, OpenedRound, Row, VerdictRow, VoteRow
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
-
-SCHEMA = """
-CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE rounds (            -- opened rounds
-    round INTEGER PRIMARY KEY,
-    closed INTEGER NOT NULL DEFAULT 0,
-    record TEXT                  -- RoundRecord as JSON, once improved
-);
-CREATE TABLE votes (
-    round INTEGER NOT NULL, agent INTEGER NOT NULL,
-    digest BLOB NOT NULL,        -- SHA-256 of the gradient's bytes
-    report BLOB NOT NULL,        -- WorkReport message
-    PRIMARY KEY (round, agent)
-) WITHOUT ROWID;
-CREATE TABLE gradients (         -- of each agent's latest vote: the next one takes its place
-    agent INTEGER PRIMARY KEY,
-    round INTEGER NOT NULL,
-    gradient BLOB NOT NULL       -- little-endian float32
-);
-CREATE TABLE conflicts (         -- equivocations: the first differing digest is evidence enough
-    round INTEGER NOT NULL, agent INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (round, agent)
-);
-CREATE TABLE verdicts (          -- of the submissions that were not accepted
-    agent INTEGER NOT NULL, verdict INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, verdict)
-);
-CREATE TABLE states (            -- the learner after each round; 0 is the start
-    round INTEGER PRIMARY KEY,
-    theta BLOB NOT NULL,
-    adam_m BLOB, adam_v BLOB,    -- of the latest round only
-    adam_steps INTEGER NOT NULL,
-    digest BLOB NOT NULL         -- SHA-256 of theta, adam_m and adam_v
-);
-"""
-
-
-@dataclass(frozen=True, eq=False)
-class Ballot:
-    """What an agent submitted."""
-
-    gradient: Vector
-    """Shape (d,), read-only."""
-    report: bytes
-    """WorkReport message."""
-
-
-@dataclass(frozen=True, eq=False)
-class VoteRow:
-    """An accepted submission."""
-
-    round_number: int
-    agent: int
-    digest: bytes
-    ballot: Ballot
-
-
-@dataclass(frozen=True)
-class ConflictRow:
-    """Evidence of an equivocation."""
-
-    round_number: int
-    agent: int
-    digest: bytes
-
-
-@dataclass(frozen=True)
-class VerdictRow:
-    """One more verdict of a kind; an accepted submission has its VoteRow instead."""
-
-    agent: int
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class ClosedRow:
-    """The round takes no more votes."""
-
-    round_number: int
-
-
-Row = VoteRow | ConflictRow | VerdictRow | ClosedRow
-
-
-@dataclass(frozen=True)
-class OpenedRound:
-    """What the store knows of a round that is opened, for the first time or again."""
-
-    digests: dict[int, bytes]
-    """Of the votes that are in already, by agent in order."""
-    ballots: dict[int, Ballot]
-    """The same votes' content."""
-    is_closed: bool
-    """Whether the round takes no more votes."""
 
 
 class Store:

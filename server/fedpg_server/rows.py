@@ -1,0 +1,67 @@
+"""What the store takes and gives besides the learner's state: votes, evidence, verdicts, closings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedpg_common.parameters import Vector
+from fedpg_common.verdicts import Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Ballot:
+    """What an agent submitted."""
+
+    gradient: Vector
+    """Shape (d,), read-only."""
+    report: bytes
+    """WorkReport message."""
+
+
+@dataclass(frozen=True, eq=False)
+class VoteRow:
+    """An accepted submission."""
+
+    round_number: int
+    agent: int
+    digest: bytes
+    ballot: Ballot
+
+
+@dataclass(frozen=True)
+class ConflictRow:
+    """Evidence of an equivocation."""
+
+    round_number: int
+    agent: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One more verdict of a kind; an accepted submission has its VoteRow instead."""
+
+    agent: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ClosedRow:
+    """The round takes no more votes."""
+
+    round_number: int
+
+
+Row = VoteRow | ConflictRow | VerdictRow | ClosedRow
+
+
+@dataclass(frozen=True)
+class OpenedRound:
+    """What the store knows of a round that is opened, for the first time or again."""
+
+    digests: dict[int, bytes]
+    """Of the votes that are in already, by agent in order."""
+    ballots: dict[int, Ballot]
+    """The same votes' content."""
+    is_closed: bool
+    """Whether the round takes no more votes."""
