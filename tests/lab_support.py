@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation, describe, federation_to_toml
 from fedpg_lab.runs import RunData
 from fedpg_lab.train import TrainOptions, train
+from fedpg_server.records import RoundRecord
+from fedpg_server.store import STORE_NAME, Store
 from rich.console import Console
+from support import initial_state
 
 TRAJECTORIES = 60
 
@@ -33,3 +36,14 @@ def run_federation(federation: Federation, folder: Path, agents_per_process: int
 def digests(run: RunData) -> list[str]:
     """The parameter digest of every round."""
     return [record.parameters_digest for record in run.records]
+
+
+def write_run(folder: Path, federation: Federation, records: Sequence[RoundRecord]) -> Path:
+    """A run folder whose store has these rounds, and nothing else."""
+    folder.mkdir(parents=True)
+    store = Store.create(folder / STORE_NAME, "run", federation_to_toml(federation), initial_state())
+    for record in records:
+        store.open_round(record.round_number)
+        store.finish_round(record, initial_state())
+    store.close()
+    return folder

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_lab.plots import mean_curve, plot_run, plot_runs, smooth
+from fedpg_lab.plots import plot_run, plot_runs, smooth
 from fedpg_lab.progress import PaceMeter, describe_state
 from fedpg_lab.runs import RunData, final_return, summarize, trajectories_to_reach
 from fedpg_server.records import RoundRecord
@@ -57,12 +56,6 @@ def test_a_hundred_agents_fit_in_a_picture(tmp_path: Path) -> None:
 
 def test_smoothing_is_the_trailing_mean() -> None:
     assert smooth([1.0, 2.0, 3.0, 4.0], window=2).tolist() == [1.0, 1.5, 2.5, 3.5]
-
-
-def test_the_mean_curve_covers_what_all_runs_reached() -> None:
-    counts, mean = mean_curve([run_of(*rounds(5)), run_of(*rounds(8))])
-    assert (counts[0], counts[-1]) == (20, 100)
-    assert np.isfinite(mean).all()
 
 
 def test_the_summary_counts_what_the_records_say() -> None:

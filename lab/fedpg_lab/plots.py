@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from fedpg_lab.curves import group_runs
+from fedpg_lab.figures import draw_returns
 from fedpg_lab.runs import RunData
 
 ACCEPTED, FILTERED, ABSENT = 0, 1, 2
@@ -30,7 +32,7 @@ def plot_run(run: RunData, path: Path) -> None:
     height = 3.6 + 0.3 + min(4.5, 0.6 + 0.2 * run.federation.agents)
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3.6, 0.3, min(4.5, 0.6 + 0.2 * run.federation.agents)))
-    _plot_returns(axes[0], [run])
+    _plot_returns(axes[0], run)
     axes[0].set_title(title_of(run))
     edges = _edges(run.records)
     _plot_rules(axes[1], run.records, edges)
@@ -40,13 +42,8 @@ def plot_run(run: RunData, path: Path) -> None:
 
 
 def plot_runs(runs: Sequence[RunData], path: Path) -> None:
-    """Several seeds of one federation: each one's returns and their mean. Raises StorageError."""
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.subplots()
-    _plot_returns(axes, runs)
-    axes.set_title(f"{title_of(runs[0])} and {len(runs) - 1} more seeds")
-    axes.set_xlabel("trajectories per participant")
-    _save(figure, path)
+    """Several seeds of one federation: mean and interval, with the published points. Raises StorageError."""
+    _save(draw_returns(group_runs(runs), honest=False, window=1), path)
 
 
 def title_of(run: RunData) -> str:
@@ -67,34 +64,17 @@ def smooth(values: Sequence[float], window: int = SMOOTHING_ROUNDS) -> NDArray[n
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
-def _plot_returns(axes: Axes, runs: Sequence[RunData]) -> None:
-    for run in runs:
-        counts = [record.trajectories_total for record in run.records]
-        returns = [record.evaluation_return for record in run.records]
-        axes.plot(counts, returns, color="#4c78a8", alpha=0.35, linewidth=0.8)
-        if len(runs) == 1:
-            axes.plot(counts, smooth(returns), color="#4c78a8", label="evaluation, greedy")
-            training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
-            if training:
-                axes.plot(*zip(*training, strict=True), color="#999999", linewidth=0.9, label="training, honest agents")
-    if len(runs) > 1:
-        grid, mean = mean_curve(runs)
-        axes.plot(grid, mean, color="#4c78a8", linewidth=2, label=f"evaluation, mean of {len(runs)} seeds")
+def _plot_returns(axes: Axes, run: RunData) -> None:
+    counts = [record.trajectories_total for record in run.records]
+    returns = [record.evaluation_return for record in run.records]
+    axes.plot(counts, returns, color="#4c78a8", alpha=0.35, linewidth=0.8)
+    axes.plot(counts, smooth(returns), color="#4c78a8", label="evaluation, greedy")
+    training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
+    if training:
+        axes.plot(*zip(*training, strict=True), color="#999999", linewidth=0.9, label="training, honest agents")
     axes.set_ylabel("return")
     axes.grid(alpha=0.25)
     axes.legend(loc="best", frameon=False)
-
-
-def mean_curve(runs: Sequence[RunData], points: int = 400) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Trajectory counts (points,) that all runs reached, and the mean smoothed return at each, interpolated."""
-    start = max(run.records[0].trajectories_total for run in runs)
-    end = min(run.records[-1].trajectories_total for run in runs)
-    grid = np.linspace(start, end, points)
-    curves = [
-        np.interp(grid, [r.trajectories_total for r in run.records], smooth([r.evaluation_return for r in run.records]))
-        for run in runs
-    ]
-    return grid, np.mean(curves, axis=0)
 
 
 def _edges(records: Sequence[RoundRecord]) -> NDArray[np.float64]:

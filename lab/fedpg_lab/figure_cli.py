@@ -1,0 +1,102 @@
+"""The command `fedpg figure`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedpg_common.errors import StorageError, UsageError
+from matplotlib.figure import Figure
+
+from fedpg_lab.curves import Group, find_runs, group_runs
+from fedpg_lab.figures import draw_distances, draw_filter, draw_returns, save_figure
+from fedpg_lab.scaling import draw_scaling
+
+SUFFIXES = (".png", ".svg")
+
+
+class Kind(StrEnum):
+    """What a figure shows."""
+
+    RETURNS = "returns"
+    FILTER = "filter"
+    DISTANCES = "distances"
+    SCALING = "scaling"
+
+
+def figure_command(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Run folders, or folders that hold some.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="The picture: FILE.png and FILE.svg are written.", metavar="FILE")] = Path(
+        "figure.png"
+    ),
+    kind: Annotated[Kind, typer.Option(help="What it shows; see above.")] = Kind.RETURNS,
+    honest_axis: Annotated[
+        bool,
+        typer.Option("--honest-axis", help="Count all trajectories that the agents and the server sampled together."),
+    ] = False,
+    smooth: Annotated[
+        int, typer.Option(help="Average this many rounds, centred, before the mean over seeds.", metavar="ROUNDS")
+    ] = 1,
+    reach: Annotated[
+        float | None,
+        typer.Option(help="For scaling: the return to be reached.", metavar="RETURN", show_default="what all reach"),
+    ] = None,
+) -> None:
+    """Draw runs as the paper does: several federations in one picture, mean and 90 % interval over seeds.
+
+    Runs that differ only in the seed are one curve. Each task and attack has a panel; federations without attackers
+    stand in all panels of their task. Published points of the same task, algorithm, K and attack are drawn on top.
+
+    `returns`: evaluation return against trajectories.
+    `filter`: the filter's precision and recall, and the part of the honest gradients that it accepts.
+    `distances`: each agent's distance to the median vector, with the radius.
+    `scaling`: trajectories needed to reach a return against the number of agents K, with the theorem's K^(-2/3).
+
+    The axis is the published one, trajectories per participant, which counts a round of ten agents about like a round
+    of one. `--honest-axis` counts them all.
+
+    For example:
+
+        fedpg figure runs/fedpg-br runs/svrpg --out cartpole.png
+        fedpg figure runs --kind filter --smooth 10
+
+    Exit codes: 0 done; 2 bad option, or nothing of that kind in these runs; 6 no runs there, or a file cannot be used.
+    """
+    check_picture_path(out)
+    if smooth < 1:
+        raise UsageError(f"--smooth must be 1 round or more, not {smooth}")
+    runs = find_runs(folders)
+    groups = group_runs(runs)
+    for run in (run for group in groups for run in group.runs if not run.is_complete):
+        end = run.records[-1].trajectories_total
+        typer.echo(f"fedpg: {run.folder} is at {end} of {run.federation.task.trajectories} trajectories", err=True)
+    png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
+    count = sum(len(group.runs) for group in groups)
+    typer.echo(
+        f"Drew {count} run{'s' * (count > 1)} of {len(groups)} federation{'s' * (len(groups) > 1)}: {png}, {svg}"
+    )
+
+
+def draw(groups: Sequence[Group], kind: Kind, *, honest: bool, window: int, target: float | None) -> Figure:
+    """The picture of that kind. Raises UsageError if the runs have nothing of the kind."""
+    if kind is Kind.RETURNS:
+        return draw_returns(groups, honest=honest, window=window)
+    if kind is Kind.FILTER:
+        return draw_filter(groups, honest=honest, window=window)
+    if kind is Kind.DISTANCES:
+        return draw_distances(groups, honest=honest)
+    return draw_scaling(groups, target=target, honest=honest)
+
+
+def check_picture_path(path: Path) -> None:
+    """Raise UsageError for a suffix other than .png and .svg, StorageError if there is no folder to write in."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"a picture is a {' or '.join(SUFFIXES)} file, not {path.name!r}")
+    if not path.parent.is_dir():
+        raise StorageError(f"the picture {path} cannot be written: there is no folder {path.parent}")

@@ -1,0 +1,127 @@
+"""How much faster more agents learn: trajectories needed to reach a return, against K."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from fedpg_common.errors import UsageError
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from fedpg_lab.curves import Group, first_reach, mean_curve
+from fedpg_lab.published import METHODS, published_for
+from fedpg_lab.runs import final_return
+
+SERIES_COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9d755d")
+EXPONENT = 2 / 3
+"""Fan et al. 2021: without attackers, the trajectories that each agent needs fall as K^(-2/3)."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Federations of one task, algorithm and attack that differ in size."""
+
+    name: str
+    groups: tuple[Group, ...]
+    """By ascending K."""
+
+
+def scales_of(groups: Sequence[Group]) -> dict[str, list[Scale]]:
+    """By task, the families of federations that come in several sizes. Raises UsageError if there are none."""
+    families: dict[tuple[str, str], dict[int, Group]] = {}
+    for group in groups:
+        federation = group.federation
+        attack = f", {group.attack}" if group.attack else ""
+        key = federation.task.name, f"{METHODS[federation.algorithm]}{attack}"
+        families.setdefault(key, {}).setdefault(federation.agents, group)
+    scales: dict[str, list[Scale]] = {}
+    for (task, name), sizes in families.items():
+        if len(sizes) > 1:
+            scales.setdefault(task, []).append(Scale(name, tuple(sizes[K] for K in sorted(sizes))))
+    if not scales:
+        sizes_seen = ", ".join(str(K) for K in sorted({group.federation.agents for group in groups}))
+        raise UsageError(
+            "trajectories against K need federations of one task, algorithm and attack in several sizes, "
+            f"and these have K = {sizes_seen}"
+        )
+    return scales
+
+
+def reachable(groups: Sequence[Group]) -> float:
+    """A return that all groups reach: the least of their final returns, rounded down to two digits."""
+    finals = [float(np.mean([final_return(run) for run in group.runs])) for group in groups]
+    least = min(finals)
+    unit = 10.0 ** (math.floor(math.log10(abs(least))) - 1) if least else 1.0
+    return math.floor(least / unit) * unit
+
+
+def trajectories_needed(group: Group, target: float, honest: bool) -> float | None:
+    """The trajectory count at which the group's mean curve first reaches a return, or None."""
+    curve = mean_curve(group.runs, honest=honest)
+    return None if curve is None else first_reach(curve, target)
+
+
+def draw_scaling(groups: Sequence[Group], *, target: float | None, honest: bool) -> Figure:
+    """Trajectories to reach a return against K, on logarithmic axes, with the theorem's K^(-2/3) and published points.
+
+    Without a `target`, each task has the highest return that all its federations reach. On the honest axis, all agents'
+    trajectories count together, and the theorem's line rises as K^(1/3). Raises UsageError.
+    """
+    scales = scales_of(groups)
+    figure = Figure(figsize=(5.4 * len(scales), 4.6), layout="constrained")
+    places = figure.subplots(1, len(scales), squeeze=False)[0]
+    for axes, (task, families) in zip(places, scales.items(), strict=True):
+        everyone = [group for family in families for group in family.groups]
+        wanted = reachable(everyone) if target is None else target
+        _draw_task(axes, families, wanted, honest)
+        axes.set_title(f"{task}: until the mean return is {wanted:g}")
+    places[0].set_ylabel("trajectories by all agents and the server" if honest else "trajectories per participant")
+    return figure
+
+
+def _draw_task(axes: Axes, families: Sequence[Scale], target: float, honest: bool) -> None:
+    exponent = 1 - EXPONENT if honest else -EXPONENT
+    sizes: set[int] = set()
+    never = []
+    for family, colour in zip(families, SERIES_COLOURS * len(families), strict=False):
+        needed = {group.federation.agents: trajectories_needed(group, target, honest) for group in family.groups}
+        points = {K: count for K, count in needed.items() if count}
+        never += [f"{family.name} K={K}" for K, count in needed.items() if count is None]
+        sizes |= set(needed)
+        if not points:
+            continue
+        axes.plot(list(points), list(points.values()), "o-", color=colour, label=family.name)
+        first = min(points)
+        line = np.array([first, max(needed)], np.float64)
+        text = "K^(1/3)" if honest else "K^(-2/3)"
+        axes.plot(line, points[first] * (line / first) ** exponent, "--", color=colour, linewidth=1,
+                  label=f"{text} from K = {first}")  # fmt: skip
+        if not honest:
+            _draw_published(axes, family, target, colour)
+    if never:
+        axes.plot([], [], " ", label="never there: " + ", ".join(never))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sorted(sizes), [str(K) for K in sorted(sizes)])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("agents, K")
+    axes.grid(alpha=0.25, which="both")
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _draw_published(axes: Axes, family: Scale, target: float, colour: str) -> None:
+    points = {}
+    for group in family.groups:
+        published = published_for(group.federation)
+        if published is not None and target in published.reaches:
+            points[group.federation.agents] = published.reaches[target]
+    if points:
+        axes.plot(list(points), list(points.values()), "D", markerfacecolor="white", markeredgecolor=colour,
+                  label=f"{family.name}, published")  # fmt: skip
