@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,7 @@ from fedpg_client.worker import Worker
 CONNECT_PATIENCE_S = 30.0
 PATIENCE_S = 600.0
 COLLUSION_WAIT_S = 60.0
+WAKE_EVERY_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,12 @@ class AgentProcess:
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent that failed."""
         with ThreadPoolExecutor(len(self.agents), "agent") as threads:
-            codes = list(threads.map(self._run_one, self.agents))
+            futures = [threads.submit(self._run_one, options) for options in self.agents]
+            # Python's signal handlers run in the main thread, when it wakes; and the system may hand the signal to
+            # another thread, which does not wake it.
+            while wait(futures, timeout=WAKE_EVERY_S).not_done:
+                pass
+            codes = [future.result() for future in futures]
         return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
 
     def _run_one(self, options: AgentOptions) -> ExitCode:

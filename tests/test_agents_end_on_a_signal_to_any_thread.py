@@ -1,0 +1,31 @@
+"""SIGTERM ends an agent's process, whichever of its threads the system hands the signal to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from fedpg_common.errors import ExitCode
+
+AGENT = """
+import signal, sys, threading, time
+from fedpg_client.cli import run_until_signalled
+from fedpg_client.process import AgentOptions, AgentProcess
+
+def signal_this_thread():
+    while not any(thread.name.startswith("agent_") for thread in threading.enumerate()):
+        time.sleep(0.01)
+    time.sleep(0.3)  # the main thread waits for the agent by then
+    signal.pthread_kill(threading.get_ident(), signal.{name})
+
+threading.Thread(target=signal_this_thread, daemon=True).start()
+nowhere = AgentOptions(index=1, server="127.0.0.1:1", connect_patience_s=3600.0)
+sys.exit(run_until_signalled(AgentProcess([nowhere])))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", ExitCode.TERMINATED), ("SIGINT", ExitCode.INTERRUPTED)])
+def test_an_agent_without_a_server_ends(name: str, code: ExitCode) -> None:
+    ended = subprocess.run([sys.executable, "-c", AGENT.format(name=name)], timeout=60, check=False)
+    assert ended.returncode == code
