@@ -6,18 +6,16 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_server import records as round_records
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME, Store
 
 SUMMARY_NAME = "summary.json"
 PLOT_NAME = "returns.png"
-FINAL_FRACTION = 0.05
-"""The final return is the mean over the last rounds that make up this part of the trajectories."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,7 @@ def write_summary(run: RunData) -> dict[str, Any]:
 
 def final_return(run: RunData) -> float | None:
     """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None without a round."""
-    if not run.records:
-        return None
-    end = run.records[-1].trajectories_total
-    last = [record for record in run.records if record.trajectories_total > end * (1 - FINAL_FRACTION)]
-    return fmean(record.evaluation_return for record in last)
+    return round_records.final_return(run.records)
 
 
 def trajectories_to_reach(run: RunData, target: float) -> int | None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from statistics import fmean
 from typing import Any
+
+FINAL_FRACTION = 0.05
+"""The final return is the mean over the last rounds that make up this part of the trajectories."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +86,12 @@ class RoundRecord:
                 values[name] = tuple(value)
         values["median_distances"] = {int(agent): value for agent, value in values["median_distances"].items()}
         return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+def final_return(records: Sequence[RoundRecord]) -> float | None:
+    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None without a round."""
+    if not records:
+        return None
+    end = records[-1].trajectories_total
+    last = [record for record in records if record.trajectories_total > end * (1 - FINAL_FRACTION)]
+    return fmean(record.evaluation_return for record in last)

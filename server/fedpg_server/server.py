@@ -21,7 +21,6 @@ from fedpg_common.errors import AddressError, ExitCode, StorageError, UsageError
 from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
 from fedpg_common.parameters import ParameterSpec
 from fedpg_common.policies import make_policy
-from fedpg_common.tasks import Task
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -95,7 +94,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
         on_bound(address)
         store = await asyncio.to_thread(_open_store, options, learner)
         try:
-            observers = _observers(options, federation.task, policy.spec, store)
+            observers = _observers(options, federation, policy.spec, store)
             run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
             service.serve(run)
             await monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
@@ -184,14 +183,13 @@ def _open_store(options: ServerOptions, learner: Learner) -> Store:
     return store
 
 
-def _observers(options: ServerOptions, task: Task, spec: ParameterSpec, store: Store) -> list[Observer]:
+def _observers(options: ServerOptions, federation: Federation, spec: ParameterSpec, store: Store) -> list[Observer]:
     """What looks on: checkpoints, TensorBoard."""
     records = store.records()
     best = max((record.evaluation_return for record in records), default=None)
     observers: list[Observer] = [
-        CheckpointExporter(options.folder / "checkpoints", task, spec, options.checkpoint_every_rounds, best)
+        CheckpointExporter(options.folder / "checkpoints", federation.task, spec, options.checkpoint_every_rounds, best)
     ]
     if options.tensorboard:
-        resumed_at = records[-1].trajectories_total + 1 if records else None
-        observers.append(TensorBoard(options.folder / "tensorboard", resumed_at))
+        observers.append(TensorBoard(options.folder / "tensorboard", federation, records))
     return observers

@@ -1,16 +1,21 @@
-"""Round records as TensorBoard scalars."""
+"""Round records as TensorBoard scalars, and the run's description as hyperparameters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedpg_common.errors import StorageError
+from fedpg_common.federation import Federation
 from fedpg_common.parameters import Vector
+from fedpg_common.tasks import task_to_fields
 
-from fedpg_server.records import RoundRecord
+from fedpg_server.records import RoundRecord, final_return
+
+SHOWN_AS_RESULTS = ("summary/final_return", "summary/best_return", "summary/environment_steps")
+"""The scalars that stand beside the hyperparameters."""
 
 
 class Observer(Protocol):
@@ -26,27 +31,70 @@ class Observer(Protocol):
 class TensorBoard:
     """Writes TensorBoard event files. The step is the trajectory count, as in the published figures."""
 
-    def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
-        """Write below `folder`; events at or after the trajectory count `resumed_at` are superseded.
+    def __init__(self, folder: Path, federation: Federation, records: Sequence[RoundRecord]) -> None:
+        """Write below `folder`; `records` are the rounds so far, and events after them are superseded.
 
         Raises StorageError if the folder is not writable.
         """
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import, so only where it is used
 
+        self._records = list(records)
         try:
+            resumed_at = records[-1].trajectories_total + 1 if records else None
             self._writer = SummaryWriter(str(folder), purge_step=resumed_at)
         except OSError as error:
             raise StorageError(f"cannot write in {folder}: {error.strerror}") from error
+        self._write_hyperparameters(federation)
 
     def record(self, record: RoundRecord, theta: Vector) -> None:
         """Write the round's scalars."""
-        for name, value in scalars(record):
+        self._records.append(record)
+        for name, value in (*scalars(record), *totals(self._records)):
             self._writer.add_scalar(name, value, record.trajectories_total)
         self._writer.flush()
 
     def close(self) -> None:
         """Write what is buffered."""
+        self._add_summaries(self._session_end)
         self._writer.close()
+
+    def _write_hyperparameters(self, federation: Federation) -> None:
+        """Start a session of TensorBoard's table of hyperparameters."""
+        from torch.utils.tensorboard.summary import hparams
+
+        names = dict.fromkeys(SHOWN_AS_RESULTS)
+        experiment, start, self._session_end = hparams(hyperparameters(federation), names)  # type: ignore[no-untyped-call]
+        self._add_summaries(experiment, start)
+
+    def _add_summaries(self, *summaries: Any) -> None:
+        for summary in summaries:
+            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+        self._writer.flush()
+
+
+def hyperparameters(federation: Federation) -> dict[str, str | float]:
+    """The description of a run by name, the same names for every run, as TensorBoard's table wants them."""
+    attacks = sorted({attack.value for attack in federation.byzantine.values()})
+    values: dict[str, str | float] = {
+        "algorithm": federation.algorithm.value,
+        "agents": federation.agents,
+        "byzantine": len(federation.byzantine),
+        "attack": ", ".join(attacks) or "none",
+        "seed": federation.seed,
+    }
+    for name, value in task_to_fields(federation.task).items():
+        key = "task" if name == "name" else f"task.{name}"  # sorts behind the rest
+        values[key] = value if isinstance(value, int | float) else str(value)
+    return values
+
+
+def totals(records: Sequence[RoundRecord]) -> Iterator[tuple[str, float]]:
+    """What the rounds so far, one at least, come to: the final return and its like, if the run ended here."""
+    final = final_return(records)
+    assert final is not None
+    yield "summary/final_return", final
+    yield "summary/best_return", max(record.evaluation_return for record in records)
+    yield "summary/environment_steps", sum(sum(record.environment_steps.values()) for record in records)
 
 
 def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:

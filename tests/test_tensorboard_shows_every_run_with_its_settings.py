@@ -1,0 +1,137 @@
+"""TensorBoard lists each run by its folder, with its hyperparameters, its results and, if asked for, its policy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fedpg_common.checkpoints import Checkpoint, write_checkpoint
+from fedpg_common.environments import make_environments
+from fedpg_common.errors import ExitCode
+from fedpg_common.federation import Federation, describe
+from fedpg_common.policies import make_policy
+from fedpg_lab.tensorboard_cli import write_video_event
+from fedpg_server.records import final_return
+from fedpg_server.telemetry import TensorBoard, hyperparameters
+from lab_support import Command, write_run
+from support import make_round_record
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+THETA = np.zeros(1, np.float32)
+ROUNDS = [make_round_record(n, evaluation_returns=(float(n),), environment_steps={"agents": 10}) for n in range(1, 41)]
+
+
+def write_events(folder: Path, federation: Federation) -> None:
+    board = TensorBoard(folder, federation, [])
+    for record in ROUNDS:
+        board.record(record, THETA)
+    board.close()
+
+
+def read_events(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    return events
+
+
+def session_of(events: EventAccumulator) -> tuple[dict[str, Any], set[str]]:
+    """The hyperparameters of a run, and the scalars that stand beside them."""
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = HParamsPluginData.FromString(content).session_start_info.hparams
+    shown = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    metrics = HParamsPluginData.FromString(shown).experiment.metric_infos
+    return (
+        {name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()},
+        {metric.name.tag for metric in metrics},
+    )
+
+
+def test_the_table_has_every_setting_and_the_results(tmp_path: Path) -> None:
+    federation = describe("HalfCheetah-v5", byzantine=3, attack="sign-flipping", seed=4, sigma=1.5)
+    write_events(tmp_path, federation)
+    events = read_events(tmp_path)
+    settings, metrics = session_of(events)
+    assert settings == hyperparameters(federation)
+    assert {name: settings[name] for name in ("attack", "byzantine", "seed", "task", "task.sigma", "task.hidden")} == {
+        "attack": "sign-flipping", "byzantine": 3, "seed": 4, "task": "HalfCheetah-v5", "task.sigma": 1.5,
+        "task.hidden": "[64, 64]",
+    }  # fmt: skip
+    assert set(hyperparameters(describe("CartPole-v1"))) == set(settings)  # one table holds all runs
+    last = {tag: events.Scalars(tag)[-1].value for tag in metrics}
+    assert last == {
+        "summary/final_return": final_return(ROUNDS), "summary/best_return": 40, "summary/environment_steps": 400,
+    }  # fmt: skip
+
+
+def test_a_resumed_run_goes_on_from_its_own_past(tmp_path: Path) -> None:
+    federation = describe("CartPole-v1")
+    write_events(tmp_path / "whole", federation)
+    for part in (slice(0, 25), slice(25, 40)):
+        board = TensorBoard(tmp_path / "halves", federation, ROUNDS[: part.start])
+        for record in ROUNDS[part]:
+            board.record(record, THETA)
+        board.close()
+    whole, halves = read_events(tmp_path / "whole"), read_events(tmp_path / "halves")
+    for tag in whole.Tags()["scalars"]:
+        assert [(e.step, e.value) for e in halves.Scalars(tag)] == [(e.step, e.value) for e in whole.Scalars(tag)]
+
+
+def test_a_policys_episode_is_an_animated_image(tmp_path: Path) -> None:
+    task = replace(describe("CartPole-v1").task, evaluation_horizon=20)
+    environments = make_environments(task)
+    policy = make_policy(task, environments.observation_size, environments.action_space)
+    environments.close()
+    theta = policy.initial_parameters(np.random.default_rng(0))
+    write_checkpoint(tmp_path / "best.safetensors", Checkpoint(theta, policy.spec, task, 7, None))
+    for _ in range(2):  # a second video takes the first one's place
+        write_video_event(tmp_path / "best.safetensors", tmp_path / "events")
+    (image,) = read_events(tmp_path / "events").Images("best_policy/episode")
+    assert (image.step, image.width, image.height) == (7, 600, 400)
+    assert image.encoded_image_string.startswith(b"GIF89a")
+
+
+def test_the_command_serves_every_run_by_name_until_ctrl_c(tmp_path: Path) -> None:
+    write_events(tmp_path / "svrpg" / "seed-0" / "tensorboard", describe("CartPole-v1"))
+    write_events(tmp_path / "svrpg" / "seed-1" / "tensorboard", describe("CartPole-v1", seed=1))
+    command = [sys.executable, "-c", "from fedpg_lab.cli import main; main()", "tensorboard", str(tmp_path)]
+    with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith(f"TensorBoard shows {tmp_path} at http"), line
+        url = line.split()[4]
+        runs: list[str] = []
+        while process.poll() is None and len(runs) < 2:  # it reads them while it serves
+            with urllib.request.urlopen(f"{url}data/runs", timeout=30) as reply:
+                runs = json.load(reply)
+        assert runs == ["svrpg/seed-0/tensorboard", "svrpg/seed-1/tensorboard"]
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path, fedpg: Command) -> None:
+    write_run(tmp_path / "bare" / "run", describe("CartPole-v1"), ROUNDS)
+    write_events(tmp_path / "run", describe("CartPole-v1"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for arguments, code, sentence in (
+            (["nowhere"], ExitCode.STORAGE, "there is no folder nowhere"),
+            ([tmp_path / "bare"], ExitCode.STORAGE, "has TensorBoard files: they are left out with --no-tensorboard"),
+            ([tmp_path / "run", "--port", "70000"], ExitCode.USAGE, "--port must be 0 to 65535, not 70000"),
+            ([tmp_path / "run", "--port", port, "--host", "127.0.0.1"], ExitCode.ADDRESS, "already in use"),
+        ):
+            ended, _, text = fedpg("tensorboard", *arguments)
+            assert ended == code
+            assert sentence in text.splitlines()[-1]
+            assert "Traceback" not in text
