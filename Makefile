@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install train test check format proto bench clean
+.PHONY: help install train test test-containers check format proto bench clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Make .venv with everything in it.
 
@@ -25,6 +25,9 @@ train: $(INSTALLED) ## Train CartPole with 10 agents, 3 of them Byzantine (more 
 
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/pytest $(ARGS)
+
+test-containers: $(INSTALLED) ## Build the images and test federations in containers (needs a Docker engine with Compose).
+	$(BIN)/pytest tests/containers $(ARGS)
 
 check: $(INSTALLED) ## Lint, check types, and see that the generated code is in step.
 	$(BIN)/ruff check .

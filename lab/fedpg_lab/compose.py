@@ -94,7 +94,7 @@ _TAIL = """
     image: fedpg-server
     profiles: [tensorboard]
     entrypoint: [tensorboard, --logdir, /runs, --host, 0.0.0.0]
-    ports: ["127.0.0.1:6006:6006"]
+    ports: ["127.0.0.1:${{TENSORBOARD_PORT:-6006}}:6006"]
     volumes: ["runs:/runs:ro"]
 
 volumes:
