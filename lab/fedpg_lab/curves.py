@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation, federation_to_toml
-from fedpg_common.tasks import task_to_fields
+from fedpg_common.tasks import TASKS, task_to_fields
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def find_runs(paths: Iterable[Path]) -> list[RunData]:
 
 
 def group_runs(runs: Sequence[RunData]) -> list[Group]:
-    """The runs by description apart from seed and patience, in the paper's order of methods, then by K and B.
+    """The runs by description apart from seed and patience; by task, the paper's order of methods, K and B.
 
     Of two runs of the same description and seed, which are the same run, the longer one counts.
     """
@@ -170,7 +170,9 @@ def first_reach(curve: Curve, target: float) -> float | None:
 def _order(federation: Federation) -> tuple[Any, ...]:
     attacks = sorted(attack.value for attack in federation.byzantine.values())
     method = list(METHODS).index(federation.algorithm)
-    return federation.task.name, method, federation.agents, len(attacks), attacks
+    task = federation.task.name
+    known = list(TASKS).index(task) if task in TASKS else len(TASKS)
+    return known, task, method, federation.agents, len(attacks), attacks
 
 
 def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:

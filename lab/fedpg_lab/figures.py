@@ -31,6 +31,9 @@ from fedpg_lab.runs import RunData
 COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9d755d", "#ff9da6", "#5b5b5b", "#a0cbe8")
 HONEST_COLOUR, BYZANTINE_COLOUR = "#4c78a8", "#c0392b"
 COLUMNS_MAX = 3
+WIDTH_MIN = 6.5
+LEGEND_COLUMN = 3.0
+"""Widths in inches."""
 DRAWN_POINTS = 600
 """Of a curve; more would only make the file larger."""
 DISTANCE_PANELS_MAX = 12
@@ -107,7 +110,7 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
         "recall": lambda group: _score(group, "recall"),
         "honest agents accepted": _accepted_honest,
     }
-    figure = Figure(figsize=(4.6 * len(panels) + 0.4, 7.2), layout="constrained")
+    figure = Figure(figsize=(max(4.6 * len(panels), WIDTH_MIN), 7.2), layout="constrained")
     grid = figure.subplots(len(values), len(panels), sharex="col", sharey=True, squeeze=False)
     colours = _colours(filtering)
     for column, panel in enumerate(panels):
@@ -248,7 +251,7 @@ def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels, in rows of three."""
     columns = min(COLUMNS_MAX, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(max(width * columns, 6.5), height * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(width * columns, WIDTH_MIN), height * rows + 0.9), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes in places[count:]:
         axes.remove()
@@ -287,4 +290,5 @@ def _marker(shape: str, label: str) -> Line2D:
 
 
 def _legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN))
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize="small")

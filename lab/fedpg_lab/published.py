@@ -46,6 +46,13 @@ def published_for(federation: Federation) -> Published | None:
     return Published(environment, float(curve["final"]), reaches, _data()["trajectories"][environment])
 
 
+def published_targets(federation: Federation) -> list[float]:
+    """The returns of the task's environment for which any published curve says when it reaches them, ascending."""
+    environment = _data()["environments"].get(federation.task.environment)
+    curves = _data()["figure_1_no_byzantine_agents"].get(environment, {}).values()
+    return sorted({float(target) for curve in curves for target in curve["reaches"]})
+
+
 def source() -> str:
     """Where the numbers are from, and how exact they are."""
     return str(_data()["source"])

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedpg_common.errors import UsageError
+from fedpg_server.records import FINAL_FRACTION
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from fedpg_lab.curves import Group, first_reach, mean_curve
 from fedpg_lab.published import METHODS, published_for
-from fedpg_lab.runs import final_return
 
 SERIES_COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9d755d")
 EXPONENT = 2 / 3
@@ -30,8 +30,24 @@ class Scale:
     """By ascending K."""
 
 
+def has_scales(groups: Sequence[Group]) -> bool:
+    """Whether any task has federations that differ in size alone."""
+    return bool(_scales(groups))
+
+
 def scales_of(groups: Sequence[Group]) -> dict[str, list[Scale]]:
     """By task, the families of federations that come in several sizes. Raises UsageError if there are none."""
+    scales = _scales(groups)
+    if not scales:
+        sizes = ", ".join(str(K) for K in sorted({group.federation.agents for group in groups}))
+        raise UsageError(
+            "trajectories against K need federations of one task, algorithm and attack in several sizes, "
+            f"and these have K = {sizes}"
+        )
+    return scales
+
+
+def _scales(groups: Sequence[Group]) -> dict[str, list[Scale]]:
     families: dict[tuple[str, str], dict[int, Group]] = {}
     for group in groups:
         federation = group.federation
@@ -42,19 +58,18 @@ def scales_of(groups: Sequence[Group]) -> dict[str, list[Scale]]:
     for (task, name), sizes in families.items():
         if len(sizes) > 1:
             scales.setdefault(task, []).append(Scale(name, tuple(sizes[K] for K in sorted(sizes))))
-    if not scales:
-        sizes_seen = ", ".join(str(K) for K in sorted({group.federation.agents for group in groups}))
-        raise UsageError(
-            "trajectories against K need federations of one task, algorithm and attack in several sizes, "
-            f"and these have K = {sizes_seen}"
-        )
     return scales
 
 
 def reachable(groups: Sequence[Group]) -> float:
-    """A return that all groups reach: the least of their final returns, rounded down to two digits."""
-    finals = [float(np.mean([final_return(run) for run in group.runs])) for group in groups]
-    least = min(finals)
+    """A return that all groups reach: the least of their mean curves' last 5 %, rounded down to two digits."""
+    finals = []
+    for group in groups:
+        curve = mean_curve(group.runs)
+        if curve is not None:
+            last = curve.counts >= curve.counts[-1] * (1 - FINAL_FRACTION)
+            finals.append(float(curve.mean[last].mean()))
+    least = min(finals, default=0.0)
     unit = 10.0 ** (math.floor(math.log10(abs(least))) - 1) if least else 1.0
     return math.floor(least / unit) * unit
 

@@ -59,7 +59,7 @@ def train(
             processes.wait_for_agents(AGENTS_LEAVE_S)
     finally:
         # Also after Ctrl-C or a failure: what was learned so far is worth a look.
-        run = _finish(folder)
+        run = finish(folder)
     assert run is not None  # the server ended well, so its store can be read
     return run
 
@@ -79,7 +79,7 @@ def _watch(processes: LocalFederation, title: str, console: Console) -> None:
             time.sleep(STATUS_EVERY_S)
 
 
-def _finish(folder: Path) -> RunData | None:
+def finish(folder: Path) -> RunData | None:
     """Summary and picture of what there is; None if there is nothing."""
     if not (folder / STORE_NAME).is_file():
         return None

@@ -1,0 +1,204 @@
+"""Experiments: a small TOML file that lists federations and seeds, and what has become of each run.
+
+title = "Two methods"
+description = "Text for the report."
+seeds = 3                                # seeds 0, 1 and 2; or a list of them
+
+[[federation]]                           # as many of these as wanted
+task = ["CartPole-v1", "LunarLander-v3"] # a list stands for a federation with each of its values
+algorithm = ["svrpg", "fedpg-br"]
+agents = 10
+byzantine = 3
+attack = "sign-flipping"
+sigma = 0.1                              # any field of a task file, in place of the task's
+
+[quick]                                  # what --quick changes
+seeds = 1
+trajectories = { CartPole-v1 = 300 }     # or one number for all tasks
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.federation import SEED_MAX, Federation, describe, name_of
+from fedpg_common.tasks import Task, is_whole, show
+from fedpg_server.store import STORE_NAME
+
+from fedpg_lab.runs import RunData, load_run
+
+FIELDS = ("title", "description", "seeds", "federation", "quick")
+QUICK_FIELDS = ("seeds", "trajectories")
+FEDERATION_FIELDS = ("task", "algorithm", "agents", "byzantine", "attack")
+TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
+LISTS_THEMSELVES = ("hidden",)
+"""Fields whose value is a list, which does not stand for several federations."""
+SEEDS_MAX = 1000
+RUNS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of an experiment."""
+
+    name: str
+    """Where it belongs below the experiment's folder: FEDERATION/seed-S."""
+    federation: Federation
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is to be run."""
+
+    name: str
+    """The file's name without its suffix; with `-quick` for the quick size."""
+    title: str
+    description: str
+    runs: tuple[PlannedRun, ...]
+    """By seed: with the first of them done there is a first picture of everything."""
+    text: str
+    """The file."""
+
+
+def shipped() -> list[str]:
+    """The names of the experiments that come with FedPG."""
+    files = resources.files("fedpg_lab").joinpath("experiments").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def read_experiment(file: str, *, quick: bool = False, seeds: int | None = None) -> Experiment:
+    """The experiment in a file, or the shipped one of that name. `seeds` counts them in place of the file's.
+
+    Raises UsageError that names the file and the field.
+    """
+    path = Path(file)
+    if not file.endswith(".toml"):
+        if file not in shipped():
+            raise UsageError(f"unknown experiment {file!r}: choose {', '.join(shipped())}, or give a file (NAME.toml)")
+        text = resources.files("fedpg_lab").joinpath("experiments", f"{file}.toml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"experiment file {path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"experiment file {path} is not text: {error}") from error
+    source = f"experiment {file}"
+    try:
+        fields = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source} is not TOML: {error}") from error
+    try:
+        return _experiment(fields, path, text, quick, seeds)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
+    """What there is of a run already, or None.
+
+    Raises StorageError if the folder holds another run, or one that cannot be read.
+    """
+    place = folder / planned.name
+    if not (place / STORE_NAME).exists():
+        return None
+    run = load_run(place)
+    if run.federation != planned.federation:
+        raise StorageError(f"{place} holds a run with other settings than the experiment's: choose another --out")
+    return run
+
+
+def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, seeds: int | None) -> Experiment:
+    _refuse_unknown(fields, FIELDS, "")
+    changes = fields.get("quick", {}) if quick else {}
+    if not isinstance(changes, Mapping):
+        raise UsageError("quick must be a table")
+    _refuse_unknown(changes, QUICK_FIELDS, "quick.")
+    tables = fields.get("federation")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError("at least one [[federation]] is needed")
+    federations: dict[str, Federation] = {}
+    for settings in itertools.chain.from_iterable(map(_combinations, tables)):
+        name, federation = _federation(settings, path.parent, changes.get("trajectories"))
+        if federations.setdefault(name, federation) != federation:
+            raise UsageError(f"two different federations would be named {name}")
+    every_seed = _seeds(changes.get("seeds", fields.get("seeds", 1)) if seeds is None else seeds)
+    if len(federations) * len(every_seed) > RUNS_MAX:
+        raise UsageError(f"{len(federations) * len(every_seed)} runs are more than {RUNS_MAX}")
+    return Experiment(
+        name=path.stem + ("-quick" if quick else ""),
+        title=_text(fields, "title", path.stem) + (" (quick size)" if quick else ""),
+        description=_text(fields, "description", ""),
+        runs=tuple(
+            PlannedRun(f"{name}/seed-{seed}", dataclasses.replace(federation, seed=seed))
+            for seed in every_seed
+            for name, federation in federations.items()
+        ),
+        text=text,
+    )
+
+
+def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every choice of one value from each list."""
+    _refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
+    if "task" not in table:
+        raise UsageError("a [[federation]] needs a task")
+    choices = [
+        value if isinstance(value, list) and name not in LISTS_THEMSELVES else [value] for name, value in table.items()
+    ]
+    for values in itertools.product(*choices):
+        yield dict(zip(table, values, strict=True))
+
+
+def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
+    """The federation with these settings, and its name."""
+    task = settings.pop("task")
+    if not isinstance(task, str):
+        raise UsageError(f"federation.task must be a name or a task file, not {show(task)}")
+    if task.endswith(".toml") and (folder / task).is_file():
+        task = str(folder / task)  # a task file lies beside the experiment's
+    for name in ("agents", "byzantine"):
+        if not is_whole(settings.get(name, 0)):
+            raise UsageError(f"federation.{name} must be a whole number, not {show(settings[name])}")
+    if "hidden" in settings:
+        settings["hidden"] = tuple(settings["hidden"]) if isinstance(settings["hidden"], list) else settings["hidden"]
+    federation = describe(task, **{"agents": 10, "byzantine": 0, **settings})
+    apart = [f"{name}-{value}" for name, value in settings.items() if name in TASK_FIELDS and name != "trajectories"]
+    name = "_".join([name_of(federation), *apart]).replace("/", "-").replace(" ", "")
+    count = quick_trajectories
+    if isinstance(count, Mapping):
+        count = count.get(federation.task.name)
+    if count is not None:
+        quick_task = dataclasses.replace(federation.task, trajectories=count)
+        federation = dataclasses.replace(federation, task=quick_task)
+    return name, federation
+
+
+def _seeds(value: object) -> Sequence[int]:
+    seeds = range(value) if is_whole(value) and 0 <= value <= SEEDS_MAX else value
+    if not isinstance(seeds, range | list) or not 1 <= len(seeds) <= SEEDS_MAX:
+        raise UsageError(f"seeds must be how many, from 1 to {SEEDS_MAX}, or a list of seeds, not {show(value)}")
+    if not all(is_whole(seed) and 0 <= seed <= SEED_MAX for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds must be different whole numbers from 0 to 2**63 - 1, not {show(value)}")
+    return seeds
+
+
+def _text(fields: Mapping[str, Any], name: str, default: str) -> str:
+    value = fields.get(name, default)
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be text, not {show(value)}")
+    return value.strip()
+
+
+def _refuse_unknown(fields: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise UsageError(f"unknown field {prefix}{unknown[0]}: the fields are {', '.join(known)}")

@@ -1,0 +1,174 @@
+"""An experiment's results: figures, the table, and one HTML page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fedpg_common.errors import StorageError
+from fedpg_common.tasks import task_to_fields
+from matplotlib.figure import Figure
+
+from fedpg_lab.curves import Group, group_runs
+from fedpg_lab.experiment_runs import cores
+from fedpg_lab.experiments import Experiment
+from fedpg_lab.figures import DISTANCE_PANELS_MAX, draw_distances, draw_filter, draw_returns, save_figure
+from fedpg_lab.published import source
+from fedpg_lab.runs import RunData, final_return
+from fedpg_lab.scaling import draw_scaling, has_scales
+from fedpg_lab.tables import COSTS, RESULTS, cells, row_of, to_csv, to_markdown
+
+REPORT_NAME, MARKDOWN_NAME, CSV_NAME = "report.html", "table.md", "table.csv"
+LIBRARIES = ("fedpg", "torch", "numpy", "gymnasium", "mujoco", "Box2D", "grpcio")
+SMOOTHING_ROUNDS = 5
+DIGEST_SHOWN = 12
+"""Digits of a parameter digest that the page shows."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report."""
+
+    name: str
+    """Its file's name without suffix."""
+    caption: str
+    figure: Figure
+
+
+def write_report(experiment: Experiment, runs: Sequence[RunData], folder: Path, command: str, now: datetime) -> Path:
+    """Write figures (PNG, SVG), table (Markdown, CSV) and page into `folder`, and return the page's path.
+
+    `runs` have a round each at least, and are those of the experiment that there are. `command` repeats them. Raises
+    StorageError.
+    """
+    groups = group_runs(runs)
+    rows = [row_of(group) for group in groups]
+    pictures = [(picture, _as_data(save_figure(picture.figure, folder / f"{picture.name}.svg")[1]))
+                for picture in pictures_of(groups)]  # fmt: skip
+    page = _template().render(
+        experiment=experiment,
+        complete=sum(run.is_complete for run in runs),
+        results=cells(rows, RESULTS),
+        costs=cells(rows, COSTS),
+        pictures=pictures,
+        runs=[_run_line(run, folder) for run in runs],
+        settings=_settings(groups),
+        machine=_machine(),
+        command=command,
+        source=source(),
+        has_published=any(row.published for row in rows),
+        now=now.strftime("%Y-%m-%d %H:%M"),
+    )
+    for name, text in ((REPORT_NAME, page), (MARKDOWN_NAME, to_markdown(rows)), (CSV_NAME, to_csv(rows))):
+        _write(folder / name, text)
+    return folder / REPORT_NAME
+
+
+def pictures_of(groups: Sequence[Group]) -> list[Picture]:
+    """The figures that these groups give occasion for."""
+    window = SMOOTHING_ROUNDS
+    pictures = [
+        Picture(
+            "figure",
+            f"Evaluation return of the greedy policy, centred mean over {window} rounds; mean and 90 % interval over "
+            "seeds. Marks are published points, where there are any.",
+            draw_returns(groups, honest=False, window=window),
+        ),
+        Picture(
+            "figure-honest",
+            "The same against what all agents and the server have sampled together. Trajectories per participant, "
+            "above, count a round of many agents about like a round of one.",
+            draw_returns(groups, honest=True, window=window),
+        ),
+    ]
+    if has_scales(groups):
+        for honest, name in ((False, "scaling"), (True, "scaling-honest")):
+            figure = draw_scaling(groups, target=None, honest=honest)
+            counted = "sampled by all together" if honest else "per participant"
+            caption = (
+                f"Trajectories, {counted}, until the mean over seeds first reaches a return, against the agents K."
+            )
+            pictures.append(Picture(name, caption, figure))
+    attacked = [group for group in groups if group.federation.byzantine]
+    filtering = [group for group in groups if any(record.median_distances for record in group.runs[0].records)]
+    if any(group in filtering for group in attacked):
+        caption = (
+            "The filter, centred mean over ten rounds: precision (of the filtered, how many are Byzantine), recall (of "
+            "the Byzantine, how many are filtered), and how many of the honest agents' gradients are accepted."
+        )
+        pictures.append(Picture("filter", caption, draw_filter(filtering, honest=False, window=10)))
+    shown = [group for group in filtering if group.federation.agents > 1]
+    if 0 < len(shown) <= DISTANCE_PANELS_MAX:
+        caption = (
+            "Distance of each agent's gradient to the median vector, and the radius of the rule that decided, for the "
+            "first seed of each federation."
+        )
+        pictures.append(Picture("distances", caption, draw_distances(shown, honest=False)))
+    return pictures
+
+
+def _as_data(svg: Path) -> str:
+    """A picture as a link that holds it: pictures in one page would otherwise share names."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
+
+
+def _run_line(run: RunData, folder: Path) -> dict[str, Any]:
+    final = final_return(run)
+    return {
+        "name": str(run.folder.relative_to(folder)) if run.folder.is_relative_to(folder) else str(run.folder),
+        "final": "–" if final is None else f"{final:.1f}",
+        "rounds": len(run.records),
+        "trajectories": f"{run.records[-1].trajectories_total:,}",
+        "seconds": f"{sum(record.seconds for record in run.records):,.0f}",
+        "complete": run.is_complete,
+        "digest": run.records[-1].parameters_digest[:DIGEST_SHOWN],
+    }
+
+
+def _settings(groups: Sequence[Group]) -> list[tuple[str, dict[str, Any]]]:
+    """The settings of each task that occur, each set of them once."""
+    tasks: dict[tuple[str, str], dict[str, Any]] = {}
+    for group in groups:
+        task = group.federation.task
+        fields = task_to_fields(task)
+        tasks.setdefault((task.name, repr(fields)), fields)
+    return [(name, fields) for (name, _), fields in tasks.items()]
+
+
+def _machine() -> dict[str, str]:
+    """What the report was made on and with."""
+    described = {"Python": platform.python_version(), "system": platform.platform(), "processor": _processor(),
+                 "cores": str(cores())}  # fmt: skip
+    for name in LIBRARIES:
+        described[name] = metadata.version(name)
+    return described
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else platform.machine()
+
+
+def _template() -> jinja2.Template:
+    text = resources.files("fedpg_lab").joinpath("report_page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(text)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
