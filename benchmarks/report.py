@@ -40,7 +40,7 @@ def main() -> None:
     """Run the benchmarks one after the other; nothing else should run beside them."""
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    parts = ["# Benchmarks", f"Written by `make bench`. {machine()}"]
+    parts = ["# Benchmarks", f"Written by `make bench`. {machine()} {load()}"]
     for script, title, text in SECTIONS:
         print(f"{script} …", file=sys.stderr, flush=True)
         table = subprocess.run(
@@ -52,6 +52,11 @@ def main() -> None:
         ).stdout.strip()
         parts += [f"## {title}", text, table]
     Path(sys.argv[1]).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def load() -> str:
+    """How busy the machine was beforehand, so that a reader can tell a quiet measurement from another."""
+    return f"Load before the first one: {os.getloadavg()[0]:.1f}."
 
 
 def machine() -> str:
