@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,10 +49,17 @@ class Story:
     folders: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def held(federation: Project) -> Iterator[None]:
+    """Hold the run, however fast the machine: with one agent paused, the open round waits for it."""
+    brake = federation.container("agent-10")
+    docker("pause", brake)
+    yield
+    docker("unpause", brake)
+
+
 def look_around(federation: Project, seen: Story) -> None:
-    """With one agent paused, the open round waits, and so does the run."""
-    federation.wait_for_rounds(2)
-    docker("pause", federation.container("agent-10"))
+    """See what a user, an operator and an intruder see."""
     seen.status = federation.run_in("server", "fedpg", "status").stdout
     for service in ("server", *AGENTS):
         seen.containers[service] = federation.inspect(service)
@@ -72,15 +81,14 @@ def look_around(federation: Project, seen: Story) -> None:
     wait = f'until python -c "{fetch}" 2>/dev/null; do sleep 0.3; done'
     seen.tensorboard = federation.run_in("tensorboard", "sh", "-c", wait).stdout
     federation.compose("rm", "--stop", "--force", "tensorboard")
-    docker("unpause", federation.container("agent-10"))
 
 
 def break_things(federation: Project) -> None:
     """Crashes, which the engine mends, and `docker kill`, after which it waits for the operator."""
-    federation.wait_for_rounds(2)
-    crash(federation, "agent-7", "fedpg-agent")
-    federation.wait_for_rounds(2)
-    crash(federation, "server", "fedpg-server")
+    for service, program in (("agent-7", "fedpg-agent"), ("server", "fedpg-server")):
+        federation.wait_for_rounds(2)
+        with held(federation):
+            crash(federation, service, program)
     federation.wait_for_rounds(2)
     docker("kill", federation.container("agent-2"), federation.container("server"))
     federation.compose("up", "--detach")

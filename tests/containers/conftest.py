@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from container_story import NO_DEADLINE_S, RUN_NAME, TRAJECTORIES, Story, break_things, look_around
+from container_story import NO_DEADLINE_S, RUN_NAME, TRAJECTORIES, Story, break_things, held, look_around
 from container_support import docker, project, why_no_engine
 from fedpg_lab.runs import RunData, load_run
 
@@ -26,7 +22,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     seen = Story()
     with project("story", TRAJECTORIES=TRAJECTORIES, ROUND_TIMEOUT=NO_DEADLINE_S, TENSORBOARD_PORT="0") as federation:
         federation.compose("up", "--build", "--detach", timeout_s=3000.0)  # the first build installs everything
-        look_around(federation, seen)
+        federation.wait_for_rounds(2)
+        with held(federation):
+            look_around(federation, seen)
         break_things(federation)
         federation.compose("stop", "--timeout", "20")
         seen.stopped = federation.exit_codes()
@@ -42,11 +40,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 
 @pytest.fixture(scope="session")
-def local_run(tmp_path_factory: pytest.TempPathFactory) -> RunData:
-    """The same description, run by `fedpg train` on this machine."""
-    folder = tmp_path_factory.mktemp("local")
+def local_run(story: Story, tmp_path_factory: pytest.TempPathFactory) -> RunData:
+    """The same description, run by `fedpg train` as processes of one container, with the same libraries."""
     options = ["--task", "CartPole-v1", "--agents", "10", "--byzantine", "3", "--attack", "random-noise"]
     options += ["--trajectories", TRAJECTORIES, "--round-timeout", NO_DEADLINE_S, "--seed", "0"]
-    command = [sys.executable, "-c", "from fedpg_lab.cli import main; main()", "train", *options]
-    subprocess.run([*command, "--out", str(folder), "--name", "run"], check=True, capture_output=True, timeout=600)
-    return load_run(Path(folder) / "run")
+    folder = tmp_path_factory.mktemp("local")
+    with project("local") as place:
+        name = f"{place.name}-train"
+        train = ["run", "--no-deps", "-T", "--name", name, "--entrypoint", "fedpg", "server", "train", *options]
+        place.compose(*train, "--out", "/runs", "--name", "run", timeout_s=600.0)
+        docker("cp", f"{name}:/runs/.", str(folder))
+    return load_run(folder / "run")
