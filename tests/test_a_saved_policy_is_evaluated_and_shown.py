@@ -20,7 +20,7 @@ from fedpg_common.policies import make_policy
 from fedpg_common.streams import Purpose, Role, stream
 from fedpg_common.tasks import TASKS, Task
 from fedpg_lab.evaluation import Evaluation, evaluate, load_policy
-from fedpg_lab.video import record
+from fedpg_lab.video import record, render_without_display
 from lab_support import Command
 
 HORIZON = 30
@@ -126,6 +126,14 @@ def test_half_cheetah_is_recorded_without_a_display_or_the_missing_package_is_na
         assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "cheetah.mp4"))[0] == HORIZON + 1
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "MUJOCO_LOG.TXT").exists()
+
+
+def test_a_machine_that_cannot_draw_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedpg_lab.video.OFFSCREEN_LIBRARIES", {"egl": "libNoSuchEGL.so.1"})
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(RenderingError, match=r"^HalfCheetah-v5 cannot .*: install libNoSuchEGL.so.1 \(on Debian"):
+        render_without_display(TASKS["HalfCheetah-v5"])
+    render_without_display(TASKS["CartPole-v1"])  # which is not MuJoCo's
 
 
 def test_what_an_environment_cannot_draw_is_one_sentence(tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def evaluate_command(
         check_video_path(video)
     if render is not None:
         require_display()
-    elif video is not None:
-        render_without_display()
     file, policy = load_policy(checkpoint)
+    if video is not None and render is None:
+        render_without_display(policy.task)
     evaluation = evaluate(policy, episodes, seed, greedy=not sample)
     if as_json:
         typer.echo(json.dumps(_figures(file, policy, evaluation, seed, sample)))

@@ -70,7 +70,6 @@ def launch(folder: Path, host: str, port: int | None) -> str:
 
 def _record_videos(folder: Path) -> None:
     """Record the best policy of each run below `folder`, unless its video is newer."""
-    render_without_display()
     for store in sorted(folder.rglob(STORE_NAME)):
         run = store.parent
         best, events = run / CHECKPOINT_FOLDER / BEST, run / EVENTS_FOLDER / VIDEO_FOLDER
@@ -91,6 +90,7 @@ def write_video_event(checkpoint: Path, events: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     _, policy = load_policy(checkpoint)
+    render_without_display(policy.task)
     (episode,) = evaluate(policy, episodes=1, seed=0, greedy=True).episodes
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "episode.gif"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes.util
+import ctypes
 import itertools
 import math
 import os
@@ -35,22 +35,38 @@ GIF_CODING = {
     # One palette for all frames: dithering and a palette a frame would make the file several times as large.
     "output_params": ["-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none", "-loop", "0"],
 }  # fmt: skip
+OFFSCREEN_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
+"""What MuJoCo can draw with where there is no display, by its own names, the better first."""
 INSTALL_EGL = "on Debian and Ubuntu, apt-get install libegl1 libgl1-mesa-dri"
 
 Frame = NDArray[np.uint8]
 """An image (height, width, 3)."""
 
 
-def render_without_display() -> None:
+def render_without_display(task: Task) -> None:
     """Make the libraries that draw do so in memory. To be called before an environment is made.
 
     SDL gets its dummy driver; MuJoCo gets EGL, or OSMesa where only that is installed. What the user has set stays.
+    Raises RenderingError if MuJoCo is needed and what it is to draw with is not installed.
     """
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if sys.platform == "linux":
-        only_osmesa = ctypes.util.find_library("EGL") is None and ctypes.util.find_library("OSMesa") is not None
-        os.environ.setdefault("MUJOCO_GL", "osmesa" if only_osmesa else "egl")  # read when mujoco is first imported
+    if sys.platform == "linux" and _is_mujoco(task):
+        installed = [name for name, library in OFFSCREEN_LIBRARIES.items() if _can_load(library)]
+        backend = os.environ.setdefault("MUJOCO_GL", [*installed, "egl"][0])  # read when mujoco is first imported
+        if backend in OFFSCREEN_LIBRARIES and backend not in installed:
+            library = OFFSCREEN_LIBRARIES[backend]
+            raise RenderingError(
+                f"{task.environment} cannot be drawn on this machine: install {library} ({INSTALL_EGL})"
+            )
+
+
+def _can_load(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def require_display() -> None:
