@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ NOISE_SCALE = 0.1
 CONTROL_COST = 0.1
 
 _log = logging.getLogger(__name__)
+_one_handler = threading.RLock()
 
 
 class HalfCheetahBatch(EnvironmentBatch):
@@ -91,10 +93,14 @@ class HalfCheetahBatch(EnvironmentBatch):
 
 @contextmanager
 def warnings_logged() -> Iterator[None]:
-    """Hand MuJoCo's warnings to `logging`: by itself it writes them to MUJOCO_LOG.TXT in the working folder."""
-    handler = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(_log.debug)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(handler)
+    """Hand MuJoCo's warnings to `logging`: by itself it writes them to MUJOCO_LOG.TXT in the working folder.
+
+    One thread at a time: MuJoCo has one handler for all, and aborts the process if it changes while a warning is given.
+    """
+    with _one_handler:
+        handler = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(_log.debug)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(handler)
