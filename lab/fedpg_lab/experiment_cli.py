@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from fedpg_common.errors import ExitCode, StorageError, UsageError
 from rich.console import Console
 
 from fedpg_lab.experiment_runs import RunsFailedError, cores, run_missing
-from fedpg_lab.experiments import Experiment, existing_run, read_experiment, shipped
+from fedpg_lab.experiments import Experiment, PlannedRun, existing_run, read_experiment, shipped
 from fedpg_lab.report_page import write_report
 
 JOBS_MAX = 64
@@ -78,16 +79,22 @@ def experiment_command(
     if not chosen:
         names = sorted({planned.name.rpartition("/")[0] for planned in experiment.runs})
         raise UsageError(f"no run of {experiment.name} has {only!r} in its name; there are {', '.join(names)}")
-    folder = out / experiment.name
-    command = _command(file, quick, seeds, only)
-    if report_only:
-        if not _report(experiment, folder, command):
-            raise StorageError(f"there is no run of {experiment.name} in {folder} to report on")
-        return
-    _make(folder)
+    folder, command = out / experiment.name, _command(file, quick, seeds, only)
+    if not report_only:
+        _run(experiment, chosen, folder, jobs or cores(), command)
+    elif not _report(experiment, folder, command):
+        raise StorageError(f"there is no run of {experiment.name} in {folder} to report on")
+
+
+def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, command: str) -> None:
+    """Run what is missing, then report, also when runs have failed."""
     console = Console(stderr=True)
     try:
-        run_missing(chosen, folder, jobs or cores(), console)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {folder}: {error.strerror}") from error
+    try:
+        run_missing(chosen, folder, jobs, console)
     except KeyboardInterrupt:
         console.print("Interrupted. The same command goes on with it.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -112,10 +119,3 @@ def _command(file: str, quick: bool, seeds: int | None, only: str | None) -> str
     parts = ["fedpg", "experiment", file, *(["--quick"] if quick else [])]
     parts += ["--seeds", str(seeds)] if seeds is not None else []
     return shlex.join([*parts, *(["--only", only] if only is not None else [])])
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make the folder {folder}: {error.strerror}") from error
