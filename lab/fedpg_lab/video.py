@@ -18,6 +18,7 @@ from fedpg_common.errors import RenderingError, StorageError, UsageError
 from fedpg_common.tasks import Task
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+from PIL import Image
 
 from fedpg_lab.evaluation import Episode
 
@@ -30,11 +31,6 @@ FPS_DEFAULT = 30
 NO_CAMERA = -1
 """MuJoCo's index for none of the model's cameras."""
 MP4_CODING = {"codec": "libx264", "pix_fmt_out": "yuv420p", "macro_block_size": 2}
-GIF_CODING = {
-    "codec": "gif", "pix_fmt_out": "pal8", "macro_block_size": 1,
-    # One palette for all frames: dithering and a palette a frame would make the file several times as large.
-    "output_params": ["-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none", "-loop", "0"],
-}  # fmt: skip
 OFFSCREEN_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
 """What MuJoCo can draw with where there is no display, by its own names, the better first."""
 INSTALL_EGL = "on Debian and Ubuntu, apt-get install libegl1 libgl1-mesa-dri"
@@ -127,17 +123,30 @@ def record(task: Task, episode: Episode, path: Path) -> None:
 
 
 def _write(path: Path, frames: Iterator[Frame], fps: float) -> None:
-    """Encode the frames, of which there is one at least, with ffmpeg."""
+    """Encode the frames, of which there is one at least."""
+    if path.suffix.lower() == ".gif":
+        _write_gif(path, frames, fps)
+    else:
+        _write_mp4(path, frames, fps)
+
+
+def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> None:
     import imageio_ffmpeg
 
     first = next(frames)
-    coding: dict[str, Any] = GIF_CODING if path.suffix.lower() == ".gif" else MP4_CODING
     size = first.shape[1], first.shape[0]
-    writer = imageio_ffmpeg.write_frames(str(path), size, fps=fps, ffmpeg_log_level="error", **coding)
+    writer = imageio_ffmpeg.write_frames(str(path), size, fps=fps, ffmpeg_log_level="error", **MP4_CODING)
     with contextlib.closing(writer):
         writer.send(None)
         for frame in itertools.chain([first], frames):
             writer.send(np.ascontiguousarray(frame))
+
+
+def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> None:
+    """All frames have the first one's palette: dithering and a palette a frame would make the file much larger."""
+    first = Image.fromarray(next(frames)).quantize(method=Image.Quantize.MEDIANCUT)
+    rest = (Image.fromarray(frame).quantize(palette=first, dither=Image.Dither.NONE) for frame in frames)
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
 
 
 def _frames(task: Task, environment: gymnasium.Env[Any, Any], episode: Episode) -> Iterator[Frame]:
