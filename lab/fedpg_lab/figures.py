@@ -178,7 +178,7 @@ def _draw_group(
         return None
     every = math.ceil(len(curve.counts) / DRAWN_POINTS)
     counts, mean = curve.counts[::every], curve.mean[::every]
-    axes.plot(counts, mean, color=colour, linewidth=1.6)
+    axes.plot(counts, mean, color=colour, linewidth=1.6, marker="." if len(counts) == 1 else "")
     if curve.half_width is not None:
         spread = curve.half_width[::every]
         axes.fill_between(counts, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
