@@ -54,5 +54,4 @@ ENTRYPOINT ["fedpg-agent"]
 FROM runtime AS server
 ENV FEDPG_LISTEN=0.0.0.0:50051 FEDPG_SERVER=localhost:50051
 EXPOSE 50051
-VOLUME /runs
 ENTRYPOINT ["fedpg-server"]
