@@ -16,7 +16,7 @@ from fedpg_common.verdicts import Verdict
 from fedpg_server.events import Answer, CloseRound, CountVerdict, Effect, StoreConflict, StoreVote
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, Row, VerdictRow, VoteRow
 
-GATHER_S = 0.005
+GATHER_S = 0.02
 """How long a verdict waits for others to share its transaction. The vote that completes a round does not wait."""
 
 
