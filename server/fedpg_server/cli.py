@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.federation import Federation, describe, read_federation
+from fedpg_common.federation import describe, read_federation
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_server.home import folder_for
@@ -82,24 +82,17 @@ def server(
     log_to_stderr("server", log_level)
     use_one_thread()
     parse_address(listen)
-    described: Federation | None = None
-    if federation is not None and not resume:
-        described = read_federation(federation)
-    elif not resume:
-        described = describe(
-            task,
-            agents=agents,
-            byzantine=byzantine,
-            attack=attack,
-            algorithm=algorithm,
-            seed=seed,
-            round_timeout_s=round_timeout,
-            trajectories=trajectories,
-            sigma=sigma,
-            alpha=alpha,
-        )
+    if resume:
+        if federation is not None:
+            raise UsageError("--resume takes the federation from the run's store: leave out --federation")
+        described = None
     elif federation is not None:
-        raise UsageError("--resume takes the federation from the run's store: leave out --federation")
+        described = read_federation(federation)
+    else:
+        described = describe(
+            task, agents=agents, byzantine=byzantine, attack=attack, algorithm=algorithm, seed=seed,
+            round_timeout_s=round_timeout, trajectories=trajectories, sigma=sigma, alpha=alpha,
+        )  # fmt: skip
     if home is not None and described is not None:
         out, resume = folder_for(home, described)
     options = ServerOptions(
