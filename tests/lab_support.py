@@ -43,7 +43,6 @@ def write_run(folder: Path, federation: Federation, records: Sequence[RoundRecor
     folder.mkdir(parents=True)
     store = Store.create(folder / STORE_NAME, "run", federation_to_toml(federation), initial_state())
     for record in records:
-        store.open_round(record.round_number)
         store.finish_round(record, initial_state())
     store.close()
     return folder

@@ -21,7 +21,6 @@ def make_run(folder: Path, federation: Federation, trajectories: int | None) -> 
     folder.mkdir(parents=True)
     store = Store.create(folder / STORE_NAME, "run-1", federation_to_toml(federation), initial_state())
     if trajectories is not None:
-        store.open_round(1)
         store.finish_round(make_round_record(1, trajectories_total=trajectories), initial_state())
     store.close()
 

@@ -52,7 +52,6 @@ def test_states_and_votes_come_back_bit_for_bit(
     path = tmp_path_factory.mktemp("store") / "run.sqlite"
     state = LearnerState(theta, m, v, steps)
     store = create(path, state)
-    store.open_round(1)
     store.commit([vote(1, 2, gradient, report)])
     store.close()
     reopened = Store.open(path)
@@ -61,7 +60,7 @@ def test_states_and_votes_come_back_bit_for_bit(
     assert round_number == 0
     assert same(found, state)
     assert reopened.parameters(0).tobytes() == theta.tobytes()
-    known = reopened.open_round(1)
+    known = reopened.recall_round(1)
     assert known.digests == {2: digest_of_vector(gradient)}
     assert known.ballots[2].gradient.tobytes() == gradient.tobytes()
     assert known.ballots[2].report == report
@@ -70,13 +69,12 @@ def test_states_and_votes_come_back_bit_for_bit(
 
 def test_votes_closings_conflicts_and_verdicts_come_back(tmp_path: Path) -> None:
     store = create(tmp_path / "run.sqlite")
-    store.open_round(1)
     store.commit([vote(1, 3), vote(1, 1), ConflictRow(1, 3, b"other"), VerdictRow(3, Verdict.CONFLICT)])
     store.commit([VerdictRow(0, Verdict.NOT_A_MEMBER), VerdictRow(3, Verdict.CONFLICT), ConflictRow(1, 3, b"third")])
     store.commit([ClosedRow(1)])
     store.close()
     reopened = Store.open(tmp_path / "run.sqlite")
-    known = reopened.open_round(1)
+    known = reopened.recall_round(1)
     assert known.is_closed
     assert list(known.ballots) == [1, 3], "in the order of the agents"
     assert reopened.vote_digest(1, 3) == vote(1, 3).digest
@@ -92,7 +90,6 @@ def test_records_and_the_latest_state_come_back_after_each_round(tmp_path: Path)
     store = create(tmp_path / "run.sqlite")
     records = [make_round_record(number, parameters_digest=f"{number:064x}") for number in (1, 2)]
     for record in records:
-        store.open_round(record.round_number)
         store.commit([vote(record.round_number, 1), ClosedRow(record.round_number)])
         store.finish_round(record, state_of(record.round_number, steps=record.round_number))
     store.close()
@@ -103,24 +100,22 @@ def test_records_and_the_latest_state_come_back_after_each_round(tmp_path: Path)
     assert same(state, state_of(2, steps=2))
     assert reopened.parameters(1).tolist() == [1.0] * SIZE, "θ of every round is kept"
     assert reopened.vote_digest(1, 1) == vote(1, 1).digest, "and the digest of every vote"
-    assert not reopened.open_round(3).is_closed
+    assert not reopened.recall_round(3).is_closed
 
 
 def test_a_failed_transaction_leaves_nothing_behind(tmp_path: Path) -> None:
     store = create(tmp_path / "run.sqlite")
-    store.open_round(1)
     store.commit([vote(1, 1)])
     with pytest.raises(Exception, match="UNIQUE"):
         store.commit([vote(1, 2), vote(1, 1)])
-    assert list(store.open_round(1).digests) == [1]
+    assert list(store.recall_round(1).digests) == [1]
     store.commit([vote(1, 2)])
-    assert list(store.open_round(1).digests) == [1, 2]
+    assert list(store.recall_round(1).digests) == [1, 2]
 
 
 def test_a_reader_sees_what_the_server_commits_meanwhile(tmp_path: Path) -> None:
     store = create(tmp_path / "run.sqlite")
     reader = Store.read(tmp_path / "run.sqlite")
-    store.open_round(1)
     store.finish_round(make_round_record(1), state_of(1.0))
     assert [record.round_number for record in reader.records()] == [1]
 
@@ -128,7 +123,6 @@ def test_a_reader_sees_what_the_server_commits_meanwhile(tmp_path: Path) -> None
 def commit_until_killed(path: Path, pipe: Connection) -> None:
     """Commits votes one by one and says so after each, like a server that answers."""
     store = Store.open(path)
-    store.open_round(1)
     for agent in range(1, 10_000):
         store.commit([vote(1, agent)])
         pipe.send(agent)
@@ -151,7 +145,7 @@ def test_everything_committed_survives_sigkill(tmp_path: Path) -> None:
             answered.append(ours.recv())
         except EOFError:
             break
-    ballots = Store.open(path).open_round(1).ballots
+    ballots = Store.open(path).recall_round(1).ballots
     assert set(answered) <= set(ballots), "what was answered is there"
     assert len(ballots) <= len(answered) + 1, "and at most the one vote more that was not answered yet"
     assert all(ballots[agent].gradient.tolist() == [agent] * SIZE for agent in ballots)

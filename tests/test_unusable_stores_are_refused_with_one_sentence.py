@@ -31,10 +31,8 @@ def state_of(value: int) -> LearnerState:
 def make_store(path: Path) -> None:
     """A store with one improved round and one open round with a vote."""
     store = Store.create(path, "run-1", DESCRIPTION, state_of(0))
-    store.open_round(1)
     store.commit([ClosedRow(1)])
     store.finish_round(make_round_record(1), state_of(1))
-    store.open_round(2)
     gradient = vector_of(1_000_000)
     store.commit([VoteRow(2, 1, digest_of_vector(gradient), Ballot(gradient, b""))])
     store.close()
@@ -70,7 +68,7 @@ def use_everything(path: Path) -> None:
     try:
         assert isinstance(store.records(), list)
         round_number, _ = store.latest_state()
-        store.open_round(round_number + 1)
+        store.recall_round(round_number + 1)
     finally:
         store.close()
 

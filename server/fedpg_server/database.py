@@ -15,9 +15,9 @@ APPLICATION_ID = 0x46504752  # "FPGR"
 FORMAT_VERSION = 1
 SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE rounds (            -- opened rounds
+CREATE TABLE rounds (            -- that take no more votes
     round INTEGER PRIMARY KEY,
-    closed INTEGER NOT NULL DEFAULT 0,
+    closed INTEGER NOT NULL,     -- 1
     record TEXT                  -- RoundRecord as JSON, once improved
 );
 CREATE TABLE votes (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedpg_common.parameters import Vector
 from fedpg_common.verdicts import Verdict
@@ -56,12 +56,12 @@ Row = VoteRow | ConflictRow | VerdictRow | ClosedRow
 
 
 @dataclass(frozen=True)
-class OpenedRound:
-    """What the store knows of a round that is opened, for the first time or again."""
+class RecalledRound:
+    """What the store knows of a round that is taken up again."""
 
-    digests: dict[int, bytes]
+    digests: dict[int, bytes] = field(default_factory=dict)
     """Of the votes that are in already, by agent in order."""
-    ballots: dict[int, Ballot]
+    ballots: dict[int, Ballot] = field(default_factory=dict)
     """The same votes' content."""
-    is_closed: bool
+    is_closed: bool = False
     """Whether the round takes no more votes."""

@@ -26,7 +26,7 @@ from fedpg_server.journal import Journal
 from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
 from fedpg_server.report import make_record
 from fedpg_server.restoring import restore_coordinator
-from fedpg_server.rows import Ballot, Row
+from fedpg_server.rows import Ballot, RecalledRound, Row
 from fedpg_server.status import describe_round
 from fedpg_server.store import Store
 from fedpg_server.telemetry import Observer
@@ -107,18 +107,20 @@ class Run:
 
     async def _all_rounds(self) -> None:
         round_number, state = await self._in_store(self._store.latest_state)
+        known = await self._in_store(self._store.recall_round, round_number + 1)
         while self.trajectories < self.federation.task.trajectories:
             round_number += 1
-            state = await self._one_round(round_number, state)
+            state = await self._one_round(round_number, state, known)
+            known = RecalledRound()
         self._feed(events.RunEnded())
         self._taken_up.set()
         self._board.post(ENDED)
         await self._linger()
 
-    async def _one_round(self, round_number: int, state: LearnerState) -> LearnerState:
+    async def _one_round(self, round_number: int, state: LearnerState, known: RecalledRound) -> LearnerState:
         opened_s = self._clock()
         plan = self._learner.plan(round_number)
-        await self._collect(plan, state)
+        await self._collect(plan, state, known)
         ballots = self._journal.ballots
         gradients = {agent: ballots[agent].gradient for agent in sorted(ballots)}
         reports = {agent: ballot.report for agent, ballot in ballots.items()}
@@ -135,12 +137,11 @@ class Run:
         log.info(describe_round(record, self.federation.task.trajectories))
         return result.state
 
-    async def _collect(self, plan: RoundPlan, state: LearnerState) -> None:
-        """Open the round and wait until it is closed, on disk too."""
+    async def _collect(self, plan: RoundPlan, state: LearnerState, known: RecalledRound) -> None:
+        """Open the round and wait until it is closed, on disk too. `known` is what an earlier process collected."""
         number = plan.round_number
         parameters = wire.vector_to_tensor(state.theta)
         parameters_digest = wire.tensor_digest(parameters)
-        known = await self._in_store(self._store.open_round, number)
         self._journal.ballots = known.ballots
         self._closed.clear()
         self._feed(events.RoundOpened(number, parameters_digest, known.digests, known.is_closed))

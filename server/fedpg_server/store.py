@@ -31,7 +31,7 @@ from fedpg_server.database import (
 )
 from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
-from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, OpenedRound, Row, VerdictRow, VoteRow
+from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, RecalledRound, Row, VerdictRow, VoteRow
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
@@ -117,16 +117,12 @@ class Store:
                 [(row.agent, int(row.verdict)) for row in verdicts],
             )
             connection.executemany(
-                "UPDATE rounds SET closed = 1 WHERE round = ?", [(row.round_number,) for row in closed]
+                "INSERT INTO rounds (round, closed) VALUES (?, 1) ON CONFLICT DO UPDATE SET closed = 1",
+                [(row.round_number,) for row in closed],
             )
 
-    def open_round(self, round_number: int) -> OpenedRound:
-        """Record that a round takes votes, unless that is on record already.
-
-        Raises StorageError, also for a vote that is damaged.
-        """
-        with self._transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO rounds (round) VALUES (?)", (round_number,))
+    def recall_round(self, round_number: int) -> RecalledRound:
+        """The votes in the latest round. Raises StorageError, also for a vote that is damaged."""
         rows = self._rows(
             "SELECT agent, digest, report, gradient FROM votes LEFT JOIN gradients USING (round, agent)"
             " WHERE round = ? ORDER BY agent",
@@ -136,16 +132,20 @@ class Store:
             if gradient is None or sha256(gradient).digest() != digest:
                 raise StorageError(f"{self.path} is damaged: agent {agent}'s vote in round {round_number} has changed")
         closed = self._rows("SELECT closed FROM rounds WHERE round = ?", round_number)
-        return OpenedRound(
+        return RecalledRound(
             digests={agent: digest for agent, digest, _, _ in rows},
             ballots={agent: Ballot(_vector(gradient), report) for agent, _, report, gradient in rows},
-            is_closed=bool(closed[0][0]),
+            is_closed=bool(closed and closed[0][0]),
         )
 
     def finish_round(self, record: RoundRecord, state: LearnerState) -> None:
         """Record a round's result and the learner's new state. Raises StorageError."""
         with self._transaction() as connection:
-            connection.execute("UPDATE rounds SET record = ? WHERE round = ?", (record.to_json(), record.round_number))
+            connection.execute(
+                "INSERT INTO rounds (round, closed, record) VALUES (?, 1, ?)"
+                " ON CONFLICT DO UPDATE SET record = excluded.record",
+                (record.round_number, record.to_json()),
+            )
             connection.execute(
                 "UPDATE states SET adam_m = NULL, adam_v = NULL WHERE round = ?", (record.round_number - 1,)
             )
