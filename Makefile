@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install train test test-containers check format proto bench clean
+.PHONY: help install train test simulate test-containers check format proto bench clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ train: $(INSTALLED) ## Train CartPole with 10 agents, 3 of them Byzantine (more 
 
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/pytest $(ARGS)
+
+simulate: $(INSTALLED) ## Print what one schedule of the simulator goes through (make simulate ARGS=17).
+	$(BIN)/python tests/simulate.py $(ARGS)
 
 test-containers: $(INSTALLED) ## Build the images and test federations in containers (needs a Docker engine with Compose).
 	$(BIN)/pytest tests/containers $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import grpc
 from fedpg.v1 import federation_pb2 as pb
@@ -31,19 +32,29 @@ class FederationCalls:
     """
 
     def __init__(
-        self, agent: int, caller: Caller, tls: TlsFiles | None, connect_patience_s: float, patience_s: float
+        self,
+        agent: int,
+        caller: Caller,
+        tls: TlsFiles | None,
+        connect_patience_s: float,
+        patience_s: float,
+        connect: Callable[[str, int, TlsFiles | None], grpc.Channel] = open_channel,
     ) -> None:
-        """`connect_patience_s` bounds the wait for the server at Join, `patience_s` any later silence."""
+        """`connect_patience_s` bounds the wait for the server at Join, `patience_s` any later silence.
+
+        `connect` opens a channel to an address, for messages up to a size, with these TLS files.
+        """
         self._agent = agent
         self._caller = caller
         self._tls = tls
+        self._connect = connect
         self._connect_patience_s = connect_patience_s
         self._patience_s = patience_s
         self._run_id = ""
         self._open(JOIN_MESSAGE_BYTES_MAX)
 
     def _open(self, message_bytes: int) -> None:
-        self._channel: grpc.Channel = open_channel(self._caller.address, message_bytes, self._tls)
+        self._channel = self._connect(self._caller.address, message_bytes, self._tls)
         self._stub = federation_pb2_grpc.FederationStub(self._channel)
 
     def join(self) -> pb.JoinReply:

@@ -80,16 +80,24 @@ class Coordinator:
     """One vote per agent and round; a round closes when all K have voted, or at its deadline with a quorum."""
 
     def __init__(
-        self, rules: Rules, members: Mapping[int, Member] | None = None, intrusions: int = 0, round_number: int = 0
+        self,
+        rules: Rules,
+        members: Mapping[int, Member] | None = None,
+        intrusions: int = 0,
+        round_number: int = 0,
+        votes: Mapping[int, bytes] | None = None,
     ) -> None:
-        """Start with no round open. The optional arguments continue the counts of an earlier process."""
+        """Start with no round open. The optional arguments continue an earlier process: its counts, its last round.
+
+        `votes` are the digests of that round's votes by agent, so that a repeated submission is known for what it is.
+        """
         self.rules = rules
         self.members = {index: Member() for index in range(1, rules.agents + 1)} | dict(members or {})
         self.intrusions = intrusions
         self.phase = Phase.IMPROVING
         self.round_number = round_number
         self.parameters_digest = b""
-        self.votes: dict[int, bytes] = {}
+        self.votes = dict(votes or {})
         self.deadline_s = 0.0
 
     def step(self, event: Event, now_s: float) -> list[Effect]:

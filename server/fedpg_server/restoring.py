@@ -27,9 +27,11 @@ def restore_coordinator(federation: Federation, store: Store, records: Sequence[
         )
         for agent in range(1, federation.agents + 1)
     }
+    last_round = records[-1].round_number if records else 0
     return Coordinator(
         Rules(federation.agents, federation.quorum, federation.round_timeout_s),
         members,
         intrusions=sum(counts.get(0, {}).values()),
-        round_number=records[-1].round_number if records else 0,
+        round_number=last_round,
+        votes=store.vote_digests(last_round),
     )

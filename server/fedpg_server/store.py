@@ -195,6 +195,10 @@ class Store:
         rows = self._rows("SELECT digest FROM votes WHERE round = ? AND agent = ?", round_number, agent)
         return rows[0][0] if rows else None
 
+    def vote_digests(self, round_number: int) -> dict[int, bytes]:
+        """The digests of a round's votes by agent."""
+        return dict(self._rows("SELECT agent, digest FROM votes WHERE round = ?", round_number))
+
     def last_votes(self) -> dict[int, int]:
         """The latest round in which each agent voted."""
         return dict(self._rows("SELECT agent, MAX(round) FROM votes GROUP BY agent"))
