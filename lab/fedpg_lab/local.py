@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg_client.process import AgentOptions, Ring
+from fedpg_common.channels import TlsFiles
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Attack, Federation
 from fedpg_server.server import ServerOptions
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
 
+SERVER = "server"
 LOG_FOLDER = "logs"
 RESTARTS_MAX = 5
 AGENT_STOP_S = 3.0
@@ -44,6 +48,10 @@ class _AgentGroup:
     restarts: int = 0
 
 
+Tls = Callable[[str], TlsFiles | None]
+"""The TLS files of a participant: "server" or "agent-N"."""
+
+
 @dataclass
 class LocalFederation:
     """The processes of one run. A context manager: leaving it ends them all."""
@@ -53,6 +61,13 @@ class LocalFederation:
     resume: bool = False
     agents_per_process: int = 1
     tensorboard: bool = True
+    tls: Tls = lambda _name: None
+    way_to_server: Callable[[int, str], str] = lambda _agent, address: address
+    """Under which address an agent reaches the server at that address."""
+    restarts_failures: bool = False
+    """Whether an agent that ended with an error of its own is started again, and not only one that was killed."""
+    held_down: set[str] = field(default_factory=set, init=False)
+    """Processes ("server", "agent-3") that somebody has ended on purpose: they are not started again."""
     address: str = field(default="127.0.0.1:0", init=False)
 
     def __enter__(self) -> LocalFederation:
@@ -80,12 +95,34 @@ class LocalFederation:
         code = self._server.exitcode
         if code == ExitCode.OK:
             return False
-        if code is not None:
+        if code is not None and SERVER not in self.held_down:
             self._mend_server(code)
-        for group in self._groups:
-            if group.process.exitcode not in (None, ExitCode.OK):
+        for group in list(self._groups):
+            if group.process.exitcode not in (None, ExitCode.OK) and group.name not in self.held_down:
                 self._mend_agents(group)
         return True
+
+    def send_signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process, unless it has ended."""
+        process = self._process(name)
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, number)
+
+    def start_again(self, name: str) -> None:
+        """Start a process that has ended; the server resumes. Waits for it to end, if it is still about to."""
+        self._process(name).join()
+        if name == SERVER:
+            if self._server.exitcode != ExitCode.OK:
+                self._server = self._start_server(resume=True)
+            return
+        group = self._group(name)
+        group.process = spawn(self._context, group.name, self.log_path(group.name), agents_main, group.agents)
+
+    def _process(self, name: str) -> ForkServerProcess:
+        return self._server if name == SERVER else self._group(name).process
+
+    def _group(self, name: str) -> _AgentGroup:
+        return next(group for group in self._groups if group.name == name)
 
     def wait_for_agents(self, patience_s: float) -> None:
         """Let the agents end by themselves after the run."""
@@ -119,8 +156,9 @@ class LocalFederation:
             address=self.address,
             federation=None if resume else self.federation,
             tensorboard=self.tensorboard,
+            tls=self.tls(SERVER),
         )
-        server = spawn(self._context, "server", self.log_path("server"), server_main, options, sender)
+        server = spawn(self._context, SERVER, self.log_path(SERVER), server_main, options, sender)
         sender.close()
         try:
             kind, text = receiver.recv()
@@ -133,7 +171,14 @@ class LocalFederation:
         return server
 
     def _start_agents(self) -> None:
-        everyone = agent_options(self.federation, self.address)
+        everyone = [
+            replace(
+                options,
+                server=self.way_to_server(options.index, self.address),
+                tls=self.tls(f"agent-{options.index}"),
+            )
+            for options in agent_options(self.federation, self.address)
+        ]
         for start in range(0, len(everyone), self.agents_per_process):
             group = everyone[start : start + self.agents_per_process]
             name = f"agent-{group[0].index}" + (f"-{group[-1].index}" if len(group) > 1 else "")
@@ -149,10 +194,10 @@ class LocalFederation:
 
     def _mend_agents(self, group: _AgentGroup) -> None:
         code = group.process.exitcode or 0
-        was_killed = code < 0
         group.restarts += 1
-        if was_killed and group.restarts <= RESTARTS_MAX:
-            log.warning("%s was killed by signal %d: starting it again", group.name, -code)
+        if (code < 0 or self.restarts_failures) and group.restarts <= RESTARTS_MAX:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            log.warning("%s %s: starting it again", group.name, how)
             group.process = spawn(self._context, group.name, self.log_path(group.name), agents_main, group.agents)
             return
         self._groups.remove(group)
