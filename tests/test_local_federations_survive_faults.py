@@ -16,7 +16,7 @@ from fedpg_lab.faults.local_backend import LocalBackend
 from fedpg_lab.runs import RunData, load_run
 from lab_support import digests, run_federation
 
-FEDERATION = describe("CartPole-v1", agents=3, trajectories=2000, round_timeout_s=1e5)
+FEDERATION = describe("CartPole-v1", agents=3, trajectories=1500, round_timeout_s=1e5)
 """Every round waits for everybody."""
 PATIENCE_S = 120.0
 """It ends a test that would otherwise hang."""
