@@ -140,10 +140,15 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
 
 
 async def start_listening(
-    address: str, tls: TlsFiles | None, service: FederationService, message_bytes: int, agents: int
+    address: str,
+    tls: TlsFiles | None,
+    service: FederationService,
+    message_bytes: int,
+    agents: int,
+    arrival_max_s: float = ARRIVAL_MAX_S,
 ) -> tuple[grpc.aio.Server, HealthMonitor, str]:
     """A started server, its health monitor (NOT_SERVING for now) and the address bound. Raises AddressError."""
-    gate = Gate(SERVICE_NAME, service.count_unreadable, ARRIVAL_MAX_S)
+    gate = Gate(SERVICE_NAME, service.count_unreadable, arrival_max_s)
     read_bytes = wire.OVERSIZE_FACTOR * message_bytes
     server = grpc.aio.server(
         interceptors=[gate], options=server_options(read_bytes, wire.status_bytes_max(agents), agents)

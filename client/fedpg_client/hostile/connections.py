@@ -114,6 +114,7 @@ class Garbage(HostileCalls):
                 with connect(self.target.address) as connection:
                     connection.sendall(data)
                     connection.recv(GARBAGE_BYTES_MAX)  # so that the server reads before we hang up
+                self.misdeeds += 1
             except OSError as error:
                 log.debug("garbage was not taken: %s", error)
 

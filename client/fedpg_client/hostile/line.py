@@ -61,6 +61,8 @@ class HostileCalls:
         """The server's answer to the latest Join."""
         self.round_number = 0
         """The latest round that the agent has worked for."""
+        self.misdeeds = 0
+        """How many there have been so far."""
         self._line = line
         self._pesterer: threading.Thread | None = None
         self._resources = ExitStack()
@@ -123,6 +125,7 @@ class HostileCalls:
 
     def send(self, request: pb.SubmitUpdateRequest) -> None:
         """Submit this once and note in the log what became of it."""
+        self.misdeeds += 1
         try:
             reply = self.stub.SubmitUpdate(request, timeout=SEND_TIMEOUT_S)
             outcome = Verdict(reply.verdict).label
