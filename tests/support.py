@@ -22,6 +22,7 @@ from fedpg_common.federation import Federation, describe, federation_to_toml
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_server.aggregation import Aggregate, Rule
 from fedpg_server.coordinator import Phase
+from fedpg_server.gate import ARRIVAL_MAX_S
 from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
 from fedpg_server.records import RoundRecord
 from fedpg_server.run import Run
@@ -171,6 +172,7 @@ async def serving(
     client_tls: grpc.ChannelCredentials | None = None,
     listen: str = "127.0.0.1:0",
     start_rounds: bool = True,
+    arrival_max_s: float = ARRIVAL_MAX_S,
 ) -> AsyncIterator[Door]:
     """A real run, service and store on a loopback port, with an IdleLearner."""
     path = folder / STORE_NAME
@@ -182,7 +184,7 @@ async def serving(
     service = FederationService(authenticated=tls is not None)
     service.serve(run)
     limit = wire.message_bytes_max(SIZE)
-    server, _, address = await start_listening(listen, tls, service, limit, federation.agents)
+    server, _, address = await start_listening(listen, tls, service, limit, federation.agents, arrival_max_s)
     channel = open_aio_channel(address, client_tls)
     try:
         door = Door(address, run, federation_pb2_grpc.FederationStub(channel))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedpg_common.federation import SEED_MAX, Algorithm, Attack, Federation
+from fedpg_common.federation import SEED_MAX, Algorithm, Attack, Federation, Hostility
 from fedpg_common.tasks import ACTIVATIONS, WHOLE_MAX, Task
 from hypothesis import strategies as st
 
@@ -54,6 +54,6 @@ def federations(draw: st.DrawFn) -> Federation:
         agents=agents,
         algorithm=draw(st.sampled_from(Algorithm)),
         seed=draw(st.integers(0, SEED_MAX)),
-        byzantine=draw(st.dictionaries(st.integers(1, agents), st.sampled_from(Attack))),
+        byzantine=draw(st.dictionaries(st.integers(1, agents), st.sampled_from([*Attack, *Hostility]))),
         round_timeout_s=draw(st.floats(1e-3, 1e6)),
     )

@@ -83,15 +83,7 @@ class FederationCalls:
 
     def submit(self, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport) -> pb.SubmitUpdateReply:
         """Submit a gradient; every attempt sends the same bytes, and again if they were damaged on the way."""
-        request = pb.SubmitUpdateRequest(
-            run_id=self._run_id,
-            agent=self._agent,
-            round=round_.number,
-            parameters_digest=round_.parameters_digest,
-            gradient=gradient,
-            gradient_digest=tensor_digest(gradient),
-            report=report,
-        )
+        request = make_submission(self._run_id, self._agent, round_, gradient, report)
         for attempt in range(1, DAMAGED_ATTEMPTS_MAX + 1):
             reply = self._caller.call(
                 self._stub.SubmitUpdate, request, timeout_s=CALL_TIMEOUT_S, patience_s=self._patience_s
@@ -114,3 +106,18 @@ class FederationCalls:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+
+def make_submission(
+    run_id: str, agent: int, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport
+) -> pb.SubmitUpdateRequest:
+    """An honest submission for a round."""
+    return pb.SubmitUpdateRequest(
+        run_id=run_id,
+        agent=agent,
+        round=round_.number,
+        parameters_digest=round_.parameters_digest,
+        gradient=gradient,
+        gradient_digest=tensor_digest(gradient),
+        report=report,
+    )

@@ -10,14 +10,12 @@ from typing import Annotated
 import typer
 from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
-from fedpg_common.federation import Attack, choose
+from fedpg_common.federation import ATTACKS_HELP, Attack, choose_attack
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Ring
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-ATTACKS = ", ".join(attack.value for attack in Attack)
 
 
 @app.command()
@@ -27,7 +25,7 @@ def agent(
     ],
     index: Annotated[int, typer.Option("--agent", help="Which agent this is, 1 to K.", envvar="FEDPG_AGENT", min=1)],
     attack: Annotated[
-        str, typer.Option(help=f"Be Byzantine: {ATTACKS}.", envvar="FEDPG_ATTACK", metavar="ATTACK")
+        str, typer.Option(help=f"Be Byzantine: {ATTACKS_HELP}.", envvar="FEDPG_ATTACK", metavar="ATTACK")
     ] = "",
     attackers: Annotated[
         str,
@@ -75,7 +73,7 @@ def agent(
     options = AgentOptions(
         index=index,
         server=server,
-        attack=choose(Attack, attack, "attack") if attack else None,
+        attack=choose_attack(attack) if attack else None,
         ring=parse_ring(attackers, ring, ring_listen, index) if attack == Attack.FEDPG else None,
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,

@@ -17,13 +17,14 @@ from fedpg_common import wire
 from fedpg_common.channels import TlsFiles
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
-from fedpg_common.federation import Attack
+from fedpg_common.federation import Attack, Hostility, Misconduct
 from fedpg_common.policies import make_policy
 
-from fedpg_client.agent import Agent
+from fedpg_client.agent import Agent, Calls
 from fedpg_client.attacks import Behaviour, make_behaviour
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion import Alone, PoolClient, Ringleader
+from fedpg_client.hostile import Target, make_hostile
 from fedpg_client.retry import Caller, StoppedError
 from fedpg_client.worker import Worker
 
@@ -55,7 +56,7 @@ class AgentOptions:
     index: int
     server: str
     """HOST:PORT."""
-    attack: Attack | None = None
+    attack: Misconduct | None = None
     ring: Ring | None = None
     """For the colluding attack."""
     tls: TlsFiles | None = None
@@ -87,10 +88,15 @@ class AgentProcess:
         with ExitStack() as resources:
             try:
                 caller = self._caller(options.server, options.index)
-                calls = FederationCalls(
+                line = FederationCalls(
                     options.index, caller, options.tls, options.connect_patience_s, options.patience_s
                 )
-                resources.callback(calls.close)
+                resources.callback(line.close)
+                calls: Calls = line
+                if isinstance(options.attack, Hostility):
+                    hostile = make_hostile(options.attack, line, Target(options.index, options.server, options.tls))
+                    resources.callback(hostile.close)
+                    calls = hostile
                 make_worker = partial(self._make_worker, options, resources.enter_context(ExitStack()))
                 Agent(options.index, calls, make_worker, time.monotonic).run()
             except StoppedError:
@@ -127,6 +133,8 @@ class AgentProcess:
 
     def _make_behaviour(self, options: AgentOptions, resources: ExitStack, run_id: str, size: int) -> Behaviour:
         ring = options.ring
+        if isinstance(options.attack, Hostility):
+            return make_behaviour(None)  # its gradient is honest; what it does with it is another matter
         if options.attack is not Attack.FEDPG or ring is None or not ring.address:
             return make_behaviour(options.attack, Alone())
         if ring.listen:

@@ -24,6 +24,17 @@ JOIN_MESSAGE_BYTES_MAX = 1024 * 1024
 """Message limit before a run's own limit is known, that is for Join."""
 AGENT_NAME_PREFIX = "agent-"
 
+# What one caller can make a server hold (gRPC core, grpc/impl/channel_arg_names.h).
+STREAMS_PER_CONNECTION_MAX = 100
+"""Calls under way on one connection; more wait at the caller's end."""
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""A connection that is not HTTP/2, over TLS where there is TLS, by then is closed."""
+CONNECTION_IDLE_MAX_MS = 300_000
+"""A connection without a call for so long is closed; a long poll is a call. Its client opens another when needed."""
+CONNECTIONS_PER_AGENT = 4
+CONNECTIONS_OF_OTHERS = 64
+"""Room for health checks and for people who look at the status."""
+
 _SHARED_OPTIONS: tuple[Option, ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
@@ -97,12 +108,24 @@ def client_options(message_bytes: int) -> list[Option]:
     ]
 
 
-def server_options(message_bytes: int, send_bytes: int = 0) -> list[Option]:
-    """Options of a server. `send_bytes` is the limit for what it sends, where that is the larger one."""
+def server_options(message_bytes: int, send_bytes: int = 0, agents: int | None = None) -> list[Option]:
+    """Options of a server. `send_bytes` is the limit for what it sends, where that is the larger one.
+
+    With `agents`, the connections are limited to what so many can need; more are closed as soon as they are opened.
+    """
+    connections = (
+        []
+        if agents is None
+        else [("grpc.max_allowed_incoming_connections", CONNECTIONS_PER_AGENT * agents + CONNECTIONS_OF_OTHERS)]
+    )
     return [
         *_SHARED_OPTIONS,
         *_message_limits(message_bytes, max(message_bytes, send_bytes)),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_TIME_MS // 2),
+        ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),
+        *connections,
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
     ]
 

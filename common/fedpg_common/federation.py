@@ -32,7 +32,7 @@ class Algorithm(StrEnum):
 
 
 class Attack(StrEnum):
-    """Byzantine behaviours (design.md section 4)."""
+    """Attacks on the learning (design.md section 4): the agent keeps to the protocol and votes with a bad gradient."""
 
     RANDOM_NOISE = "random-noise"
     RANDOM_ACTION = "random-action"
@@ -43,11 +43,40 @@ class Attack(StrEnum):
     FEDPG = "fedpg"
 
 
+class Hostility(StrEnum):
+    """Attacks on the protocol: what the agent sends, or does not, is refused or bounded by the server.
+
+    Where it votes as well, its vote is an honest agent's.
+    """
+
+    REPLAY = "replay"
+    EQUIVOCATION = "equivocation"
+    STALE_ROUND = "stale-round"
+    WRONG_SHAPE = "wrong-shape"
+    NOT_FINITE = "not-finite"
+    OVERSIZED = "oversized"
+    IMPERSONATION = "impersonation"
+    SLOW_LORIS = "slow-loris"
+    FLOOD = "flood"
+    SILENCE = "silence"
+    GARBAGE = "garbage"
+
+
+Misconduct = Attack | Hostility
+"""All that a Byzantine agent may be told to do."""
+
+ATTACKS_HELP = (
+    f"on the learning {', '.join(attack.value for attack in Attack)}; "
+    f"on the protocol {', '.join(hostility.value for hostility in Hostility)}"
+)
+"""The choices, as the help of a command lists them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Federation:
     """Who takes part in a run, and by which rules.
 
-    `byzantine` maps a 1-based agent index to its attack. It configures agents and lets the telemetry score the
+    `byzantine` maps a 1-based agent index to what it does. It configures agents and lets the telemetry score the
     filter; the filter itself never sees it.
     """
 
@@ -55,7 +84,7 @@ class Federation:
     agents: int = 10
     algorithm: Algorithm = Algorithm.FEDPG_BR
     seed: int = 0
-    byzantine: Mapping[int, Attack] = dataclasses.field(default_factory=dict)
+    byzantine: Mapping[int, Misconduct] = dataclasses.field(default_factory=dict)
     round_timeout_s: float = 120.0
     """A round closes at this age if a quorum has submitted."""
 
@@ -79,6 +108,11 @@ class Federation:
         """K − ⌊αK⌋: the submissions without which a round does not close."""
         return self.agents - math.floor(self.task.alpha * self.agents + 1e-9)
 
+    @property
+    def poisoners(self) -> frozenset[int]:
+        """The agents that vote with a bad gradient: those that the filter is there to find."""
+        return frozenset(agent for agent, misconduct in self.byzantine.items() if isinstance(misconduct, Attack))
+
 
 def describe(
     task: str,
@@ -100,7 +134,7 @@ def describe(
         agents=agents,
         algorithm=choose(Algorithm, algorithm, "algorithm"),
         seed=seed,
-        byzantine=dict.fromkeys(range(1, byzantine + 1), choose(Attack, attack, "attack")),
+        byzantine=dict.fromkeys(range(1, byzantine + 1), choose_attack(attack)),
         round_timeout_s=round_timeout_s,
     )
 
@@ -120,6 +154,14 @@ def choose(kind: type[Choice], value: object, what: str) -> Choice:
     except ValueError:
         choices = ", ".join(member.value for member in kind)
         raise UsageError(f"unknown {what} {show(value)}: choose {choices}") from None
+
+
+def choose_attack(value: object) -> Misconduct:
+    """The attack with that value, be it on the learning or on the protocol. Raises UsageError with the choices."""
+    for kind in (Attack, Hostility):
+        if value in list(kind):
+            return kind(str(value))
+    raise UsageError(f"unknown attack {show(value)}: choose {ATTACKS_HELP}")
 
 
 def federation_to_toml(federation: Federation) -> str:
@@ -175,7 +217,7 @@ def federation_from_fields(fields: Mapping[str, Any], source: str) -> Federation
         return Federation(
             task=find_task(task) if isinstance(task, str) else task_from_fields(task, source),
             algorithm=choose(Algorithm, fields.get("algorithm", Algorithm.FEDPG_BR.value), "algorithm"),
-            byzantine={_agent_index(index): choose(Attack, attack, "attack") for index, attack in byzantine.items()},
+            byzantine={_agent_index(index): choose_attack(attack) for index, attack in byzantine.items()},
             **plain,
         )
     except UsageError as error:

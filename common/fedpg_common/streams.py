@@ -31,6 +31,7 @@ class Purpose(StrEnum):
     ACTION = "action"
     EVALUATION = "evaluation"
     ATTACK = "attack"
+    HOSTILITY = "hostility"
     BACKOFF = "backoff"
 
 

@@ -22,6 +22,7 @@ class Verdict(IntEnum):
     WRONG_RUN = pb.VERDICT_WRONG_RUN
     RUN_ENDED = pb.VERDICT_RUN_ENDED
     DAMAGED = pb.VERDICT_DAMAGED
+    TOO_LARGE = pb.VERDICT_TOO_LARGE
 
     @property
     def label(self) -> str:
@@ -47,4 +48,5 @@ SENTENCES = {
     Verdict.WRONG_RUN: "The submission is for another run; join anew.",
     Verdict.RUN_ENDED: "The run has ended.",
     Verdict.DAMAGED: "The gradient was damaged on the way; submit it again.",
+    Verdict.TOO_LARGE: "The message is larger than the run's limit, which the server tells at Join.",
 }

@@ -15,6 +15,8 @@ from fedpg_common.tasks import Task, task_from_fields
 FLOAT32 = np.dtype("<f4")
 MESSAGE_SLACK_BYTES = 64 * 1024
 """Room in a message for everything but its vector."""
+OVERSIZE_FACTOR = 2
+"""A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
 STATUS_BYTES_PER_AGENT = 512
 
 _PLAIN_TASK_FIELDS = (

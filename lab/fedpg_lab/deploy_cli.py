@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from fedpg_common.channels import tls_files
-from fedpg_common.federation import AGENTS_MAX, Algorithm, Attack, describe
+from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
 from rich.console import Console
 
 from fedpg_lab.certificates import make_certificates
@@ -60,7 +60,7 @@ def compose_command(
     task: Annotated[str, typer.Option(help="A task's name, or a task file beside the Compose file.")] = "CartPole-v1",
     agents: Annotated[int, typer.Option(help="How many agents, K.")] = 10,
     byzantine: Annotated[int, typer.Option(help="How many of them attack.")] = 0,
-    attack: Annotated[str, typer.Option(help="What they do.")] = Attack.RANDOM_NOISE.value,
+    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
     algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.")] = Algorithm.FEDPG_BR.value,
     trajectories: Annotated[int | None, typer.Option(help="Where the run ends.", show_default="task's")] = None,
     seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,

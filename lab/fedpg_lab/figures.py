@@ -238,7 +238,7 @@ def _draw_distances(axes: Axes, run: RunData, honest: bool) -> None:
             (count, distance)
             for count, record in zip(counts, run.records, strict=True)
             for agent, distance in record.median_distances.items()
-            if (agent in run.federation.byzantine) is is_byzantine and distance > 0
+            if (agent in run.federation.poisoners) is is_byzantine and distance > 0
         ]
         if dots:
             axes.plot(*np.array(dots).T, ".", color=colour, markersize=2.5, alpha=0.5, rasterized=True)

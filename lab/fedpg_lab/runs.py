@@ -103,11 +103,11 @@ def _totals(records: list[RoundRecord], field: str) -> dict[str, int]:
 
 
 def _accepted_fraction(run: RunData, byzantine: bool) -> float | None:
-    """Accepted votes over votes, of the Byzantine or of the honest agents."""
+    """Accepted votes over votes, of those that vote with a bad gradient or of the others."""
     accepted = voted = 0
     for record in run.records:
         for agent in record.accepted + record.filtered:
-            if (agent in run.federation.byzantine) is byzantine:
+            if (agent in run.federation.poisoners) is byzantine:
                 voted += 1
                 accepted += agent in record.accepted
     return accepted / voted if voted else None

@@ -56,6 +56,13 @@ def render(status: pb.GetStatusReply) -> Group:
         )
     if status.intrusions:
         lines.append(f"{status.intrusions} calls from strangers or with another's identity were refused")
+    if status.unreadable:
+        lines.append(f"{status.unreadable} requests did not arrive whole, in time, or were no message")
+    lines += [
+        f"agent {agent.agent} held too many polls: {agent.polls_cut} of its {agent.calls} calls were answered early"
+        for agent in status.agents
+        if agent.polls_cut
+    ]
     return Group(*map(Text, lines), _agents_table(status))
 
 

@@ -9,14 +9,13 @@ from typing import Annotated
 
 import typer
 from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import SEED_MAX, Algorithm, Attack, Federation, describe, name_of
+from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, describe, name_of
 from fedpg_common.tasks import TASKS
 from rich.console import Console
 
 from fedpg_lab.runs import PLOT_NAME, RunData, final_return, load_run
 from fedpg_lab.train import TrainOptions, new_folder, plot_seeds, train
 
-ATTACKS = ", ".join(attack.value for attack in Attack)
 ALGORITHMS = ", ".join(algorithm.value for algorithm in Algorithm)
 
 
@@ -26,7 +25,7 @@ def train_command(
     ] = "CartPole-v1",
     agents: Annotated[int, typer.Option(help="How many agents, K.", metavar="K")] = 10,
     byzantine: Annotated[int, typer.Option(help="How many of them attack: agents 1 to N.", metavar="N")] = 0,
-    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS}.")] = Attack.RANDOM_NOISE.value,
+    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
     algorithm: Annotated[str, typer.Option(help=f"{ALGORITHMS}.")] = Algorithm.FEDPG_BR.value,
     trajectories: Annotated[
         int | None, typer.Option(help="Trajectory count at which the run ends.", show_default="task's")

@@ -74,6 +74,9 @@ class Member:
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     rounds_accepted: int = 0
     rounds_filtered: int = 0
+    calls: int = 0
+    """Of this process, like the next one."""
+    polls_cut: int = 0
 
 
 class Coordinator:
@@ -94,6 +97,8 @@ class Coordinator:
         self.rules = rules
         self.members = {index: Member() for index in range(1, rules.agents + 1)} | dict(members or {})
         self.intrusions = intrusions
+        self.unreadable = 0
+        """Requests that did not arrive whole or were no message; this process's."""
         self.phase = Phase.IMPROVING
         self.round_number = round_number
         self.parameters_digest = b""
@@ -146,6 +151,7 @@ class Coordinator:
         if member is None:
             return []
         member.last_seen_s = now_s
+        member.calls += 1
         if presence is not None:
             member.presence = presence
         elif member.presence is Presence.NEVER_SEEN:  # it goes on after a restart of the server, without a new Join
@@ -175,6 +181,10 @@ class Coordinator:
             self.members[agent].verdicts[verdict] += 1
         else:
             self.intrusions += 1
+
+    def count_cut_poll(self, agent: int) -> None:
+        """Count a long poll of a member that was answered early because it held too many."""
+        self.members[agent].polls_cut += 1
 
     def _judge(self, event: Submitted) -> Verdict:
         """The verdict, most telling reason first. The stored vote is looked at before anything may reject it."""

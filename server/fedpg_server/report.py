@@ -78,10 +78,11 @@ def make_record(
 def score_filter(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
     """How well "filtered" predicts "Byzantine" among those that submitted: precision, recall and F1.
 
+    An agent that is hostile to the protocol alone votes honestly, so that accepting its vote is right.
     Precision is missing when nobody was filtered, recall when no Byzantine agent submitted.
     """
     filtered = set(aggregate.agents) - set(aggregate.accepted)
-    byzantine = set(aggregate.agents) & set(federation.byzantine)
+    byzantine = set(aggregate.agents) & federation.poisoners
     hits = len(filtered & byzantine)
     scores = {}
     if filtered:
@@ -94,8 +95,8 @@ def score_filter(aggregate: Aggregate, federation: Federation) -> dict[str, floa
 
 def _mean_distances(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
     """Mean distance over the pairs of good agents, of Byzantine agents, and between the two."""
-    byzantine = [row for row, agent in enumerate(aggregate.agents) if agent in federation.byzantine]
-    good = [row for row, agent in enumerate(aggregate.agents) if agent not in federation.byzantine]
+    byzantine = [row for row, agent in enumerate(aggregate.agents) if agent in federation.poisoners]
+    good = [row for row, agent in enumerate(aggregate.agents) if agent not in federation.poisoners]
     means = {}
     for kind, group in (("good", good), ("byzantine", byzantine)):
         if len(group) > 1:  # each pair lies twice in the block, and its diagonal is zero

@@ -24,6 +24,7 @@ from fedpg_server.board import ENDED, RoundBoard
 from fedpg_server.coordinator import Coordinator, Presence
 from fedpg_server.journal import Journal
 from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
+from fedpg_server.polls import PollLimit
 from fedpg_server.report import make_record
 from fedpg_server.restoring import restore_coordinator
 from fedpg_server.rows import Ballot, RecalledRound, Row
@@ -80,6 +81,7 @@ class Run:
         self._journal = Journal(self._commit, self._carry_out)
         self._closed = asyncio.Event()
         self._board = RoundBoard()
+        self._polls = PollLimit(self._coordinator.count_cut_poll)
         self._wake: asyncio.TimerHandle | None = None
 
     # The rounds -------------------------------------------------------------------------------------------------------
@@ -179,6 +181,10 @@ class Run:
         """Count a call whose certificate does not fit its message."""
         self._coordinator.intrusions += 1
 
+    def count_unreadable(self) -> None:
+        """Count a request that did not arrive whole or was no message."""
+        self._coordinator.unreadable += 1
+
     def join(self, agent: int) -> pb.JoinReply:
         """Admit a member."""
         self._feed(events.Joined(agent))
@@ -196,9 +202,9 @@ class Run:
         self._feed(events.Left(agent))
 
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
-        """See `RoundBoard.wait`."""
+        """See `RoundBoard.wait` and `PollLimit`."""
         self._feed(events.Seen(agent))
-        return await self._board.wait(after_round, wait_s)
+        return await self._polls.hold(agent, self._board.wait(after_round, wait_s))
 
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
         """Judge a submission; answered when the verdict is on disk."""
@@ -222,6 +228,8 @@ class Run:
         """What a submission contains, or what is wrong with it."""
         if request.run_id != self.run_id:
             return None, Verdict.WRONG_RUN
+        if request.ByteSize() > wire.message_bytes_max(self._size):
+            return None, Verdict.TOO_LARGE
         if request.gradient_digest != gradient_digest:
             return None, Verdict.DAMAGED
         try:

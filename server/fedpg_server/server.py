@@ -25,6 +25,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedpg_server.checkpointing import CheckpointExporter
+from fedpg_server.gate import ARRIVAL_MAX_S, Gate
 from fedpg_server.learner import Learner
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
@@ -139,10 +140,19 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
 
 
 async def start_listening(
-    address: str, tls: TlsFiles | None, service: FederationService, message_bytes: int, agents: int
+    address: str,
+    tls: TlsFiles | None,
+    service: FederationService,
+    message_bytes: int,
+    agents: int,
+    arrival_max_s: float = ARRIVAL_MAX_S,
 ) -> tuple[grpc.aio.Server, HealthMonitor, str]:
     """A started server, its health monitor (NOT_SERVING for now) and the address bound. Raises AddressError."""
-    server = grpc.aio.server(options=server_options(message_bytes, wire.status_bytes_max(agents)))
+    gate = Gate(SERVICE_NAME, service.count_unreadable, arrival_max_s)
+    read_bytes = wire.OVERSIZE_FACTOR * message_bytes
+    server = grpc.aio.server(
+        interceptors=[gate], options=server_options(read_bytes, wire.status_bytes_max(agents), agents)
+    )
     federation_pb2_grpc.add_FederationServicer_to_server(service, server)
     monitor: HealthMonitor = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the type stubs
     await monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -13,6 +13,7 @@ from fedpg_common.channels import agent_of_name
 
 from fedpg_server.journal import RunStoppedError
 from fedpg_server.run import Run
+from fedpg_server.sparse import SparseLog
 from fedpg_server.status import make_status
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         self._authenticated = authenticated
         self._run: Run | None = None
         self._why_unavailable = "the server is restoring the run; try again"
+        self._log = SparseLog(log)
 
     def serve(self, run: Run) -> None:
         """Answer calls from now on."""
@@ -38,10 +40,15 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         self._run = None
         self._why_unavailable = why
 
+    def count_unreadable(self) -> None:
+        """Count a request that did not arrive whole or was no message."""
+        if self._run is not None:
+            self._run.count_unreadable()
+
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:  # noqa: N802 (gRPC's names)
         """See federation.proto."""
         run = await self._admit(request.agent, context)
-        log.info("agent %d joined from %s", request.agent, context.peer())
+        self._log.write(logging.INFO, f"{request.agent} joined", f"agent {request.agent} joined from {context.peer()}")
         return run.join(request.agent)
 
     async def AwaitRound(self, request: pb.AwaitRoundRequest, context: Context) -> pb.AwaitRoundReply:  # noqa: N802
@@ -69,7 +76,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._admit(request.agent, context)
         if request.run_id == run.run_id:
             run.leave(request.agent)
-            log.info("agent %d left", request.agent)
+            self._log.write(logging.INFO, f"{request.agent} left", f"agent {request.agent} left")
         return pb.LeaveReply()
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusReply:  # noqa: N802
@@ -82,7 +89,9 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._identify(agent, context)
         if not run.is_member(agent):
             run.count_intrusion()
-            await _refuse(context, f"agent {agent} is not in this federation: its agents are 1 to {len(run.members)}")
+            await self._refuse(
+                context, f"agent {agent} is not in this federation: its agents are 1 to {len(run.members)}"
+            )
         return run
 
     async def _identify(self, agent: int, context: Context) -> Run:
@@ -97,7 +106,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")
         if owner != agent:
             run.count_intrusion()
-            await _refuse(context, f"the certificate is agent {owner}'s, the message agent {agent}'s")
+            await self._refuse(context, f"the certificate is agent {owner}'s, the message agent {agent}'s")
         return run
 
     async def _require_run(self, context: Context) -> Run:
@@ -105,7 +114,6 @@ class FederationService(federation_pb2_grpc.FederationServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, self._why_unavailable)
         return self._run
 
-
-async def _refuse(context: Context, why: str) -> NoReturn:
-    log.warning("refused %s: %s", context.peer(), why)
-    await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
+    async def _refuse(self, context: Context, why: str) -> NoReturn:
+        self._log.write(logging.WARNING, "refused", f"refused {context.peer()}: {why}")
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)

@@ -36,6 +36,7 @@ def make_status(
         environment_steps=sum(sum(record.environment_steps.values()) for record in records),
         uptime_s=uptime_s,
         intrusions=coordinator.intrusions,
+        unreadable=coordinator.unreadable,
     )
 
 
@@ -54,6 +55,8 @@ def _agent_status(agent: int, coordinator: Coordinator, now_s: float) -> pb.Agen
         rounds_accepted=member.rounds_accepted,
         rounds_filtered=member.rounds_filtered,
         last_seen_s=-1.0 if member.last_seen_s is None else now_s - member.last_seen_s,
+        calls=member.calls,
+        polls_cut=member.polls_cut,
     )
 
 

@@ -17,8 +17,18 @@ Status codes of all calls, beside those named at each:
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
-  RESOURCE_EXHAUSTED the message is larger than the run's parameter vector plus slack allows.
+  RESOURCE_EXHAUSTED the message is larger than twice `JoinReply.message_bytes_max`: it is not even read. A submission
+                     between once and twice is answered with VERDICT_TOO_LARGE.
+  DEADLINE_EXCEEDED  the deadline has passed, or the request did not arrive whole within 20 s.
 UNAVAILABLE and DEADLINE_EXCEEDED are worth a retry. The others are not.
+
+Bounds on what a caller can make the server do
+  - A connection has at most 100 calls under way, and the server at most 4 K + 64 connections; one that is no HTTP/2
+    (over TLS, where there is TLS) within 10 s, does not answer a ping within 10 s, or has had no call for 300 s is
+    closed. gRPC gives no word of connections that end before their first call, so these are not counted.
+  - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
+    refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - An agent holds at most 4 long polls: see AwaitRound.
 """
 
 from collections import abc as _abc
@@ -89,6 +99,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """The run has ended."""
     VERDICT_DAMAGED: _Verdict.ValueType  # 12
     """The gradient's bytes do not have `gradient_digest`: they were damaged on the way. Submit again."""
+    VERDICT_TOO_LARGE: _Verdict.ValueType  # 13
+    """The message is larger than `JoinReply.message_bytes_max`."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """The server's judgement of a submission."""
@@ -119,6 +131,8 @@ VERDICT_RUN_ENDED: Verdict.ValueType  # 11
 """The run has ended."""
 VERDICT_DAMAGED: Verdict.ValueType  # 12
 """The gradient's bytes do not have `gradient_digest`: they were damaged on the way. Submit again."""
+VERDICT_TOO_LARGE: Verdict.ValueType  # 13
+"""The message is larger than `JoinReply.message_bytes_max`."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 class _Phase:
@@ -682,6 +696,7 @@ class GetStatusReply(_message.Message):
     ENVIRONMENT_STEPS_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
     INTRUSIONS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """As in JoinReply."""
     task: _builtins.str
@@ -710,6 +725,10 @@ class GetStatusReply(_message.Message):
     """Time that this server process has served the run, in seconds."""
     intrusions: _builtins.int
     """Bad submissions from callers that are not members, and calls whose certificate did not fit, counted."""
+    unreadable: _builtins.int
+    """Requests to this server process that did not arrive whole or in time, were too large to be read, or were no message
+    of the call's type, counted. The callers are not known.
+    """
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
         """The latest closed round; missing before the first."""
@@ -737,10 +756,11 @@ class GetStatusReply(_message.Message):
         environment_steps: _builtins.int = ...,
         uptime_s: _builtins.float = ...,
         intrusions: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -854,6 +874,8 @@ class AgentStatus(_message.Message):
     ROUNDS_ACCEPTED_FIELD_NUMBER: _builtins.int
     ROUNDS_FILTERED_FIELD_NUMBER: _builtins.int
     LAST_SEEN_S_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    POLLS_CUT_FIELD_NUMBER: _builtins.int
     agent: _builtins.int
     """Its index."""
     presence: Global___AgentStatus.Presence.ValueType
@@ -870,6 +892,10 @@ class AgentStatus(_message.Message):
     """How many rounds its vote was filtered out."""
     last_seen_s: _builtins.float
     """Time since its last call, in seconds; negative when it has made none."""
+    calls: _builtins.int
+    """Calls that name it, made to this server process."""
+    polls_cut: _builtins.int
+    """Its long polls that were answered early, by this server process, because it held too many."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictCount]:
         """How many of its submissions got each verdict."""
@@ -886,10 +912,12 @@ class AgentStatus(_message.Message):
         rounds_accepted: _builtins.int = ...,
         rounds_filtered: _builtins.int = ...,
         last_seen_s: _builtins.float = ...,
+        calls: _builtins.int = ...,
+        polls_cut: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "last_seen_s", b"last_seen_s", "last_verdict", b"last_verdict", "last_vote_round", b"last_vote_round", "presence", b"presence", "rounds_accepted", b"rounds_accepted", "rounds_filtered", b"rounds_filtered", "verdicts", b"verdicts", "voted", b"voted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "calls", b"calls", "last_seen_s", b"last_seen_s", "last_verdict", b"last_verdict", "last_vote_round", b"last_vote_round", "polls_cut", b"polls_cut", "presence", b"presence", "rounds_accepted", b"rounds_accepted", "rounds_filtered", b"rounds_filtered", "verdicts", b"verdicts", "voted", b"voted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,8 +17,18 @@ Status codes of all calls, beside those named at each:
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
-  RESOURCE_EXHAUSTED the message is larger than the run's parameter vector plus slack allows.
+  RESOURCE_EXHAUSTED the message is larger than twice `JoinReply.message_bytes_max`: it is not even read. A submission
+                     between once and twice is answered with VERDICT_TOO_LARGE.
+  DEADLINE_EXCEEDED  the deadline has passed, or the request did not arrive whole within 20 s.
 UNAVAILABLE and DEADLINE_EXCEEDED are worth a retry. The others are not.
+
+Bounds on what a caller can make the server do
+  - A connection has at most 100 calls under way, and the server at most 4 K + 64 connections; one that is no HTTP/2
+    (over TLS, where there is TLS) within 10 s, does not answer a ping within 10 s, or has had no call for 300 s is
+    closed. gRPC gives no word of connections that end before their first call, so these are not counted.
+  - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
+    refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - An agent holds at most 4 long polls: see AwaitRound.
 """
 
 from collections import abc as _abc
@@ -55,7 +65,8 @@ class FederationStub:
     """
     AwaitRound: _grpc.UnaryUnaryMultiCallable[_federation_pb2.AwaitRoundRequest, _federation_pb2.AwaitRoundReply]
     """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
-    or when `wait_s` has passed. A read: fetching changes nothing.
+    or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
+    its oldest is answered STATE_NOT_YET at once, and counted.
     NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
     """
     SubmitUpdate: _grpc.UnaryUnaryMultiCallable[_federation_pb2.SubmitUpdateRequest, _federation_pb2.SubmitUpdateReply]
@@ -76,7 +87,8 @@ class FederationAsyncStub(FederationStub):
     """
     AwaitRound: _aio.UnaryUnaryMultiCallable[_federation_pb2.AwaitRoundRequest, _federation_pb2.AwaitRoundReply]  # type: ignore[assignment]
     """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
-    or when `wait_s` has passed. A read: fetching changes nothing.
+    or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
+    its oldest is answered STATE_NOT_YET at once, and counted.
     NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
     """
     SubmitUpdate: _aio.UnaryUnaryMultiCallable[_federation_pb2.SubmitUpdateRequest, _federation_pb2.SubmitUpdateReply]  # type: ignore[assignment]
@@ -106,7 +118,8 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.AwaitRoundReply, _abc.Awaitable[_federation_pb2.AwaitRoundReply]]:
         """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
-        or when `wait_s` has passed. A read: fetching changes nothing.
+        or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
+        its oldest is answered STATE_NOT_YET at once, and counted.
         NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
         """
 

@@ -1,0 +1,58 @@
+"""`fedpg train` with hostile agents: the same names, real processes, and the parameters of a run without the harm."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from fedpg_common.federation import Attack, Federation, Hostility, choose_attack, federation_from_toml
+from fedpg_common.federation import federation_to_toml as to_toml
+from fedpg_common.verdicts import Verdict
+from fedpg_lab.runs import RunData
+from fedpg_server.store import STORE_NAME, Store
+from lab_support import digests, run_federation, small_federation
+
+AGENTS = 4
+HOSTILE = 1
+
+
+def with_hostile(hostility: Hostility, round_timeout_s: float) -> Federation:
+    """A small federation whose first agent is hostile."""
+    described = small_federation(AGENTS, byzantine=1, attack=hostility.value)
+    return dataclasses.replace(described, round_timeout_s=round_timeout_s)
+
+
+def verdicts_of_hostile(run: RunData) -> set[Verdict]:
+    """All that the store knows of."""
+    store = Store.read(run.folder / STORE_NAME)
+    try:
+        return set(store.verdict_counts().get(HOSTILE, {}))
+    finally:
+        store.close()
+
+
+def test_an_equivocator_changes_nothing(tmp_path: Path) -> None:
+    honest = run_federation(small_federation(AGENTS, byzantine=0), tmp_path / "honest", AGENTS)
+    run = run_federation(with_hostile(Hostility.EQUIVOCATION, 1000.0), tmp_path / "hostile", AGENTS)
+    assert digests(run) == digests(honest)
+    assert verdicts_of_hostile(run) >= {Verdict.ACCEPTED}
+    assert all("precision" not in record.detection or record.filtered for record in run.records)
+    assert all("recall" not in record.detection for record in run.records), "there is no bad vote to find"
+
+
+def test_a_refused_agent_is_as_if_it_were_silent(tmp_path: Path) -> None:
+    silent = run_federation(with_hostile(Hostility.SILENCE, 0.2), tmp_path / "silent", AGENTS)
+    assert all(HOSTILE in record.absent for record in silent.records)
+    run = run_federation(with_hostile(Hostility.NOT_FINITE, 0.2), tmp_path / "hostile", AGENTS)
+    assert all(HOSTILE in record.absent for record in run.records)
+    assert Verdict.ACCEPTED not in verdicts_of_hostile(run)
+
+
+@pytest.mark.parametrize("misconduct", [*Attack, *Hostility])
+def test_a_description_names_every_misconduct(misconduct: Attack | Hostility) -> None:
+    described = small_federation(AGENTS, byzantine=1, attack=misconduct.value)
+    assert described.byzantine == {1: misconduct}
+    assert federation_from_toml(to_toml(described), "test") == described
+    assert choose_attack(misconduct.value) is misconduct
+    assert described.poisoners == (frozenset({1}) if isinstance(misconduct, Attack) else frozenset())
