@@ -219,4 +219,3 @@ def test_mutated_messages_are_answered_and_change_nothing(tmp_path: Path, caplog
     assert len(caplog.records) < 100
     growth_bytes = resident[-1] - resident[ROUNDS // 3]
     assert growth_bytes < GROWTH_MAX_BYTES
-    print(f"{dict(outcomes)}, {growth_bytes / 2**20:.1f} MiB more after the first third")
