@@ -19,6 +19,7 @@ class Role(StrEnum):
     SERVER = "server"
     AGENT = "agent"
     ATTACKERS = "attackers"
+    FAULTS = "faults"
 
 
 class Purpose(StrEnum):
@@ -32,6 +33,7 @@ class Purpose(StrEnum):
     EVALUATION = "evaluation"
     ATTACK = "attack"
     BACKOFF = "backoff"
+    TARGETS = "targets"
 
 
 def stream(
