@@ -195,6 +195,14 @@ class Store:
         rows = self._rows("SELECT digest FROM votes WHERE round = ? AND agent = ?", round_number, agent)
         return rows[0][0] if rows else None
 
+    def votes(self) -> list[tuple[int, int]]:
+        """(round, agent) of every vote, in order."""
+        return self._rows("SELECT round, agent FROM votes ORDER BY round, agent")
+
+    def state_rounds(self) -> list[int]:
+        """The rounds whose parameters are kept, in order; 0 is the start."""
+        return [round_number for (round_number,) in self._rows("SELECT round FROM states ORDER BY round")]
+
     def last_votes(self) -> dict[int, int]:
         """The latest round in which each agent voted."""
         return dict(self._rows("SELECT agent, MAX(round) FROM votes GROUP BY agent"))
