@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     ADDRESS = 5
     STORAGE = 6
     RENDERING = 7
+    VIOLATED = 8
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -60,3 +61,9 @@ class RenderingError(FedPGError):
     """This machine cannot show or record an environment."""
 
     exit_code = ExitCode.RENDERING
+
+
+class InvariantViolatedError(FedPGError):
+    """A fault experiment has shown the system break one of its promises, or not reach its end."""
+
+    exit_code = ExitCode.VIOLATED

@@ -19,6 +19,7 @@ class Role(StrEnum):
     SERVER = "server"
     AGENT = "agent"
     ATTACKERS = "attackers"
+    FAULTS = "faults"
 
 
 class Purpose(StrEnum):
@@ -33,6 +34,7 @@ class Purpose(StrEnum):
     ATTACK = "attack"
     HOSTILITY = "hostility"
     BACKOFF = "backoff"
+    TARGETS = "targets"
 
 
 def stream(

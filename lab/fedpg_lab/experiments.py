@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from fedpg_common.tasks import Task, is_whole, show
 from fedpg_server.store import STORE_NAME
 
 from fedpg_lab.runs import RunData, load_run
+from fedpg_lab.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
 
 FIELDS = ("title", "description", "seeds", "federation", "quick")
 QUICK_FIELDS = ("seeds", "trajectories")
@@ -70,8 +69,7 @@ class Experiment:
 
 def shipped() -> list[str]:
     """The names of the experiments that come with FedPG."""
-    files = resources.files("fedpg_lab").joinpath("experiments").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return names_in(package_folder("experiments"))
 
 
 def read_experiment(file: str, *, quick: bool = False, seeds: int | None = None) -> Experiment:
@@ -79,27 +77,11 @@ def read_experiment(file: str, *, quick: bool = False, seeds: int | None = None)
 
     Raises UsageError that names the file and the field.
     """
-    path = Path(file)
-    if not file.endswith(".toml"):
-        if file not in shipped():
-            raise UsageError(f"unknown experiment {file!r}: choose {', '.join(shipped())}, or give a file (NAME.toml)")
-        text = resources.files("fedpg_lab").joinpath("experiments", f"{file}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"experiment file {path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"experiment file {path} is not text: {error}") from error
-    source = f"experiment {file}"
+    text, fields = read_toml(file, "experiment", package_folder("experiments"))
     try:
-        fields = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{source} is not TOML: {error}") from error
-    try:
-        return _experiment(fields, path, text, quick, seeds)
+        return _experiment(fields, Path(file), text, quick, seeds)
     except UsageError as error:
-        raise UsageError(f"{source}: {error}") from error
+        raise UsageError(f"experiment {file}: {error}") from error
 
 
 def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
@@ -117,11 +99,11 @@ def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
 
 
 def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, seeds: int | None) -> Experiment:
-    _refuse_unknown(fields, FIELDS, "")
+    refuse_unknown(fields, FIELDS, "")
     changes = fields.get("quick", {}) if quick else {}
     if not isinstance(changes, Mapping):
         raise UsageError("quick must be a table")
-    _refuse_unknown(changes, QUICK_FIELDS, "quick.")
+    refuse_unknown(changes, QUICK_FIELDS, "quick.")
     tables = fields.get("federation")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
         raise UsageError("at least one [[federation]] is needed")
@@ -135,8 +117,8 @@ def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, s
         raise UsageError(f"{len(federations) * len(every_seed)} runs are more than {RUNS_MAX}")
     return Experiment(
         name=path.stem + ("-quick" if quick else ""),
-        title=_text(fields, "title", path.stem) + (" (quick size)" if quick else ""),
-        description=_text(fields, "description", ""),
+        title=text_of(fields, "title", path.stem) + (" (quick size)" if quick else ""),
+        description=text_of(fields, "description", ""),
         runs=tuple(
             PlannedRun(f"{name}/seed-{seed}", dataclasses.replace(federation, seed=seed))
             for seed in every_seed
@@ -148,7 +130,7 @@ def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, s
 
 def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every choice of one value from each list."""
-    _refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
+    refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
     if "task" not in table:
         raise UsageError("a [[federation]] needs a task")
     choices = [
@@ -160,18 +142,12 @@ def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
     """The federation with these settings, and its name."""
-    task = settings.pop("task")
-    if not isinstance(task, str):
-        raise UsageError(f"federation.task must be a name or a task file, not {show(task)}")
-    if task.endswith(".toml") and (folder / task).is_file():
-        task = str(folder / task)  # a task file lies beside the experiment's
-    for name in ("agents", "byzantine"):
-        if not is_whole(settings.get(name, 0)):
-            raise UsageError(f"federation.{name} must be a whole number, not {show(settings[name])}")
-    if "hidden" in settings:
-        settings["hidden"] = tuple(settings["hidden"]) if isinstance(settings["hidden"], list) else settings["hidden"]
-    federation = describe(task, **{"agents": 10, "byzantine": 0, **settings})
-    apart = [f"{name}-{value}" for name, value in settings.items() if name in TASK_FIELDS and name != "trajectories"]
+    federation = federation_of(settings, folder)
+    apart = [
+        f"{name}-{tuple(value) if isinstance(value, list) else value}"
+        for name, value in settings.items()
+        if name in TASK_FIELDS and name != "trajectories"
+    ]
     name = "_".join([name_of(federation), *apart]).replace("/", "-").replace(" ", "")
     count = quick_trajectories
     if isinstance(count, Mapping):
@@ -182,6 +158,25 @@ def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any)
     return name, federation
 
 
+def federation_of(settings: Mapping[str, Any], folder: Path) -> Federation:
+    """The federation that a table of plain fields describes: those of `describe`, a task file beside the table's.
+
+    Raises UsageError that names the field.
+    """
+    fields = {"agents": 10, "byzantine": 0, **settings}
+    task = fields.pop("task", None)
+    if not isinstance(task, str):
+        raise UsageError(f"federation.task must be a name or a task file, not {show(task)}")
+    if task.endswith(".toml") and (folder / task).is_file():
+        task = str(folder / task)
+    for name in ("agents", "byzantine"):
+        if not is_whole(fields[name]):
+            raise UsageError(f"federation.{name} must be a whole number, not {show(fields[name])}")
+    if isinstance(fields.get("hidden"), list):
+        fields["hidden"] = tuple(fields["hidden"])
+    return describe(task, **fields)
+
+
 def _seeds(value: object) -> Sequence[int]:
     seeds = range(value) if is_whole(value) and 0 <= value <= SEEDS_MAX else value
     if not isinstance(seeds, range | list) or not 1 <= len(seeds) <= SEEDS_MAX:
@@ -189,16 +184,3 @@ def _seeds(value: object) -> Sequence[int]:
     if not all(is_whole(seed) and 0 <= seed <= SEED_MAX for seed in seeds) or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds must be different whole numbers from 0 to 2**63 - 1, not {show(value)}")
     return seeds
-
-
-def _text(fields: Mapping[str, Any], name: str, default: str) -> str:
-    value = fields.get(name, default)
-    if not isinstance(value, str):
-        raise UsageError(f"{name} must be text, not {show(value)}")
-    return value.strip()
-
-
-def _refuse_unknown(fields: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise UsageError(f"unknown field {prefix}{unknown[0]}: the fields are {', '.join(known)}")

@@ -36,14 +36,14 @@ def plot_run(run: RunData, path: Path) -> None:
     axes[0].set_title(title_of(run))
     edges = _edges(run.records)
     _plot_rules(axes[1], run.records, edges)
-    _plot_verdicts(axes[2], run, edges)
+    plot_verdicts(axes[2], run, edges)
     axes[2].set_xlabel("trajectories per participant")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def plot_runs(runs: Sequence[RunData], path: Path) -> None:
     """Several seeds of one federation: mean and interval, with the published points. Raises StorageError."""
-    _save(draw_returns(group_runs(runs), honest=False, window=1), path)
+    save_picture(draw_returns(group_runs(runs), honest=False, window=1), path)
 
 
 def title_of(run: RunData) -> str:
@@ -93,7 +93,8 @@ def _plot_rules(axes: Axes, records: Sequence[RoundRecord], edges: NDArray[np.fl
     )  # fmt: skip
 
 
-def _plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None:
+def plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None:
+    """What became of each agent in each round. `edges`, shape (rounds + 1,), are the rounds' bounds on the axis."""
     agents = run.federation.agents
     codes = np.full((agents, len(run.records)), ABSENT)
     for column, record in enumerate(run.records):
@@ -116,7 +117,8 @@ def _plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None
     )  # fmt: skip
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a PNG. Raises StorageError."""
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

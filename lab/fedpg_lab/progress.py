@@ -22,8 +22,8 @@ class Display(Protocol):
     def __exit__(self, *exception: object) -> None:
         """Leave the last state on the screen."""
 
-    def show(self, status: pb.GetStatusReply) -> None:
-        """Show a state."""
+    def show(self, status: pb.GetStatusReply, note: str = "") -> None:
+        """Show a state, and what else there is to say."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ class LiveDisplay:
         """Leave the last state on the screen."""
         self._progress.stop()
 
-    def show(self, status: pb.GetStatusReply) -> None:
+    def show(self, status: pb.GetStatusReply, note: str = "") -> None:
         """Show a state."""
         self._progress.update(
             self._task,
             total=status.trajectories_target,
             completed=min(status.trajectories, status.trajectories_target),
-            text=describe_state(status, self._pace.measure(status, time.monotonic())),
+            text=_joined(describe_state(status, self._pace.measure(status, time.monotonic())), note),
         )
 
 
@@ -98,7 +98,7 @@ class LineDisplay:
         self._console = console
         self._pace = PaceMeter()
         self._shown_s = float("-inf")
-        self._last: pb.GetStatusReply | None = None
+        self._last: tuple[pb.GetStatusReply, str] | None = None
 
     def __enter__(self) -> LineDisplay:
         """Start showing."""
@@ -107,18 +107,18 @@ class LineDisplay:
     def __exit__(self, *exception: object) -> None:
         """Print the last state."""
         if self._last is not None:
-            self._print(self._last)
+            self._print(*self._last)
 
-    def show(self, status: pb.GetStatusReply) -> None:
+    def show(self, status: pb.GetStatusReply, note: str = "") -> None:
         """Print a state if the last line is old enough."""
-        self._last = status
+        self._last = status, note
         if time.monotonic() - self._shown_s >= LINE_EVERY_S:
-            self._print(status)
+            self._print(status, note)
 
-    def _print(self, status: pb.GetStatusReply) -> None:
+    def _print(self, status: pb.GetStatusReply, note: str) -> None:
         self._shown_s = time.monotonic()
         count = f"{status.trajectories}/{status.trajectories_target}"
-        text = describe_state(status, self._pace.measure(status, time.monotonic()))
+        text = _joined(describe_state(status, self._pace.measure(status, time.monotonic())), note)
         self._console.print(f"{self._title}  {count}  {text}", highlight=False, soft_wrap=True)
 
 
@@ -148,3 +148,7 @@ def describe_state(status: pb.GetStatusReply, pace: Pace) -> str:
     if status.phase == pb.PHASE_BELOW_QUORUM:
         parts.append(status.message)
     return "  ".join(parts)
+
+
+def _joined(text: str, note: str) -> str:
+    return f"{text}  {note}" if note else text

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from fedpg_common.errors import StorageError
 from fedpg_common.tasks import task_to_fields
 from matplotlib.figure import Figure
 
 from fedpg_lab.curves import Group, group_runs
-from fedpg_lab.experiment_runs import cores
 from fedpg_lab.experiments import Experiment
 from fedpg_lab.figures import DISTANCE_PANELS_MAX, draw_distances, draw_filter, draw_returns, save_figure
+from fedpg_lab.pages import machine, svg_as_data, template, write_text
 from fedpg_lab.published import source
 from fedpg_lab.runs import RunData, final_return
 from fedpg_lab.scaling import draw_scaling, has_scales
 from fedpg_lab.tables import COSTS, RESULTS, cells, row_of, to_csv, to_markdown
 
 REPORT_NAME, MARKDOWN_NAME, CSV_NAME = "report.html", "table.md", "table.csv"
-LIBRARIES = ("fedpg", "torch", "numpy", "gymnasium", "mujoco", "Box2D", "grpcio")
 SMOOTHING_ROUNDS = 5
 DIGEST_SHOWN = 12
 """Digits of a parameter digest that the page shows."""
@@ -51,9 +44,9 @@ def write_report(experiment: Experiment, runs: Sequence[RunData], folder: Path, 
     """
     groups = group_runs(runs)
     rows = [row_of(group) for group in groups]
-    pictures = [(picture, _as_data(save_figure(picture.figure, folder / f"{picture.name}.svg")[1]))
+    pictures = [(picture, svg_as_data(save_figure(picture.figure, folder / f"{picture.name}.svg")[1]))
                 for picture in pictures_of(groups)]  # fmt: skip
-    page = _template().render(
+    page = template("report_page.html").render(
         experiment=experiment,
         complete=sum(run.is_complete for run in runs),
         results=cells(rows, RESULTS),
@@ -61,14 +54,14 @@ def write_report(experiment: Experiment, runs: Sequence[RunData], folder: Path, 
         pictures=pictures,
         runs=[_run_line(run, folder) for run in runs],
         settings=_settings(groups),
-        machine=_machine(),
+        machine=machine(),
         command=command,
         source=source(),
         has_published=any(row.published for row in rows),
         now=now.strftime("%Y-%m-%d %H:%M"),
     )
     for name, text in ((REPORT_NAME, page), (MARKDOWN_NAME, to_markdown(rows)), (CSV_NAME, to_csv(rows))):
-        _write(folder / name, text)
+        write_text(folder / name, text)
     return folder / REPORT_NAME
 
 
@@ -115,11 +108,6 @@ def pictures_of(groups: Sequence[Group]) -> list[Picture]:
     return pictures
 
 
-def _as_data(svg: Path) -> str:
-    """A picture as a link that holds it: pictures in one page would otherwise share names."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode("ascii")
-
-
 def _run_line(run: RunData, folder: Path) -> dict[str, Any]:
     final = final_return(run)
     return {
@@ -141,34 +129,3 @@ def _settings(groups: Sequence[Group]) -> list[tuple[str, dict[str, Any]]]:
         fields = task_to_fields(task)
         tasks.setdefault((task.name, repr(fields)), fields)
     return [(name, fields) for (name, _), fields in tasks.items()]
-
-
-def _machine() -> dict[str, str]:
-    """What the report was made on and with."""
-    described = {"Python": platform.python_version(), "system": platform.platform(), "processor": _processor(),
-                 "cores": str(cores())}  # fmt: skip
-    for name in LIBRARIES:
-        described[name] = metadata.version(name)
-    return described
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1) if found else platform.machine()
-
-
-def _template() -> jinja2.Template:
-    text = resources.files("fedpg_lab").joinpath("report_page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(text)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error

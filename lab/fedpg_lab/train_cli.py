@@ -87,7 +87,7 @@ def _train_one(
     federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
 ) -> RunData:
     """One run, with a sentence on how it ended."""
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    before = signal.signal(signal.SIGTERM, raise_terminated)
     try:
         run = train(federation, folder, options, console, resume)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -106,6 +106,6 @@ def _train_one(
     return run
 
 
-def _raise_terminated(_number: int, _frame: object) -> None:
+def raise_terminated(_number: int, _frame: object) -> None:
     """SIGTERM ends a run as cleanly as Ctrl-C."""
     raise SystemExit(ExitCode.TERMINATED)

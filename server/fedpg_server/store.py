@@ -199,6 +199,14 @@ class Store:
         """The digests of a round's votes by agent."""
         return dict(self._rows("SELECT agent, digest FROM votes WHERE round = ?", round_number))
 
+    def votes(self) -> list[tuple[int, int]]:
+        """(round, agent) of every vote, in order."""
+        return self._rows("SELECT round, agent FROM votes ORDER BY round, agent")
+
+    def state_rounds(self) -> list[int]:
+        """The rounds whose parameters are kept, in order; 0 is the start."""
+        return [round_number for (round_number,) in self._rows("SELECT round FROM states ORDER BY round")]
+
     def last_votes(self) -> dict[int, int]:
         """The latest round in which each agent voted."""
         return dict(self._rows("SELECT agent, MAX(round) FROM votes GROUP BY agent"))

@@ -1,0 +1,78 @@
+"""The same federation without faults: whose parameters a run must have for as long as nobody was absent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fedpg_common.federation import Attack, Federation
+from fedpg_server.records import RoundRecord
+from rich.console import Console
+
+from fedpg_lab.experiment_runs import cores
+from fedpg_lab.faults.evidence import Evidence
+from fedpg_lab.faults.invariants import Finding, Outcome, finding
+from fedpg_lab.runs import RunData
+from fedpg_lab.train import TrainOptions, train
+
+NAME = "the parameters are those of a run without faults"
+ROUND_TIMEOUT_S = 3600.0
+"""The reference waits for everybody, however slow the machine."""
+REFERENCE_NAME = "reference"
+
+RunReference = Callable[[Federation], RunData]
+
+
+def run_locally(folder: Path, console: Console) -> RunReference:
+    """A reference with local processes, in `folder`."""
+
+    def run(federation: Federation) -> RunData:
+        options = TrainOptions(agents_per_process=math.ceil(federation.agents / cores()), tensorboard=False)
+        return train(federation, folder, options, console)
+
+    return run
+
+
+def compare_with_reference(evidence: Evidence, run: RunReference | None) -> Finding:
+    """Compare round by round up to the first with an absentee, for which a reference is run just so far.
+
+    `run` is None where no reference is wanted. Raises FedPGError if the reference fails.
+    """
+    records = evidence.records
+    comparable = _comparable(records)
+    rest = len(records) - comparable
+    why = (
+        f"agents were absent in round {comparable + 1}, so the {rest} rounds from there are another run's"
+        if rest
+        else ""
+    )
+    checked = f"{comparable} of {len(records)} rounds are comparable"
+    if run is None:
+        return Finding(NAME, Outcome.NOT_CHECKED, checked, "no reference was wanted")
+    if Attack.FEDPG in evidence.federation.byzantine.values():
+        return Finding(NAME, Outcome.NOT_CHECKED, checked, "colluding attackers pool what arrives in time")
+    if not comparable:
+        return Finding(NAME, Outcome.NOT_CHECKED, checked, why or "no round was closed")
+    reference = run(reference_of(evidence.federation, records[comparable - 1].trajectories_total))
+    theirs = {record.round_number: record.parameters_digest for record in reference.records}
+    wrong = [
+        f"round {record.round_number}"
+        for record in records[:comparable]
+        if theirs.get(record.round_number) != record.parameters_digest
+    ]
+    compared = finding(NAME, f"{comparable} of {len(records)} rounds, bit for bit", wrong)
+    return compared if wrong else replace(compared, detail=why)
+
+
+def reference_of(federation: Federation, trajectories: int) -> Federation:
+    """The federation, run as far as `trajectories`, and patient."""
+    return replace(
+        federation, task=replace(federation.task, trajectories=trajectories), round_timeout_s=ROUND_TIMEOUT_S
+    )
+
+
+def _comparable(records: Sequence[RoundRecord]) -> int:
+    """How many rounds there are before the first with an absentee."""
+    return next((i for i, record in enumerate(records) if record.absent), len(records))
