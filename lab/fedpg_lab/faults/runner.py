@@ -12,7 +12,7 @@ from fedpg_common.errors import FedPGError
 from fedpg_lab.faults.backend import Backend
 from fedpg_lab.faults.history import Ending, FaultSpan, History, note_wait
 from fedpg_lab.faults.scenario import Scenario
-from fedpg_lab.faults.timeline import INSTANT, Begin, Change, Heal, Timeline
+from fedpg_lab.faults.timeline import INSTANT, Begin, Change, Heal, HealReason, Timeline
 from fedpg_lab.progress import Display
 
 POLL_S = 0.2
@@ -64,6 +64,7 @@ class _Driver:
         self._say = say
         self._clock = clock
         self._sleep = sleep
+        self._planned = scenario.planned
         self._timeline = Timeline(scenario.planned)
         self._origin_s: float | None = None
         self._round = 0
@@ -87,12 +88,9 @@ class _Driver:
         except FedPGError as error:
             self._fail(error)
         self.history.end_s = self._now_s
-        self.history.never_begun = self._timeline.never_begun
-        for change in self._timeline.finish():
-            try:
-                self._carry_out(change)
-            except FedPGError as error:
-                self._fail(error)  # and heal the others
+        begun = {span.planned.number for span in self.history.faults}
+        self.history.never_begun = [planned for planned in self._planned if planned.number not in begun]
+        self._heal_the_rest()
 
     def collect(self, folder: Path) -> None:
         """See the run out, and its store and logs into its folder."""
@@ -108,6 +106,18 @@ class _Driver:
             self._backend.finish(folder)
         except FedPGError as error:
             self._fail(error)
+
+    def _heal_the_rest(self) -> None:
+        """Heal what has begun and is not healed, be it that healing it has failed before.
+
+        The history knows, and not the timeline: where a change could not be made, those due with it were not begun.
+        """
+        for span in self.history.faults:
+            if span.heal_s is None:
+                try:
+                    self._carry_out(Heal(span.planned, HealReason.END))
+                except FedPGError as error:
+                    self._fail(error)  # and heal the others
 
     @property
     def _now_s(self) -> float:

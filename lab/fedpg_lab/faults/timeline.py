@@ -83,7 +83,7 @@ class _Active:
 
 @dataclass
 class Timeline:
-    """What is waiting, and what is going on. Every fault that begins is healed exactly once, at `finish` at the latest.
+    """What is waiting, and what is going on. A fault begins at most once, and what has begun is healed at most once.
 
     Observations that go backwards count as the furthest so far. A fault whose start is seen late begins late, and
     lasts as long as planned.
@@ -105,11 +105,6 @@ class Timeline:
     def active(self) -> list[PlannedFault]:
         """What has begun and is not healed."""
         return [active.planned for active in self._active]
-
-    @property
-    def never_begun(self) -> list[PlannedFault]:
-        """What is waiting."""
-        return list(self._waiting)
 
     def step(self, round_number: int, now_s: float) -> list[Change]:
         """What to do now, in order. `round_number` is the open round (0 before the first), `now_s` the time since it.
@@ -133,12 +128,6 @@ class Timeline:
                 changes.append(Heal(planned, HealReason.OVER))
             else:
                 self._active.append(_Active(planned, self._round, self._now_s))
-        return changes
-
-    def finish(self) -> list[Change]:
-        """Heal whatever is going on; nothing begins any more."""
-        changes: list[Change] = [Heal(active.planned, HealReason.END) for active in self._active]
-        self._active = []
         return changes
 
     def _is_due(self, planned: PlannedFault) -> bool:
