@@ -20,6 +20,10 @@ LEAVE_S = 60.0
 """How long the server may take to end after the run has."""
 
 
+class ServerStaysError(FedPGError):
+    """The run is over, and its server is not."""
+
+
 def run_scenario(
     scenario: Scenario,
     backend: Backend,
@@ -96,7 +100,9 @@ class _Driver:
         """See the run out, and its store and logs into its folder."""
         deadline_s = self._clock() + LEAVE_S
         try:
-            while self.history.ending is Ending.ENDED and self._clock() < deadline_s and self._backend.supervise():
+            while self.history.ending is Ending.ENDED and self._backend.supervise():
+                if self._clock() >= deadline_s:
+                    raise ServerStaysError(f"the server has not ended {LEAVE_S:g} s after the run")
                 self._sleep(POLL_S)  # the server waits a moment for its agents to hear of the end
         except (KeyboardInterrupt, SystemExit):
             self.history.ending = Ending.INTERRUPTED
