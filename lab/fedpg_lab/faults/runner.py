@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
@@ -77,53 +78,49 @@ class _Driver:
 
     def drive(self) -> None:
         """Go on until the run has ended or cannot go on; then heal everything."""
-        started_s = self._clock()
-        try:
-            with self._display:
-                while self._backend.supervise() and not self._look():
-                    if self._clock() - started_s >= self._at_most_s:
-                        self.history.ending = Ending.OUT_OF_TIME
-                        break
-                    for change in self._timeline.step(self._round, self._now_s):
-                        self._carry_out(change)
-                    self._sleep(POLL_S)
-        except (KeyboardInterrupt, SystemExit):
-            self.history.ending = Ending.INTERRUPTED
-        except FedPGError as error:
-            self._fail(error)
+        self._attempt(self._go_on)
         self.history.end_s = self._now_s
         begun = {span.planned.number for span in self.history.faults}
         self.history.never_begun = [planned for planned in self._planned if planned.number not in begun]
-        self._heal_the_rest()
+        # The history knows what to heal, and not the timeline: where a change could not be made, those due with it were
+        # not begun. The second time is for what was interrupted in the first.
+        for span in self.history.faults * 2:
+            if span.heal_s is None:
+                self._attempt(partial(self._carry_out, Heal(span.planned, HealReason.END)))
 
     def collect(self, folder: Path) -> None:
         """See the run out, and its store and logs into its folder."""
-        deadline_s = self._clock() + LEAVE_S
+        self._attempt(self._see_it_out)
+        self._attempt(partial(self._backend.finish, folder))
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Do it; what ends it early is in the history."""
         try:
-            while self.history.ending is Ending.ENDED and self._backend.supervise():
-                if self._clock() >= deadline_s:
-                    raise ServerStaysError(f"the server has not ended {LEAVE_S:g} s after the run")
-                self._sleep(POLL_S)  # the server waits a moment for its agents to hear of the end
+            step()
         except (KeyboardInterrupt, SystemExit):
             self.history.ending = Ending.INTERRUPTED
         except FedPGError as error:
-            self._fail(error)
-        try:
-            self._backend.finish(folder)
-        except FedPGError as error:
-            self._fail(error)
+            self.history.ending = Ending.FAILED
+            if str(error) not in self.history.failures:
+                self.history.failures.append(str(error))
 
-    def _heal_the_rest(self) -> None:
-        """Heal what has begun and is not healed, be it that healing it has failed before.
+    def _go_on(self) -> None:
+        started_s = self._clock()
+        with self._display:
+            while self._backend.supervise() and not self._look():
+                if self._clock() - started_s >= self._at_most_s:
+                    self.history.ending = Ending.OUT_OF_TIME
+                    return
+                for change in self._timeline.step(self._round, self._now_s):
+                    self._carry_out(change)
+                self._sleep(POLL_S)
 
-        The history knows, and not the timeline: where a change could not be made, those due with it were not begun.
-        """
-        for span in self.history.faults:
-            if span.heal_s is None:
-                try:
-                    self._carry_out(Heal(span.planned, HealReason.END))
-                except FedPGError as error:
-                    self._fail(error)  # and heal the others
+    def _see_it_out(self) -> None:
+        deadline_s = self._clock() + LEAVE_S
+        while self.history.ending is Ending.ENDED and self._backend.supervise():
+            if self._clock() >= deadline_s:
+                raise ServerStaysError(f"the server has not ended {LEAVE_S:g} s after the run")
+            self._sleep(POLL_S)  # the server waits a moment for its agents to hear of the end
 
     @property
     def _now_s(self) -> float:
@@ -167,11 +164,7 @@ class _Driver:
                 self._backend.apply(planned.fault)
             case Heal(_, reason):
                 if planned.fault.kind not in INSTANT:
-                    self._say(f"{when}  healed: {planned.label}")
                     self._backend.heal(planned.fault)
+                    self._say(f"{when}  healed: {planned.label}")
                 (span,) = [span for span in self.history.faults if span.planned.number == planned.number]
                 span.heal_s, span.heal_round, span.reason = self._now_s, self._round, reason
-
-    def _fail(self, error: FedPGError) -> None:
-        self.history.ending = Ending.FAILED
-        self.history.failures.append(str(error))
