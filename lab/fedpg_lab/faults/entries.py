@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation, choose
+from fedpg_common.federation import AGENTS_MAX, Federation, choose
 from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
@@ -122,7 +122,7 @@ def _drawn(on: str, federation: Federation, draw: np.random.Generator) -> tuple[
         "byzantine": sorted(federation.byzantine),
     }
     number, _, group = on.partition(" ")
-    is_count = number.isascii() and number.isdecimal() and len(number) <= len(str(federation.agents))
+    is_count = number.isascii() and number.isdecimal() and len(number) <= len(str(AGENTS_MAX))
     if group not in groups or not (is_count or number == "all"):
         raise UsageError(f'on must be "server", a list of agents, or such as "2 agents", "1 honest", not {show(on)}')
     members = groups[group]
