@@ -65,7 +65,7 @@ def _ended_after_the_last_heal(evidence: Evidence, history: History) -> Finding:
         return Finding(name, Outcome.NOT_CHECKED, "no fault", "no fault began")
     if history.ending is Ending.INTERRUPTED:
         return Finding(name, Outcome.NOT_CHECKED, f"{len(history.faults)} faults", "it was interrupted")
-    at_the_end = [span for span in history.faults if span.reason is HealReason.END]
+    at_the_end = [span for span in history.faults if span.heal_s is None or span.reason is HealReason.END]
     checked = f"{len(history.faults) - len(at_the_end)} of {len(history.faults)} faults were healed before the end"
     if history.ending is not Ending.ENDED:
         return finding(name, checked, [f"it did not end: {history.ending.value}"])

@@ -42,12 +42,9 @@ def compare_with_reference(evidence: Evidence, run: RunReference | None) -> Find
     """
     records = evidence.records
     comparable = _comparable(records)
-    rest = len(records) - comparable
-    why = (
-        f"agents were absent in round {comparable + 1}, so the {rest} rounds from there are another run's"
-        if rest
-        else ""
-    )
+    why = ""
+    if comparable < len(records):
+        why = f"agents were absent in round {comparable + 1}: the rounds from there are another run's"
     checked = f"{comparable} of {len(records)} rounds are comparable"
     if run is None:
         return Finding(NAME, Outcome.NOT_CHECKED, checked, "no reference was wanted")
