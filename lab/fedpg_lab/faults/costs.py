@@ -68,12 +68,14 @@ def usual_round_s(costs: Sequence[RoundCost]) -> float | None:
 
 
 def _times(records: Sequence[RoundRecord], history: History) -> list[tuple[float, float]]:
-    """When each round began and ended."""
-    seen = {number: time_s for number, time_s in history.opened_s.items() if 1 < number <= len(records)}
-    anchors = [(1, 0.0), *sorted(seen.items()), (len(records) + 1, max(history.end_s, *seen.values(), 0.0))]
+    """When each round began and ended. The last one's end is that of the run, unless a round after it was left open."""
+    after = len(records) + 1
+    seen = {number: time_s for number, time_s in history.opened_s.items() if 1 < number <= after}
+    seen.setdefault(after, max([history.end_s, *seen.values()]))
+    anchors = [(1, 0.0), *sorted(seen.items())]
     times = []
-    for (first, begin_s), (after, end_s) in pairwise(anchors):
-        shares = [max(records[number - 1].seconds, SECONDS_MIN) for number in range(first, after)]
+    for (first, begin_s), (next_seen, end_s) in pairwise(anchors):
+        shares = [max(records[number - 1].seconds, SECONDS_MIN) for number in range(first, next_seen)]
         pace = (end_s - begin_s) / sum(shares)
         for share in shares:
             times.append((begin_s, begin_s + pace * share))
