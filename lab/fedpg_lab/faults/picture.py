@@ -51,6 +51,9 @@ def _lanes(spans: Sequence[FaultSpan]) -> list[int]:
 
 def _shade(axes: Axes, spans: Sequence[FaultSpan]) -> None:
     for span, lane in zip(spans, _lanes(spans), strict=True):
+        if span.heal_s == span.begin_s:  # over at once
+            axes.axvline(span.begin_s, color=_colour(lane), alpha=0.5, linewidth=1, zorder=0)
+            continue
         axes.axvspan(span.begin_s, _end(span), color=_colour(lane), alpha=0.12, linewidth=0, zorder=0)
 
 
