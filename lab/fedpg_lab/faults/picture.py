@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from fedpg_lab.faults.costs import RoundCost, usual_round_s
-from fedpg_lab.faults.history import FaultSpan, History, Wait
+from fedpg_lab.faults.history import FaultSpan, History
 from fedpg_lab.figures import COLOURS
 from fedpg_lab.plots import plot_verdicts, title_of
 from fedpg_lab.runs import RunData
 
-CURVE_COLOUR, LOST_COLOUR, WAIT_COLOUR = "#4c78a8", "#c0392b", "#5b5b5b"
+CURVE_COLOUR, LOST_COLOUR, WAIT_COLOUR, SILENT_COLOUR = "#4c78a8", "#c0392b", "#5b5b5b", "#9a9a9a"
 FAULT_COLOURS = tuple(colour for colour in COLOURS if colour != CURVE_COLOUR)
 LANES_MAX = 12
 """Rows of faults that are drawn apart; what does not fit shares the last."""
@@ -26,8 +26,7 @@ LABEL_MAX = 46
 def draw_scenario(run: RunData, history: History, costs: Sequence[RoundCost]) -> Figure:
     """All of it against time. `run` has a round at least, and `costs` are its rounds'."""
     lanes = _lanes(history.faults)
-    has_waits = bool(history.below_quorum or history.silent)
-    rows = max(lanes, default=-1) + 1 + has_waits
+    rows = max(lanes, default=-1) + 1 + bool(history.below_quorum) + bool(history.silent)
     heights = (3.2, 0.35 + 0.26 * max(rows, 1), min(4.5, 0.6 + 0.2 * run.federation.agents), 1.6)
     figure = Figure(figsize=(10, sum(heights) + 0.9), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True, height_ratios=heights)
@@ -37,9 +36,10 @@ def draw_scenario(run: RunData, history: History, costs: Sequence[RoundCost]) ->
     axes[0].set_title(title_of(run))
     _plot_faults(axes[1], history, lanes, rows)
     plot_verdicts(axes[2], run, np.array([costs[0].begin_s, *(cost.end_s for cost in costs)]))
+    _mark_ends(axes[2], history.faults)
     _plot_costs(axes[3], costs)
     axes[3].set_xlabel("seconds since the first round opened")
-    axes[3].set_xlim(0, max(history.end_s, costs[-1].end_s))
+    axes[3].set_xlim(0, 1.01 * max(history.end_s, costs[-1].end_s, *map(_end, history.faults)))
     return figure
 
 
@@ -55,6 +55,13 @@ def _shade(axes: Axes, spans: Sequence[FaultSpan]) -> None:
             axes.axvline(span.begin_s, color=_colour(lane), alpha=0.5, linewidth=1, zorder=0)
             continue
         axes.axvspan(span.begin_s, _end(span), color=_colour(lane), alpha=0.12, linewidth=0, zorder=0)
+
+
+def _mark_ends(axes: Axes, spans: Sequence[FaultSpan]) -> None:
+    """Where a map hides the shades: lines at which the faults begin and end."""
+    for span, lane in zip(spans, _lanes(spans), strict=True):
+        for time_s in {span.begin_s, _end(span)}:
+            axes.axvline(time_s, color=_colour(lane), linewidth=1)
 
 
 def _plot_returns(axes: Axes, run: RunData, costs: Sequence[RoundCost]) -> None:
@@ -76,13 +83,14 @@ def _plot_faults(axes: Axes, history: History, lanes: Sequence[int], rows: int) 
         _bar(axes, lane, span.begin_s, _end(span), end_s, _colour(lane))
     first = dict(zip(reversed(lanes), reversed(history.faults), strict=True))
     labels = [_shortened(first[lane].planned.label) for lane in sorted(first)]
-    waits: Sequence[Wait] = [*history.below_quorum, *history.silent]
-    for wait in waits:
-        is_silent = wait in history.silent
-        _bar(axes, rows - 1, wait.begin_s, wait.end_s, end_s, "#bdbdbd" if is_silent else WAIT_COLOUR)
-    if waits:
-        labels.append("no quorum / no answer" if history.below_quorum and history.silent
-                      else "no quorum" if history.below_quorum else "no answer")  # fmt: skip
+    for waits, what, colour in (
+        (history.below_quorum, "no quorum", WAIT_COLOUR),
+        (history.silent, "no answer", SILENT_COLOUR),
+    ):
+        for wait in waits:
+            _bar(axes, len(labels), wait.begin_s, wait.end_s, end_s, colour)
+        if waits:
+            labels.append(what)
     axes.set_yticks(range(len(labels)), labels, fontsize="small")
     axes.set_ylim(max(rows, 1) - 0.5, -0.5)
     if not labels:

@@ -174,6 +174,8 @@ def _verdict_table(evidence: Evidence) -> Table:
         counts = evidence.verdicts.get(agent, {})
         lines.append((str(agent), attack.value if attack else "honest", *map(str, fates),
                       *(str(counts.get(kind, 0)) for kind in kinds)))  # fmt: skip
+    if strangers := evidence.verdicts.get(0):
+        lines.append(("others", "no members", "", "", "", *(str(strangers.get(kind, 0)) for kind in kinds)))
     return header, lines
 
 
