@@ -85,16 +85,19 @@ def faults_command(
         trajectories = 600
         round_timeout_s = 5.0
         [[fault]]                       # as many as wanted
-        kind = "partition"              # or kill, stop, restart, pause, black-hole, latency,
-                                        # bandwidth, loss, corruption, reset, slow-cpu
+        kind = "partition"              # or kill, stop, restart, pause,
+                                        # black-hole, latency, bandwidth,
+                                        # loss, corruption, reset, slow-cpu
         split = "majority"              # or isolate-one, minority, server-alone
-        at_round = 5                    # or at_s = 10.0, since the first round opened
+        at_round = 5                    # or at_s = 10.0, since round 1 opened
         for_s = 20.0                    # or for_rounds = 3, for at_most_s = 60 s
         [[fault]]
         kind = "latency"
-        on = "2 agents"                 # or "server", [3, 4], "1 honest", "all byzantine"
-        delay_s = 0.2                   # latency: and jitter_s; bandwidth: bytes_per_s;
-        at_s = 5.0                      # loss, corruption, slow-cpu: fraction
+        on = "2 agents"                 # or "server", [3, 4], "1 honest",
+                                        # "all byzantine"
+        delay_s = 0.2                   # and jitter_s; bandwidth: bytes_per_s;
+                                        # loss, corruption, slow-cpu: fraction
+        at_s = 5.0
         for_s = 2.0
         times = 3                       # again, on the same targets
         every_s = 8.0                   # or every_rounds
