@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -113,9 +114,10 @@ def faults_command(
         return
     folder = new_folder(out, name, scenario.name)
     command = shlex.join(["fedpg", "faults", file, "--backend", backend.value]
-                         + ([] if seed is None else ["--seed", str(seed)]))  # fmt: skip
+                         + ([] if seed is None else ["--seed", str(seed)])
+                         + ([] if reference else ["--no-reference"]))  # fmt: skip
     console = Console(stderr=True)
-    with _terminated_as_interrupted() as signals:
+    with _interruptions() as interruptions:
         try:
             history = run_scenario(
                 scenario,
@@ -126,10 +128,12 @@ def faults_command(
             )
         except UnsupportedFaultError as error:
             raise UsageError(f"scenario {file}, backend {backend.value}: {error}") from error
+        if history.ending is Ending.INTERRUPTED and not (folder / STORE_NAME).is_file():
+            raise typer.Exit(_code_of(interruptions))  # before there was a run
         runs_reference = run_locally(folder / REFERENCE_NAME, console) if reference else None
         outcomes = _judge(scenario, backend.value, history, folder, command, runs_reference)
     page = report.write_report(outcomes, folder, datetime.now().astimezone())
-    _conclude(outcomes, page, ExitCode.TERMINATED if signals else ExitCode.INTERRUPTED)
+    _conclude(outcomes, page, interruptions)
 
 
 def make_backend(name: BackendName, federation: Federation, folder: Path, seed: int) -> Backend:
@@ -169,15 +173,16 @@ def _compared(evidence: Evidence, reference: RunReference | None) -> Finding:
         return Finding(NAME, Outcome.NOT_CHECKED, "nothing", f"the reference failed: {error}")
 
 
-def _conclude(outcomes: report.Outcomes, page: Path, interrupted: ExitCode) -> None:
+def _conclude(outcomes: report.Outcomes, page: Path, interruptions: Sequence[int]) -> None:
     """Print the invariants, and end with the exit code that is due."""
     _print_table(report.findings_table(outcomes.findings))
     typer.echo(f"See {page}")
-    if outcomes.history.ending is Ending.INTERRUPTED:
-        raise typer.Exit(interrupted)
+    if interruptions:
+        raise typer.Exit(_code_of(interruptions))
     violated = [finding.invariant for finding in outcomes.findings if finding.outcome is Outcome.VIOLATED]
     if violated:
-        raise InvariantViolatedError(f"{len(violated)} invariants are violated, first: {violated[0]}; see {page}")
+        more = f", and {len(violated) - 1} more" if len(violated) > 1 else ""
+        raise InvariantViolatedError(f"an invariant is violated: {violated[0]}{more}; see {page}")
 
 
 def _print_plan(scenario: Scenario) -> None:
@@ -205,16 +210,23 @@ def _print_table(table: report.Table) -> None:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[list[int]]:
+def _interruptions() -> Iterator[list[int]]:
     """SIGTERM ends it as cleanly as Ctrl-C; gives the list of the signals that came."""
     signals: list[int] = []
 
-    def note(number: int, frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        raise_terminated(number, frame)
+        if number == signal.SIGTERM:
+            raise_terminated(number, frame)
+        signal.default_int_handler(number, frame)
 
-    before = signal.signal(signal.SIGTERM, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _code_of(interruptions: Sequence[int]) -> ExitCode:
+    return ExitCode.TERMINATED if signal.SIGTERM in interruptions else ExitCode.INTERRUPTED
