@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fedpg_lab.faults.costs import RoundCost, usual_round_s
+from fedpg_lab.faults.costs import SECONDS_MIN, RoundCost, usual_round_s
 from fedpg_lab.faults.history import FaultSpan, History
 from fedpg_lab.figures import COLOURS
 from fedpg_lab.plots import plot_verdicts, title_of
@@ -39,7 +39,7 @@ def draw_scenario(run: RunData, history: History, costs: Sequence[RoundCost]) ->
     _mark_ends(axes[2], history.faults)
     _plot_costs(axes[3], costs)
     axes[3].set_xlabel("seconds since the first round opened")
-    axes[3].set_xlim(0, 1.01 * max(history.end_s, costs[-1].end_s, *map(_end, history.faults)))
+    axes[3].set_xlim(0, 1.01 * max(SECONDS_MIN, history.end_s, costs[-1].end_s, *map(_end, history.faults)))
     return figure
 
 
@@ -78,7 +78,7 @@ def _plot_returns(axes: Axes, run: RunData, costs: Sequence[RoundCost]) -> None:
 
 
 def _plot_faults(axes: Axes, history: History, lanes: Sequence[int], rows: int) -> None:
-    end_s = max(history.end_s, 1e-3)
+    end_s = max(history.end_s, SECONDS_MIN)
     for span, lane in zip(history.faults, lanes, strict=True):
         _bar(axes, lane, span.begin_s, _end(span), end_s, _colour(lane))
     first = dict(zip(reversed(lanes), reversed(history.faults), strict=True))
