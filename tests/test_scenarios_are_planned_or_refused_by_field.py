@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Attack, Hostility, describe
+from fedpg_lab.faults import scenario as documented
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.scenario import AT_MOST_S, Scenario, read_scenario, shipped
 from fedpg_lab.faults.timeline import INSTANT, Begin, Timeline
@@ -259,6 +260,16 @@ def test_a_federation_is_described_with_the_options_of_train_or_as_in_its_file(t
     text = '[federation]\ntask = "CartPole-v1"\nagents = 6\nbyzantine = { 2 = "fedpg", 5 = "replay" }\n'
     whole = described(tmp_path, text)
     assert whole.federation.byzantine == {2: Attack.FEDPG, 5: Hostility.REPLAY}
+
+
+def test_the_scenario_in_the_documentation_is_one(tmp_path: Path) -> None:
+    assert documented.__doc__ is not None
+    _, _, text = documented.__doc__.partition("\n\n")
+    described_there = described(tmp_path, text)
+    assert [(planned.at_round, planned.after_s) for planned in described_there.planned] == [(5, 0), (5, 30), (5, 60)]
+    assert described_there.federation == describe(
+        "CartPole-v1", byzantine=3, attack="sign-flipping", trajectories=600, round_timeout_s=5.0
+    )
 
 
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
