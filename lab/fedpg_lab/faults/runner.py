@@ -80,6 +80,8 @@ class _Driver:
         """Go on until the run has ended or cannot go on; then heal everything."""
         self._attempt(self._go_on)
         self.history.end_s = self._now_s
+        # A server that was already gone when it was last asked has ended, and did not fail to answer.
+        self.history.silent = [wait for wait in self.history.silent if wait.end_s > wait.begin_s]
         begun = {span.planned.number for span in self.history.faults}
         self.history.never_begun = [planned for planned in self._planned if planned.number not in begun]
         # The history knows what to heal, and not the timeline: where a change could not be made, those due with it were
