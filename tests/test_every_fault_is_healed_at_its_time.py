@@ -228,8 +228,12 @@ def test_a_run_that_ends_early_is_healed_at_its_end() -> None:
 
 
 def test_a_server_that_leaves_unseen_ends_the_scenario() -> None:
-    federation = PlayedFederation(leaves_s=5.0)
+    federation = PlayedFederation(
+        leaves_s=5.1,
+        phases=lambda now_s: None if now_s > 4.9 else pb.PHASE_COLLECTING,  # one look finds it gone
+    )
     history, _ = play(federation, [plan(1, at_most_s=500.0)])
+    assert history.silent == []
     assert_all_is_healed(history, federation)
     assert (history.ending, history.failures) == (Ending.ENDED, [])
 
