@@ -142,7 +142,7 @@ def _split(split: Split, federation: Federation, draw: np.random.Generator) -> t
         case Split.MINORITY:
             count = spare
         case Split.MAJORITY:
-            count = max(spare + 1, K // 2 + 1)
+            count = K // 2 + 1  # more than the spare ones, since α is below 1/2
     if count < 1:
         raise UsageError(f"a federation of {K} agents has a quorum of {federation.quorum}: no minority can be missing")
     return _sample(range(1, K + 1), count, draw)
