@@ -260,6 +260,9 @@ def test_what_an_interrupted_run_cannot_show_is_not_checked(exhibit: Exhibit) ->
 
 
 def test_a_run_that_ends_during_a_fault_or_has_none_does_not_show_that_it_goes_on(exhibit: Exhibit) -> None:
+    leave_a_fault(exhibit)
+    assert outcome_of(exhibit, GOES_ON) == (Outcome.NOT_CHECKED, "the run ended during: pause 2")
+    exhibit.history.faults.pop()
     exhibit.history.faults[0].reason = HealReason.END
     assert outcome_of(exhibit, GOES_ON) == (Outcome.NOT_CHECKED, "the run ended during: pause 1")
     exhibit.history.faults.clear()

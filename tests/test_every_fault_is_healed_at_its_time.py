@@ -81,11 +81,15 @@ def test_a_round_that_passes_unseen_begins_its_faults_and_a_late_fault_lasts_as_
 
 
 def test_what_goes_backwards_counts_as_the_furthest_so_far() -> None:
-    timeline = Timeline([plan(1, at_round=3, for_rounds=1, at_most_s=60.0), plan(2, at_round=3, after_s=2.0)])
+    first = plan(1, at_round=3, for_rounds=1, at_most_s=60.0)
+    timeline = Timeline([first, plan(2, at_round=3, after_s=2.0, for_rounds=1, at_most_s=60.0)])
     assert acts(timeline.step(3, 10.0)) == ["+1"]
     assert acts(timeline.step(1, 0.0)) == []
     assert acts(timeline.step(3, 11.0)) == []
-    assert acts(timeline.step(4, 12.0)) == ["-1", "+2"]
+    assert acts(timeline.step(5, 11.5)) == ["-1"]
+    assert acts(timeline.step(1, 12.0)) == ["+2"]
+    assert acts(timeline.step(5, 13.0)) == [], "it began in round 5"
+    assert acts(timeline.step(6, 14.0)) == ["-2"]
 
 
 def test_one_fault_can_follow_another_and_what_is_over_at_once_is_healed_at_once() -> None:

@@ -157,6 +157,7 @@ def test_who_is_hit_follows_from_the_seed(tmp_path: Path) -> None:
 
 def test_another_fault_before_it_or_in_its_place_does_not_change_who_is_hit(tmp_path: Path) -> None:
     before = described(tmp_path, FEDERATION + MANY).planned
+    assert len({planned.fault.targets for planned in before}) > 1, "each fault draws its own"
     changed = MANY.replace('on = "3 agents"', 'on = "7 agents"', 1)
     after = described(tmp_path, FEDERATION + changed).planned
     assert after[0].fault.targets != before[0].fault.targets
