@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -14,12 +15,10 @@ from typing import Any
 import pytest
 from fault_support import PlayedFederation
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import Federation
 from fedpg_common.parameters import digest
 from fedpg_lab import faults_cli
 from fedpg_lab.faults.backend import FaultKind, UnsupportedFaultError
 from fedpg_lab.faults.reference import NAME as REFERENCE
-from fedpg_lab.faults.reference import RunReference
 from fedpg_lab.faults.scenario import read_scenario, shipped
 from fedpg_lab.runs import load_run
 from fedpg_server.rows import Ballot, VoteRow
@@ -211,17 +210,15 @@ def test_a_fault_that_cannot_be_made_here_is_refused(
     assert not (tiny.parent / "runs").exists()
 
 
-def test_containers_without_their_library_are_one_sentence(
-    tiny: Path, fedpg: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module, _ = faults_cli.BACKENDS[faults_cli.BackendName.DOCKER]
-    monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setitem(sys.modules, "docker", None)  # as if it were not installed
-    code, _, error = fedpg("faults", tiny, "--backend", "docker", "--out", tiny.parent / "runs")
-    assert code == ExitCode.USAGE
-    assert is_one_sentence(error)
-    assert "--backend docker needs the package" in error
-    assert "install fedpg with its extra [docker]" in error
+def test_containers_without_their_library_are_one_sentence(tiny: Path) -> None:
+    # In a process of its own, in which it is as if the library were not installed.
+    program = "import sys; sys.modules['docker'] = None; from fedpg_lab.cli import main; main()"
+    command = [sys.executable, "-c", program, "faults", tiny, "--backend", "docker", "--out", tiny.parent / "runs"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == ExitCode.USAGE
+    assert is_one_sentence(ended.stderr)
+    assert "--backend docker needs the package" in ended.stderr
+    assert "install fedpg with its extra [docker]" in ended.stderr
     assert not (tiny.parent / "runs").exists()
 
 
@@ -359,14 +356,11 @@ def test_an_interrupted_reference_is_not_taken_for_success(
     number: signal.Signals, code: ExitCode, tiny: Path, fedpg: Command, played: Callable[..., StoredFederation],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def runs_reference(_folder: Path, _console: object) -> RunReference:
-        def run(_federation: Federation) -> None:
-            signal.raise_signal(number)
-
-        return run  # type: ignore[return-value]  # it does not return
+    def compare(*_arguments: object) -> None:
+        signal.raise_signal(number)
 
     played()
-    monkeypatch.setattr(faults_cli, "run_locally", runs_reference)
+    monkeypatch.setattr(faults_cli, "compare_with_reference", compare)
     ended, text, error = fedpg("faults", tiny, "--out", tiny.parent / "runs")
     assert ended == code, error
     assert "the reference was interrupted" in text
