@@ -28,7 +28,7 @@ from fedpg_server.checkpointing import CheckpointExporter
 from fedpg_server.gate import ARRIVAL_MAX_S, Gate
 from fedpg_server.learner import Learner
 from fedpg_server.run import Run
-from fedpg_server.service import FederationService
+from fedpg_server.service import STOPS, FederationService
 from fedpg_server.store import STORE_NAME, Store
 from fedpg_server.telemetry import Observer, TensorBoard
 
@@ -103,7 +103,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip
             return await _serve_until(run, signalled)
         finally:
-            service.withdraw("the server stops; try again when it is back")
+            service.withdraw(STOPS)
             await monitor.enter_graceful_shutdown()
             await server.stop(GRACE_S)
             store.close()
