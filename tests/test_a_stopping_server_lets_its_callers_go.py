@@ -1,4 +1,4 @@
-"""A server that is told to stop answers those who wait on it, so that they try again, and none of them is an error."""
+"""A server that is told to stop sends away those who wait on it, or keep it waiting, and none of them is its error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import AsyncIterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
 from fedpg_server.board import RoundBoard
+from fedpg_server.gate import STOPS, Gate
+from fedpg_server.listening import SERVICE_NAME, start_listening
 from fedpg_server.server import ServerOptions, serve
-from fedpg_server.service import STOPS
+from fedpg_server.service import FederationService
 from support import CALL_TIMEOUT_S, open_aio_channel
 
 AGENTS = 5
@@ -70,4 +73,33 @@ def test_whoever_waits_for_a_round_is_sent_away_at_once(
     for answer in answers:
         assert isinstance(answer, grpc.aio.AioRpcError)
         assert (answer.code(), answer.details()) == (grpc.StatusCode.UNAVAILABLE, STOPS)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_whoever_keeps_it_waiting_for_a_request_is_sent_away_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Semaphore(0)
+    arrival = Gate._arrival
+
+    async def noted_arrival(gate: Gate, requests: AsyncIterable[bytes]) -> bytes | None:
+        begun.release()
+        return await arrival(gate, requests)
+
+    monkeypatch.setattr(Gate, "_arrival", noted_arrival)
+
+    async def play() -> grpc.aio.AioRpcError:
+        endpoint = await start_listening("127.0.0.1:0", None, FederationService(authenticated=False), 1_000_000, 1)
+        async with open_aio_channel(endpoint.address) as channel:
+            call = channel.stream_unary(f"/{SERVICE_NAME}/Join", None, None)(None, timeout=WAIT_S)  # sends nothing
+            await call.wait_for_connection()
+            await asyncio.wait_for(begun.acquire(), CALL_TIMEOUT_S)
+            await endpoint.stop(CALL_TIMEOUT_S)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            return caught.value
+
+    with caplog.at_level(logging.WARNING):
+        error = asyncio.run(play())
+    assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, STOPS)
     assert not [record for record in caplog.records if record.exc_info]

@@ -11,12 +11,11 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import agent_of_name
 
+from fedpg_server.gate import STOPS
 from fedpg_server.journal import RunStoppedError
 from fedpg_server.run import Run
 from fedpg_server.sparse import SparseLog
 from fedpg_server.status import make_status
-
-STOPS = "the server stops; try again when it is back"
 
 log = logging.getLogger(__name__)
 
