@@ -37,9 +37,9 @@ from fedpg_common.federation import describe, federation_to_toml
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_server.aggregation import Aggregate, Rule
 from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
+from fedpg_server.listening import start_listening
 from fedpg_server.records import RoundRecord
 from fedpg_server.run import Run
-from fedpg_server.server import start_listening
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
 
@@ -130,10 +130,10 @@ def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> 
         run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)
         service = FederationService(authenticated=False)
         service.serve(run)
-        server, _, address = await start_listening(LOOPBACK, None, service, MESSAGE_BYTES, agents)
-        pipe.send(address)
+        endpoint = await start_listening(LOOPBACK, None, service, MESSAGE_BYTES, agents)
+        pipe.send(endpoint.address)
         await run.serve()
-        await server.stop(1.0)
+        await endpoint.stop(1.0)
         store.close()
         return stopwatch.times_s
 

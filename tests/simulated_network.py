@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
+from failed_call import CallFailedError
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_server.service import FederationService
 from simulated_clock import BlockingProcess, Process, VirtualLoop
@@ -41,39 +42,6 @@ class Weather:
 
 
 CALM = Weather()
-
-
-class CallFailedError(grpc.RpcError, grpc.Call):  # gRPC's own errors are both, too
-    """How a failed call looks to the client."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self._code = code
-        self._details = details
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
-
-    def initial_metadata(self) -> tuple[()]:
-        return ()
-
-    def trailing_metadata(self) -> tuple[()]:
-        return ()
-
-    def is_active(self) -> bool:
-        return False
-
-    def time_remaining(self) -> float:
-        return 0.0
-
-    def cancel(self) -> bool:
-        return False
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        return False
 
 
 class Aborted(Exception):  # noqa: N818 (what gRPC's own abort raises is no error either)

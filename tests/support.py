@@ -24,9 +24,9 @@ from fedpg_server.aggregation import Aggregate, Rule
 from fedpg_server.coordinator import Phase
 from fedpg_server.gate import ARRIVAL_MAX_S
 from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
+from fedpg_server.listening import start_listening
 from fedpg_server.records import RoundRecord
 from fedpg_server.run import Run
-from fedpg_server.server import start_listening
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
 
@@ -184,17 +184,17 @@ async def serving(
     service = FederationService(authenticated=tls is not None)
     service.serve(run)
     limit = wire.message_bytes_max(SIZE)
-    server, _, address = await start_listening(listen, tls, service, limit, federation.agents, arrival_max_s)
-    channel = open_aio_channel(address, client_tls)
+    endpoint = await start_listening(listen, tls, service, limit, federation.agents, arrival_max_s)
+    channel = open_aio_channel(endpoint.address, client_tls)
     try:
-        door = Door(address, run, federation_pb2_grpc.FederationStub(channel))
+        door = Door(endpoint.address, run, federation_pb2_grpc.FederationStub(channel))
         if start_rounds:
             door.start_rounds()
         yield door
     finally:
         await channel.close(None)
         await door.stop_rounds()
-        await server.stop(None)
+        await endpoint.stop(None)
         store.close()
 
 

@@ -15,7 +15,8 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
 from fedpg_server import server as server_module
-from fedpg_server.server import SERVICE_NAME, ServerOptions, serve
+from fedpg_server.listening import SERVICE_NAME
+from fedpg_server.server import ServerOptions, serve
 from fedpg_server.store import STORE_NAME, Store
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 from agent_stubs import ScriptedServer, make_calls, open_reply, scripted
+from failed_call import CallFailedError
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.retry import (
     BACKOFF_CAP_S,
@@ -26,37 +27,6 @@ from hypothesis import strategies as st
 
 RETRIED = [code for code in grpc.StatusCode if code not in REFUSALS and code is not grpc.StatusCode.OK]
 REFUSED = [code for code in grpc.StatusCode if code in REFUSALS]
-
-
-class Failure(grpc.RpcError, grpc.Call):
-    """A failed call with a status."""
-
-    def __init__(self, code: grpc.StatusCode, details: str = "the network is down") -> None:
-        self._code, self._details = code, details
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
-
-    def initial_metadata(self) -> tuple[()]:
-        return ()
-
-    def trailing_metadata(self) -> tuple[()]:
-        return ()
-
-    def is_active(self) -> bool:
-        return False
-
-    def time_remaining(self) -> float:
-        return 0.0
-
-    def cancel(self) -> bool:
-        return False
-
-    def add_callback(self, callback: object) -> bool:
-        return False
 
 
 class Pending:
@@ -116,8 +86,8 @@ class StopOnVirtualClock(threading.Event):
         return self.is_set()
 
 
-def unavailable() -> Failure:
-    return Failure(grpc.StatusCode.UNAVAILABLE)
+def unavailable() -> CallFailedError:
+    return CallFailedError(grpc.StatusCode.UNAVAILABLE)
 
 
 def test_a_call_that_gets_through_is_made_once_with_its_deadline() -> None:
@@ -129,7 +99,7 @@ def test_a_call_that_gets_through_is_made_once_with_its_deadline() -> None:
 
 @pytest.mark.parametrize("code", RETRIED, ids=[code.name for code in RETRIED])
 def test_failures_on_the_way_are_retried(code: grpc.StatusCode) -> None:
-    network = Network(Failure(code), Failure(code), "reply")
+    network = Network(CallFailedError(code), CallFailedError(code), "reply")
     assert network.call() == "reply"
     assert network.deadlines_s == [7.0] * 3
     assert len(network.sleeps_s) == 2
@@ -137,7 +107,7 @@ def test_failures_on_the_way_are_retried(code: grpc.StatusCode) -> None:
 
 @pytest.mark.parametrize("code", REFUSED, ids=[code.name for code in REFUSED])
 def test_refusals_fail_at_once_and_say_why(code: grpc.StatusCode) -> None:
-    network = Network(Failure(code, "agent 9 is not in this federation"))
+    network = Network(CallFailedError(code, "agent 9 is not in this federation"))
     with pytest.raises(ServerRefusedError, match="agent 9 is not in this federation") as caught:
         network.call()
     assert caught.value.code is code

@@ -19,7 +19,7 @@ from fedpg_common.errors import ExitCode, StorageError, UsageError
 from fedpg_common.federation import describe
 from fedpg_lab.curves import group_runs
 from fedpg_lab.experiment_runs import RunsFailedError, run_missing
-from fedpg_lab.experiments import Experiment, PlannedRun, read_experiment, shipped
+from fedpg_lab.experiments import PATIENT_S, Experiment, PlannedRun, read_experiment, shipped
 from fedpg_lab.runs import RunData, load_run
 from fedpg_lab.tables import row_of, to_csv, to_markdown
 from fedpg_server.records import RoundRecord
@@ -80,10 +80,26 @@ def test_lists_stand_for_each_of_their_values_and_the_first_seeds_come_first(tmp
     names = ["CartPole-v1_svrpg_K2", "CartPole-v1_svrpg_K5", "LunarLander-v3_svrpg_K2", "LunarLander-v3_svrpg_K5",
              "CartPole-v1_fedpg-br_K10_B3_sign-flipping_sigma-0.5_hidden-(8,8)"]  # fmt: skip
     assert [planned.name for planned in experiment.runs] == [f"{name}/seed-{seed}" for seed in (3, 1) for name in names]
-    assert experiment.runs[1].federation == describe("CartPole-v1", algorithm="svrpg", agents=5, seed=3)
+    plain = describe("CartPole-v1", algorithm="svrpg", agents=5, seed=3)
+    assert experiment.runs[1].federation == replace(plain, round_timeout_s=PATIENT_S)
     attacked = describe("CartPole-v1", byzantine=3, attack="sign-flipping", seed=1, sigma=0.5, hidden=(8, 8))
-    assert experiment.runs[-1].federation == attacked
+    assert experiment.runs[-1].federation == replace(attacked, round_timeout_s=PATIENT_S)
     assert (experiment.name, experiment.title) == ("described", "described")
+
+
+def test_rounds_wait_for_everyone_who_answers_in_the_end(tmp_path: Path) -> None:
+    text = """
+    [[federation]]
+    task = "CartPole-v1"
+    byzantine = 2
+    attack = ["zero-gradient", "silence"]
+    [[federation]]
+    task = "CartPole-v1"
+    agents = 5
+    round_timeout_s = 7.5
+    """
+    timeouts = [planned.federation.round_timeout_s for planned in described(tmp_path, text).runs]
+    assert timeouts == [PATIENT_S, describe("CartPole-v1").round_timeout_s, 7.5]
 
 
 def test_quick_and_seeds_make_it_smaller_and_name_another_folder(tmp_path: Path) -> None:
@@ -162,7 +178,8 @@ def test_a_bad_file_is_refused_by_its_field(text: str, sentence: str, tmp_path: 
 
 def test_the_command_runs_everything_once_and_leaves_a_report(small: Path, tmp_path: Path, fedpg: Command) -> None:
     run_federation(
-        small_federation(seed=1), tmp_path / "small-quick" / "CartPole-v1_fedpg-br_K4_B1_random-noise/seed-1"
+        replace(small_federation(seed=1), round_timeout_s=PATIENT_S),
+        tmp_path / "small-quick" / "CartPole-v1_fedpg-br_K4_B1_random-noise/seed-1",
     )
     before = load_run(tmp_path / "small-quick" / "CartPole-v1_fedpg-br_K4_B1_random-noise/seed-1")
     code, text, error = fedpg("experiment", small, "--quick", "--out", tmp_path)
@@ -171,7 +188,8 @@ def test_the_command_runs_everything_once_and_leaves_a_report(small: Path, tmp_p
     assert text == f"2 of 2 runs are complete: see {folder / 'report.html'}\n"
     assert "1 of 2 runs are complete; 1 to go, 1 at a time" in error
     runs = [load_run(path.parent) for path in sorted(folder.rglob("run.sqlite"))]
-    assert [run.federation for run in runs] == [small_federation(seed=0), small_federation(seed=1)]
+    both = [replace(small_federation(seed=seed), round_timeout_s=PATIENT_S) for seed in (0, 1)]
+    assert [run.federation for run in runs] == both
     assert runs[1].records == before.records  # not run again: even the seconds are the same
     for name in ("figure.png", "figure.svg", "filter.png", "distances.svg", "table.md", "table.csv", "report.html"):
         assert (folder / name).stat().st_size > 0

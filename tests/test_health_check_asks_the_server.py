@@ -13,7 +13,7 @@ from fedpg_common.channels import tls_files
 from fedpg_lab.certificates import make_certificates
 from fedpg_lab.local import free_address
 from fedpg_server import healthcheck
-from fedpg_server.server import SERVICE_NAME, start_listening
+from fedpg_server.listening import SERVICE_NAME, start_listening
 from fedpg_server.service import FederationService
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
@@ -21,14 +21,14 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 @asynccontextmanager
 async def listening(status: int, folder: Path | None = None) -> AsyncIterator[str]:
     """A server on a loopback port that says it is so; gives the port."""
-    server, monitor, address = await start_listening(
+    endpoint = await start_listening(
         "127.0.0.1:0", tls_files(folder), FederationService(authenticated=folder is not None), 1_000_000, agents=1
     )
-    await monitor.set(SERVICE_NAME, status)
+    await endpoint.monitor.set(SERVICE_NAME, status)
     try:
-        yield address.rpartition(":")[2]
+        yield endpoint.address.rpartition(":")[2]
     finally:
-        await server.stop(None)
+        await endpoint.stop(None)
 
 
 def code_for(

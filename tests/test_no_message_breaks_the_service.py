@@ -23,7 +23,7 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.parameters import digest
 from fedpg_server.gate import Gate
 from fedpg_server.learner import RoundPlan
-from fedpg_server.server import SERVICE_NAME
+from fedpg_server.listening import SERVICE_NAME
 from fedpg_server.service import FederationService
 from mutations import mutate
 from support import (

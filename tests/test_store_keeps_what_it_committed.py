@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from fedpg_common.parameters import Vector
 from fedpg_common.verdicts import Verdict
+from fedpg_server.database import connect
 from fedpg_server.learner import LearnerState
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
 from fedpg_server.store import Store
@@ -149,3 +151,10 @@ def test_everything_committed_survives_sigkill(tmp_path: Path) -> None:
     assert set(answered) <= set(ballots), "what was answered is there"
     assert len(ballots) <= len(answered) + 1, "and at most the one vote more that was not answered yet"
     assert all(ballots[agent].gradient.tolist() == [agent] * SIZE for agent in ballots)
+
+
+def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    create(tmp_path / "run.sqlite").close()
+    with closing(connect(tmp_path / "run.sqlite", "rw")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

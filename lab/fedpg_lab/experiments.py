@@ -11,6 +11,7 @@ agents = 10
 byzantine = 3
 attack = "sign-flipping"
 sigma = 0.1                              # any field of a task file, in place of the task's
+round_timeout_s = 60.0                   # for attacks on the protocol; other rounds wait a day for a slow machine
 
 [quick]                                  # what --quick changes
 seeds = 1
@@ -36,10 +37,12 @@ from fedpg_lab.toml_files import names_in, package_folder, read_toml, refuse_unk
 
 FIELDS = ("title", "description", "seeds", "federation", "quick")
 QUICK_FIELDS = ("seeds", "trajectories")
-FEDERATION_FIELDS = ("task", "algorithm", "agents", "byzantine", "attack")
+FEDERATION_FIELDS = ("task", "algorithm", "agents", "byzantine", "attack", "round_timeout_s")
 TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
 LISTS_THEMSELVES = ("hidden",)
 """Fields whose value is a list, which does not stand for several federations."""
+PATIENT_S = 86_400.0
+"""How long a round waits where every agent answers in the end, so that a loaded machine changes no result."""
 SEEDS_MAX = 1000
 RUNS_MAX = 10_000
 
@@ -143,6 +146,8 @@ def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
     """The federation with these settings, and its name."""
     federation = federation_of(settings, folder)
+    if "round_timeout_s" not in settings and len(federation.poisoners) == len(federation.byzantine):
+        federation = dataclasses.replace(federation, round_timeout_s=PATIENT_S)
     apart = [
         f"{name}-{tuple(value) if isinstance(value, list) else value}"
         for name, value in settings.items()

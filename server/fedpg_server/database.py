@@ -50,7 +50,7 @@ CREATE TABLE states (            -- the learner after each round; 0 is the start
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     """A connection in autocommit mode, so that transactions are written out. `mode` is "ro", "rw" or "rwc" (create).
 
-    Readers never wait for the writer, and a commit survives this process.
+    Readers never wait for the writer, and a commit survives this process and this machine.
     """
     # The server calls its store from one thread at a time, but not always the same one.
     connection = sqlite3.connect(
@@ -59,7 +59,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     if mode == "rwc":
         connection.execute("PRAGMA page_size=16384")  # gradients are large rows
         connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
-    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA synchronous=FULL")  # with NORMAL, a power cut takes the latest commits
     return connection
 
 

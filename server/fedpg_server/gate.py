@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+STOPS = "the server stops; try again when it is back"
 ARRIVAL_MAX_S = 20.0
 """A request that takes longer to arrive is given up. The agents' own deadline for a call is shorter."""
 
@@ -31,6 +32,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         self._prefix = f"/{service_name}/"
         self._on_unreadable = on_unreadable
         self._arrival_max_s = arrival_max_s
+        self._arriving: set[asyncio.Timeout] = set()
+        self._is_closed = False
+
+    def close(self) -> None:
+        """The server stops: send away everyone whose request has not arrived."""
+        self._is_closed = True
+        for limit in self._arriving:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def intercept_service(
         self,
@@ -54,18 +63,28 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         """The call's one request."""
         request = None
         try:
-            async with asyncio.timeout(self._arrival_max_s):
-                data = await anext(aiter(requests), None)
+            data = await self._arrival(requests)
             if data is not None:
                 request = parse(data)
         except TimeoutError:
+            if self._is_closed:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, STOPS)
             why = f"the request has not arrived within {self._arrival_max_s:.0f} s"
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, why)
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not the message that this call takes")
         finally:
-            if request is None:  # also when the caller gives up meanwhile
+            if request is None and not self._is_closed:  # also when the caller gives up meanwhile
                 self._on_unreadable()
         if request is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request did not arrive whole")
         return request
+
+    async def _arrival(self, requests: AsyncIterable[bytes]) -> bytes | None:
+        """The request's bytes; None if the caller is done without any. Raises TimeoutError."""
+        async with asyncio.timeout(0 if self._is_closed else self._arrival_max_s) as limit:
+            self._arriving.add(limit)
+            try:
+                return await anext(aiter(requests), None)
+            finally:
+                self._arriving.discard(limit)

@@ -47,6 +47,7 @@ class Journal:
         self._effects: list[Effect] = []
         self._has_effects = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._is_stopped = False
 
     def take(self, ballot: Ballot | None) -> tuple[int, asyncio.Future[Verdict]]:
         """A ticket for a submission, and the future of its verdict; None stands for a defective ballot.
@@ -55,6 +56,8 @@ class Journal:
         """
         self._tickets += 1
         waiting = _Waiting(ballot, asyncio.get_running_loop().create_future())
+        if self._is_stopped:
+            waiting.answer.set_exception(RunStoppedError())
         self._waiting[self._tickets] = waiting
         return self._tickets, waiting.answer
 
@@ -80,8 +83,9 @@ class Journal:
             for effect in effects:
                 self._after_commit(effect)
 
-    def refuse_waiting(self) -> None:
+    def stop(self) -> None:
         """Fail the calls whose verdicts will not be on disk; their senders try again when the run is resumed."""
+        self._is_stopped = True
         for waiting in self._waiting.values():
             if not waiting.answer.done():
                 waiting.answer.set_exception(RunStoppedError())

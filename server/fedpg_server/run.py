@@ -101,7 +101,9 @@ class Run:
             for task in (writer, rounds):
                 task.cancel()
             await asyncio.gather(writer, rounds, return_exceptions=True)
-            self._journal.refuse_waiting()
+            self._journal.stop()
+            self._board.close()
+            self._taken_up.set()
             self._store_thread.shutdown()
             self._learner_thread.shutdown()
             for observer in self._observers:
@@ -202,12 +204,12 @@ class Run:
         self._feed(events.Left(agent))
 
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
-        """See `RoundBoard.wait` and `PollLimit`."""
+        """See `RoundBoard.wait` and `PollLimit`. Raises RunStoppedError."""
         self._feed(events.Seen(agent))
         return await self._polls.hold(agent, self._board.wait(after_round, wait_s))
 
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
-        """Judge a submission; answered when the verdict is on disk."""
+        """Judge a submission; answered when the verdict is on disk. Raises RunStoppedError."""
         await self._taken_up.wait()  # until then, a restarted server does not know which round is open
         gradient_digest = wire.tensor_digest(request.gradient)
         ballot, defect = self._read(request, gradient_digest)

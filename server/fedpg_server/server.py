@@ -10,23 +10,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-import grpc
-from fedpg.v1 import federation_pb2, federation_pb2_grpc
 from fedpg_common import wire
-from fedpg_common.channels import TlsFiles, is_loopback, server_credentials, server_options
+from fedpg_common.channels import TlsFiles, is_loopback
 from fedpg_common.environments import make_environments
-from fedpg_common.errors import AddressError, ExitCode, StorageError, UsageError
+from fedpg_common.errors import ExitCode, StorageError, UsageError
 from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
 from fedpg_common.parameters import ParameterSpec
 from fedpg_common.policies import make_policy
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
 
 from fedpg_server.checkpointing import CheckpointExporter
-from fedpg_server.gate import ARRIVAL_MAX_S, Gate
+from fedpg_server.gate import STOPS
 from fedpg_server.learner import Learner
+from fedpg_server.listening import SERVICE_NAME, start_listening
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
@@ -34,7 +31,6 @@ from fedpg_server.telemetry import Observer, TensorBoard
 
 CONFIG_NAME = "config.toml"
 GRACE_S = 1.0
-SERVICE_NAME = federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +50,6 @@ class ServerOptions:
     """Whether to listen beyond loopback without TLS."""
     tensorboard: bool = True
     checkpoint_every_rounds: int = 50
-
-
-class HealthMonitor(Protocol):
-    """The asyncio servicer of the standard health service."""
-
-    async def set(self, service: str, status: int) -> None:
-        """Say how a service is."""
-
-    async def enter_graceful_shutdown(self) -> None:
-        """Say NOT_SERVING from now on."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -88,27 +74,27 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     policy = make_policy(federation.task, environments.observation_size, environments.action_space)
     learner = Learner(federation, environments, policy)
     service = FederationService(authenticated=options.tls is not None)
-    server, monitor, address = await start_listening(
+    endpoint = await start_listening(
         options.address, options.tls, service, wire.message_bytes_max(policy.spec.size), federation.agents
     )
     try:
-        on_bound(address)
+        on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, learner)
         try:
             observers = _observers(options, federation, policy.spec, store)
             run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
             service.serve(run)
-            await monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
-            log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, address,
+            await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+            log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip
             return await _serve_until(run, signalled)
         finally:
-            service.withdraw("the server stops; try again when it is back")
-            await monitor.enter_graceful_shutdown()
-            await server.stop(GRACE_S)
+            service.withdraw(STOPS)
+            await endpoint.monitor.enter_graceful_shutdown()
+            await endpoint.stop(GRACE_S)
             store.close()
     finally:
-        await server.stop(None)
+        await endpoint.stop(None)
         environments.close()
 
 
@@ -137,36 +123,6 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
     loop.add_signal_handler(signal.SIGINT, resolve, ExitCode.INTERRUPTED)
     loop.add_signal_handler(signal.SIGTERM, resolve, ExitCode.TERMINATED)
     return signalled
-
-
-async def start_listening(
-    address: str,
-    tls: TlsFiles | None,
-    service: FederationService,
-    message_bytes: int,
-    agents: int,
-    arrival_max_s: float = ARRIVAL_MAX_S,
-) -> tuple[grpc.aio.Server, HealthMonitor, str]:
-    """A started server, its health monitor (NOT_SERVING for now) and the address bound. Raises AddressError."""
-    gate = Gate(SERVICE_NAME, service.count_unreadable, arrival_max_s)
-    read_bytes = wire.OVERSIZE_FACTOR * message_bytes
-    server = grpc.aio.server(
-        interceptors=[gate], options=server_options(read_bytes, wire.status_bytes_max(agents), agents)
-    )
-    federation_pb2_grpc.add_FederationServicer_to_server(service, server)
-    monitor: HealthMonitor = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the type stubs
-    await monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(monitor, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        if tls is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, server_credentials(tls))
-    except RuntimeError as error:
-        raise AddressError(f"cannot listen on {address}: is the port in use, or not yours to open?") from error
-    await server.start()
-    return server, monitor, f"{address.rpartition(':')[0]}:{port}"
 
 
 def _stored_federation(folder: Path) -> Federation:

@@ -11,6 +11,7 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import agent_of_name
 
+from fedpg_server.gate import STOPS
 from fedpg_server.journal import RunStoppedError
 from fedpg_server.run import Run
 from fedpg_server.sparse import SparseLog
@@ -58,7 +59,10 @@ class FederationService(federation_pb2_grpc.FederationServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"this server's run is {run.run_id}: join anew")
         if not (math.isfinite(request.wait_s) and request.wait_s >= 0):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wait_s must be a number of seconds from 0")
-        return await run.await_round(request.agent, request.after_round, request.wait_s)
+        try:
+            return await run.await_round(request.agent, request.after_round, request.wait_s)
+        except RunStoppedError:
+            await self._send_away(context)
 
     async def SubmitUpdate(  # noqa: N802
         self, request: pb.SubmitUpdateRequest, context: Context
@@ -68,7 +72,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         try:
             verdict = await run.submit(request)
         except RunStoppedError:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops; try again when it is back")
+            await self._send_away(context)
         return pb.SubmitUpdateReply(verdict=pb.Verdict.ValueType(verdict), message=verdict.sentence)
 
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveReply:  # noqa: N802
@@ -113,6 +117,9 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         if self._run is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, self._why_unavailable)
         return self._run
+
+    async def _send_away(self, context: Context) -> NoReturn:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, STOPS)
 
     async def _refuse(self, context: Context, why: str) -> NoReturn:
         self._log.write(logging.WARNING, "refused", f"refused {context.peer()}: {why}")

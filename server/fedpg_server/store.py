@@ -1,7 +1,7 @@
 """The run's memory: one SQLite file, written in transactions before anything is answered.
 
-Write-ahead logging with synchronous=NORMAL: what is committed survives a killed process at once, and a power cut can
-lose the latest commits but never leaves a damaged file.
+Write-ahead logging with synchronous=FULL: a commit returns when it is on the disk, so that what was answered survives a
+killed process and a power cut.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _scenario(fields: Mapping[str, Any], path: Path, text: str, seed: int | None
 def _federation(table: Mapping[str, Any], folder: Path) -> Federation:
     if isinstance(table.get("task"), Mapping) or isinstance(table.get("byzantine"), Mapping):
         return federation_from_fields(table, "[federation]")
-    refuse_unknown(table, (*FEDERATION_FIELDS, "seed", "round_timeout_s", *TASK_FIELDS), "federation.")
+    refuse_unknown(table, (*FEDERATION_FIELDS, "seed", *TASK_FIELDS), "federation.")
     if not is_whole(table["seed"]):
         raise UsageError(f"federation.seed must be a whole number, not {show(table['seed'])}")
     return federation_of(table, folder)
