@@ -213,7 +213,17 @@ def test_a_fault_that_cannot_be_made_here_is_refused(
 def test_containers_without_their_library_are_one_sentence(tiny: Path) -> None:
     # In a process of its own, in which it is as if the library were not installed.
     program = "import sys; sys.modules['docker'] = None; from fedpg_lab.cli import main; main()"
-    command = [sys.executable, "-c", program, "faults", tiny, "--backend", "docker", "--out", tiny.parent / "runs"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        program,
+        "faults",
+        tiny,
+        "--backend",
+        "docker",
+        "--out",
+        tiny.parent / "runs",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == ExitCode.USAGE
     assert is_one_sentence(ended.stderr)
