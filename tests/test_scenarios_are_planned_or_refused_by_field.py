@@ -4,12 +4,15 @@ sentence that names the field.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import tomli_w
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Attack, Hostility, describe
+from fedpg_common.tasks import find_task, task_to_fields
 from fedpg_lab.faults import scenario as documented
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.scenario import AT_MOST_S, Scenario, read_scenario, shipped
@@ -261,6 +264,14 @@ def test_a_federation_is_described_with_the_options_of_train_or_as_in_its_file(t
     text = '[federation]\ntask = "CartPole-v1"\nagents = 6\nbyzantine = { 2 = "fedpg", 5 = "replay" }\n'
     whole = described(tmp_path, text)
     assert whole.federation.byzantine == {2: Attack.FEDPG, 5: Hostility.REPLAY}
+
+
+@pytest.mark.parametrize("attackers", ["byzantine = 1", 'byzantine = { 2 = "fedpg" }'])
+def test_a_task_file_lies_beside_the_scenarios(tmp_path: Path, attackers: str) -> None:
+    task = task_to_fields(replace(find_task("CartPole-v1"), name="short", horizon=9))
+    (tmp_path / "short.toml").write_text(tomli_w.dumps({key: value for key, value in task.items() if key != "name"}))
+    scenario = described(tmp_path, f'[federation]\ntask = "short.toml"\nagents = 6\n{attackers}\n')
+    assert scenario.federation.task.horizon == 9
 
 
 def test_the_scenario_in_the_documentation_is_one(tmp_path: Path) -> None:

@@ -172,14 +172,18 @@ def federation_of(settings: Mapping[str, Any], folder: Path) -> Federation:
     task = fields.pop("task", None)
     if not isinstance(task, str):
         raise UsageError(f"federation.task must be a name or a task file, not {show(task)}")
-    if task.endswith(".toml") and (folder / task).is_file():
-        task = str(folder / task)
+    task = beside(task, folder)
     for name in ("agents", "byzantine"):
         if not is_whole(fields[name]):
             raise UsageError(f"federation.{name} must be a whole number, not {show(fields[name])}")
     if isinstance(fields.get("hidden"), list):
         fields["hidden"] = tuple(fields["hidden"])
     return describe(task, **fields)
+
+
+def beside(task: str, folder: Path) -> str:
+    """A task file in that folder, if `task` names one; else `task` as it is."""
+    return str(folder / task) if task.endswith(".toml") and (folder / task).is_file() else task
 
 
 def _seeds(value: object) -> Sequence[int]:

@@ -36,7 +36,7 @@ from fedpg_common.federation import SEED_MAX, Federation, federation_from_fields
 from fedpg_common.streams import Purpose, Role, stream
 from fedpg_common.tasks import is_number, is_whole, show
 
-from fedpg_lab.experiments import FEDERATION_FIELDS, TASK_FIELDS, federation_of
+from fedpg_lab.experiments import FEDERATION_FIELDS, TASK_FIELDS, beside, federation_of
 from fedpg_lab.faults.backend import FaultKind
 from fedpg_lab.faults.entries import TIME_MAX_S, plan_entry
 from fedpg_lab.faults.timeline import PlannedFault
@@ -116,7 +116,9 @@ def _scenario(fields: Mapping[str, Any], path: Path, text: str, seed: int | None
 
 def _federation(table: Mapping[str, Any], folder: Path) -> Federation:
     if isinstance(table.get("task"), Mapping) or isinstance(table.get("byzantine"), Mapping):
-        return federation_from_fields(table, "[federation]")
+        task = table.get("task")
+        named = {"task": beside(task, folder)} if isinstance(task, str) else {}
+        return federation_from_fields({**table, **named}, "[federation]")
     refuse_unknown(table, (*FEDERATION_FIELDS, "seed", *TASK_FIELDS), "federation.")
     if not is_whole(table["seed"]):
         raise UsageError(f"federation.seed must be a whole number, not {show(table['seed'])}")
