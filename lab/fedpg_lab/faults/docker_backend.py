@@ -15,14 +15,15 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
 
-from fedpg_lab.faults.backend import SERVER, Fault, FaultKind, UnsupportedFaultError
+from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.docker_containers import Containers
 from fedpg_lab.faults.docker_engine import connect
-from fedpg_lab.faults.docker_images import build_helper, check_participants, probe, repository
+from fedpg_lab.faults.docker_images import build_helper, check_participants, repository
 from fedpg_lab.faults.docker_overlay import network_service
+from fedpg_lab.faults.docker_probe import check_kinds
 from fedpg_lab.faults.docker_project import DockerProject
 from fedpg_lab.faults.local_backend import DOWN, name_of
-from fedpg_lab.faults.network_needs import FLAVOURS, refusal
+from fedpg_lab.faults.network_needs import FLAVOURS
 from fedpg_lab.faults.network_rules import Network, commands, network_of
 from fedpg_lab.faults.status_stream import read_line
 from fedpg_lab.local import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
@@ -62,11 +63,7 @@ class DockerBackend:
         self._project = DockerProject(client, self._federation, root)
         check_participants(client, root)
         build_helper(client)  # the companions of the participants, whatever the faults
-        kernel = probe(client)
-        self._restore = kernel.restore
-        reason = refusal(kinds, kernel)
-        if reason:
-            raise UnsupportedFaultError(reason)
+        self._restore = check_kinds(client, kinds).restore
 
     def start(self) -> None:
         """See `Backend`."""

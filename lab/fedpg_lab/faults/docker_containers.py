@@ -8,8 +8,9 @@ import shlex
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import requests
 from docker.errors import APIError
 from fedpg_server.store import STORE_NAME
 
-from fedpg_lab.faults.docker_engine import CONFLICT, EngineError, engine_errors, has_status, last_line
+from fedpg_lab.faults.docker_engine import EngineError, engine_errors, last_line
 from fedpg_lab.faults.docker_overlay import WATCHER, network_service
 from fedpg_lab.faults.network_rules import Command
 from fedpg_lab.local import SERVER
@@ -113,7 +114,7 @@ class Containers:
     def send_signal(self, name: str, signal_name: str) -> None:
         """Send a signal, such as SIGTERM, unless it has ended. One that stands still goes on, to hear it."""
         with engine_errors(f"sending {signal_name} to {name}"):
-            _unless_conflict(lambda: self._api.kill(self._ids[name], signal_name))
+            self._act(name, lambda: self._api.kill(self._ids[name], signal_name), lambda state: not state["Running"])
         self.go_on(name)
 
     def start(self, name: str) -> None:
@@ -142,12 +143,14 @@ class Containers:
     def stand_still(self, name: str) -> None:
         """Stop all its processes where they are, unless it has ended."""
         with engine_errors(f"pausing {name}"):
-            _unless_conflict(lambda: self._api.pause(self._ids[name]))
+            pause = partial(self._api.pause, self._ids[name])
+            self._act(name, pause, lambda state: state["Paused"] or not state["Running"])
 
     def go_on(self, name: str) -> None:
         """The opposite."""
         with engine_errors(f"unpausing {name}"):
-            _unless_conflict(lambda: self._api.unpause(self._ids[name]))
+            unpause = partial(self._api.unpause, self._ids[name])
+            self._act(name, unpause, lambda state: not state["Paused"] or not state["Running"])
 
     def limit_cpu(self, name: str, fraction: float | None) -> None:
         """Give it no more than that fraction of a core, also when it is started again; None lifts the limit."""
@@ -165,6 +168,14 @@ class Containers:
         if code != 0:
             raise EngineError(f"changing the network of {name} failed: {last_line(output.decode('utf-8', 'replace'))}")
 
+    def _act(self, name: str, act: Callable[[], object], is_moot: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Do it. It may fail where the container's state says that there was nothing to do."""
+        try:
+            act()
+        except APIError:
+            if not is_moot(self._api.inspect_container(self._ids[name])["State"]):
+                raise
+
 
 def cpu_quota(fraction: float | None) -> tuple[int, int]:
     """The period and what a container gets of it, in microseconds. A small fraction needs a longer period."""
@@ -172,12 +183,3 @@ def cpu_quota(fraction: float | None) -> tuple[int, int]:
         return CPU_PERIOD_US, UNLIMITED
     period = CPU_PERIOD_US if fraction * CPU_PERIOD_US >= CPU_QUOTA_MIN_US else CPU_PERIOD_MAX_US
     return period, max(CPU_QUOTA_MIN_US, round(fraction * period))
-
-
-def _unless_conflict(act: Callable[[], object]) -> None:
-    """Do it, unless the container is in no state for it: then there is nothing to do."""
-    try:
-        act()
-    except APIError as error:
-        if not has_status(error, CONFLICT):
-            raise

@@ -20,8 +20,6 @@ REQUEST_TIMEOUT_S = 120.0
 """No single request takes that long, but for those that wait, which bring a limit of their own."""
 COMMAND_TIMEOUT_S = 60.0
 ENDS_WITHIN_S = 10.0
-CONFLICT = 409
-NOT_FOUND = 404
 
 
 class EngineError(FedPGError):
@@ -51,11 +49,6 @@ def engine_errors(what: str) -> Iterator[None]:
         yield
     except (DockerException, requests.RequestException) as error:
         raise EngineError(f"{what} failed: {one_line(error)}") from error
-
-
-def has_status(error: APIError, status: int) -> bool:
-    """Whether the engine answered with that HTTP status."""
-    return error.response is not None and error.response.status_code == status
 
 
 def one_line(error: Exception) -> str:

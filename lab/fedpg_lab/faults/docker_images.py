@@ -12,7 +12,6 @@ from docker.errors import ImageNotFound
 import fedpg_lab
 from fedpg_lab.faults.backend import UnsupportedFaultError
 from fedpg_lab.faults.docker_engine import engine_errors, run_docker
-from fedpg_lab.faults.network_needs import Kernel, probe_script, read_probe
 
 PARTICIPANTS = ("fedpg-server", "fedpg-agent")
 BUILD_TIMEOUT_S = 3600.0
@@ -72,23 +71,3 @@ def build_helper(client: Any) -> None:
     if missing_images(client, (HELPER,)):
         log.warning("building the image %s, with iproute2 and iptables", HELPER)
         run_docker(["build", "--tag", HELPER, "-"], given=HELPER_DOCKERFILE, timeout_s=BUILD_TIMEOUT_S)
-
-
-def probe(client: Any) -> Kernel:
-    """Find out what the kernel under the engine can do, in a network namespace that is gone afterwards.
-
-    Raises EngineError.
-    """
-    with engine_errors("trying what the kernel can do"):
-        output: bytes = client.containers.run(
-            HELPER,
-            ["sh", "-c", probe_script()],
-            network_mode="none",
-            cap_drop=["ALL"],
-            cap_add=["NET_ADMIN", "NET_RAW"],
-            security_opt=["no-new-privileges:true"],
-            read_only=True,
-            tmpfs={"/run": ""},
-            remove=True,
-        )
-    return read_probe(output.decode("utf-8", errors="replace"))

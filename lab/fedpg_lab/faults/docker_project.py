@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,11 @@ class DockerProject:
         api, ours = self._client.api, {"label": f"{PROJECT_LABEL}={self.name}"}
         removals: list[Callable[[], object]] = []
         for container in api.containers(all=True, filters=ours):
-            removals.append(lambda found=container["Id"]: api.remove_container(found, force=True, v=True))
+            removals.append(partial(api.remove_container, container["Id"], force=True, v=True))
         for network in api.networks(filters=ours):
-            removals.append(lambda found=network["Id"]: api.remove_network(found))
+            removals.append(partial(api.remove_network, network["Id"]))
         for volume in api.volumes(filters=ours)["Volumes"] or []:
-            removals.append(lambda found=volume["Name"]: api.remove_volume(found, force=True))
+            removals.append(partial(api.remove_volume, volume["Name"], force=True))
         return removals
 
 
