@@ -8,7 +8,8 @@ is copied out, and everything that was made is removed in the end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
@@ -29,6 +30,8 @@ from fedpg_lab.faults.status_stream import read_line
 from fedpg_lab.local import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
 from fedpg_lab.train import AGENTS_LEAVE_S
 
+PARALLEL_MAX = 16
+"""Requests to the engine at a time, where a fault hits many."""
 KILLED = 128 + 9
 """The exit code of a program that was killed, by lack of memory for example."""
 
@@ -95,19 +98,17 @@ class DockerBackend:
     def apply(self, fault: Fault) -> None:
         """See `Backend`."""
         if fault.kind is FaultKind.RESTART:
-            for participant in fault.targets:
-                if participant not in self._down:
-                    self._containers.send_signal(name_of(participant), "SIGTERM")
-                    self._start(participant)
+            _for_each([participant for participant in fault.targets if participant not in self._down], self._restart)
             return
         self._active.append(fault)
-        self._reconcile(fault.targets, "SIGTERM" if fault.kind is FaultKind.STOP else "SIGKILL")
+        ending = "SIGTERM" if fault.kind is FaultKind.STOP else "SIGKILL"
+        _for_each(fault.targets, lambda participant: self._reconcile(participant, ending))
 
     def heal(self, fault: Fault) -> None:
         """See `Backend`."""
         if fault in self._active:
             self._active.remove(fault)
-            self._reconcile(fault.targets, "SIGKILL")
+            _for_each(fault.targets, lambda participant: self._reconcile(participant, "SIGKILL"))
 
     def finish(self, folder: Path) -> None:
         """See `Backend`. The volume that holds the run goes with the containers, so it is copied out here."""
@@ -140,18 +141,17 @@ class DockerBackend:
     def _faults_of(self, participant: int) -> list[Fault]:
         return [fault for fault in self._active if participant in fault.targets]
 
-    def _reconcile(self, participants: Iterable[int], ending: str) -> None:
-        """Make it so that what is active holds, and nothing else, for these participants."""
-        for participant in participants:
-            is_down = any(fault.kind in DOWN for fault in self._faults_of(participant))
-            if is_down and participant not in self._down:
-                self._down.add(participant)
-                self._containers.send_signal(name_of(participant), ending)
-            self._reconcile_network(participant)  # before it is started, so that it finds what is active
-            if not is_down and participant in self._down:
-                self._start(participant)
-                self._down.discard(participant)
-            self._reconcile_pace(participant)
+    def _reconcile(self, participant: int, ending: str) -> None:
+        """Make it so that what is active holds for this participant, and nothing else."""
+        is_down = any(fault.kind in DOWN for fault in self._faults_of(participant))
+        if is_down and participant not in self._down:
+            self._down.add(participant)
+            self._containers.send_signal(name_of(participant), ending)
+        self._reconcile_network(participant)  # before it is started, so that it finds what is active
+        if not is_down and participant in self._down:
+            self._start(participant)
+            self._down.discard(participant)
+        self._reconcile_pace(participant)
 
     def _reconcile_network(self, participant: int) -> None:
         """Its rules outlast its program, and need not be made again when that is started again."""
@@ -175,6 +175,10 @@ class DockerBackend:
         elif participant in self._paused:
             self._paused.discard(participant)
             self._containers.go_on(name)
+
+    def _restart(self, participant: int) -> None:
+        self._containers.send_signal(name_of(participant), "SIGTERM")
+        self._start(participant)
 
     def _start(self, participant: int) -> None:
         """Start it again, unless it is a server that has ended well; what is to stand still stands still."""
@@ -205,3 +209,9 @@ class DockerBackend:
         log.warning("%s is gone: %s", name, self._containers.last_words(name))
         if len(self._agents) - len(self._gone) < self._federation.quorum:
             raise ProcessFailedError("too few agents are left for a quorum: see the logs in the run folder", code)
+
+
+def _for_each(participants: Sequence[int], act: Callable[[int], None]) -> None:
+    """Do it to all, as good as at once: a fault that hits many hits them together. Raises what was raised first."""
+    with ThreadPoolExecutor(max_workers=PARALLEL_MAX) as pool:
+        list(pool.map(act, participants))

@@ -30,7 +30,7 @@ def check_kinds(client: Any, kinds: Collection[FaultKind]) -> Kernel:
 def probe(client: Any) -> Kernel:
     """Find out what the kernel can do, in a network namespace that is gone afterwards. Raises EngineError."""
     with engine_errors("trying what the kernel can do"):
-        output: bytes = client.containers.run(
+        helper = client.containers.create(
             HELPER,
             ["sh", "-c", probe_script()],
             network_mode="none",
@@ -39,6 +39,11 @@ def probe(client: Any) -> Kernel:
             security_opt=["no-new-privileges:true"],
             read_only=True,
             tmpfs={"/run": ""},
-            remove=True,
         )
+        try:
+            helper.start()
+            helper.wait()
+            output: bytes = helper.logs(stderr=False)
+        finally:
+            helper.remove(force=True)
     return read_probe(output.decode("utf-8", errors="replace"))
