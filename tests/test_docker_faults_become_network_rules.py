@@ -125,7 +125,9 @@ def test_delay_and_damage_come_before_the_narrow_link() -> None:
 
 def test_a_change_of_a_queue_puts_the_new_one_in_the_place_of_the_old_one() -> None:
     slow, slower = (of(2, Fault(FaultKind.LATENCY, (2,), delay_s=delay_s)) for delay_s in (0.1, 0.3))
-    queues = [f"tc qdisc add dev {device} root handle 1: netem delay 300.000ms limit 10000" for device in ("eth0", "ifb0")]
+    queues = [
+        f"tc qdisc add dev {device} root handle 1: netem delay 300.000ms limit 10000" for device in ("eth0", "ifb0")
+    ]
     assert written(commands(slow, slower, RESTORE)) == [*STRAIGHT, *DETOUR, *queues]
 
 
