@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from fedpg_lab.faults.docker_probe import probe
 from fedpg_lab.runs import RunData, load_run
 from lab_support import Command, digests
 
-TRAJECTORIES = "1500"
+TRAJECTORIES = "2000"
 NO_DEADLINE_S = "1e5"
 """Every round waits for everybody."""
 FEDERATION = describe("CartPole-v1", agents=3, trajectories=int(TRAJECTORIES), round_timeout_s=float(NO_DEADLINE_S))
@@ -36,8 +35,9 @@ STALLING = [
     Fault(FaultKind.RESET, (1, 3)),
 ]
 """Faults on agents that no round can do without."""
+NARROW = Fault(FaultKind.BANDWIDTH, (3,), bytes_per_s=20e3)
+"""On from the start: however fast the machine, a round takes its time, and the run does not end before the faults."""
 SLOWING = [
-    Fault(FaultKind.BANDWIDTH, (3,), bytes_per_s=100e3),
     Fault(FaultKind.LOSS, (SERVER,), fraction=0.02),
     Fault(FaultKind.SLOW_CPU, (1, SERVER), fraction=0.5),
     Fault(FaultKind.LATENCY, (1, 2), delay_s=0.03, jitter_s=0.02),
@@ -45,7 +45,7 @@ SLOWING = [
 ]
 """Faults with which rounds go on."""
 OF_THE_SERVER = [Fault(FaultKind.KILL, (SERVER,)), Fault(FaultKind.STOP, (SERVER,)), Fault(FaultKind.PAUSE, (SERVER,))]
-KINDS = frozenset(fault.kind for fault in (*STALLING, *SLOWING, *OF_THE_SERVER)) | {FaultKind.RESTART}
+KINDS = frozenset(fault.kind for fault in (NARROW, *STALLING, *SLOWING, *OF_THE_SERVER)) | {FaultKind.RESTART}
 
 
 @dataclass
@@ -95,6 +95,8 @@ def story(has_netem: bool, tmp_path_factory: pytest.TempPathFactory) -> Story:
 
 def go_through(watch: Watch[DockerBackend], seen: Story, has_netem: bool) -> None:
     """All faults, one after the other and some together."""
+    watch.backend.apply(NARROW)
+    seen.queues[FaultKind.BANDWIDTH] = queues_of(seen.project, NARROW.targets[0])
     watch.rounds(1)
     for fault in STALLING:
         watch.backend.apply(fault)
@@ -118,6 +120,7 @@ def go_through(watch: Watch[DockerBackend], seen: Story, has_netem: bool) -> Non
     together(watch)
     watch.backend.apply(Fault(FaultKind.RESTART, (SERVER, 2)))
     watch.rounds(1)
+    watch.backend.heal(NARROW)
 
 
 def together(watch: Watch[DockerBackend]) -> None:
@@ -154,7 +157,7 @@ def quota_of(project: str, service: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunData]:
+def undisturbed(story: Story, tmp_path_factory: pytest.TempPathFactory) -> RunData:
     """The same description without faults, as processes of one container, with the same libraries."""
     name = f"fedpg-test-undisturbed-{os.getpid()}"
     options = ["--agents", "3", "--trajectories", TRAJECTORIES, "--round-timeout", NO_DEADLINE_S, "--no-tensorboard"]
@@ -165,7 +168,7 @@ def undisturbed(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Itera
         docker("cp", f"{name}:/runs/run", str(folder))
     finally:
         docker("rm", "--force", "--volumes", name)
-    yield load_run(folder / "run")
+    return load_run(folder / "run")
 
 
 def test_parameters_are_those_of_the_undisturbed_run_round_by_round(story: Story, undisturbed: RunData) -> None:
@@ -184,7 +187,7 @@ def test_the_run_folder_is_as_a_local_backend_leaves_it(story: Story) -> None:
 
 
 def test_nothing_is_left_behind(story: Story) -> None:
-    participants = len(FEDERATION.byzantine) + FEDERATION.agents + 1
+    participants = FEDERATION.agents + 1
     assert len(story.things) > 2 * participants
     assert story.left == []
 
