@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -239,10 +240,13 @@ for_s = 0.5
 
 def test_the_command_reports_on_a_scenario_in_containers(fedpg: Command, tmp_path: Path) -> None:
     (tmp_path / "both.toml").write_text(SCENARIO)
-    options = ["--backend", "docker", "--no-reference", "--out", tmp_path / "runs"]
+    options = ["--backend", "docker", "--out", tmp_path / "runs"]
     code, output, errors = fedpg("faults", tmp_path / "both.toml", *options)
     assert code == ExitCode.OK, (output, errors)
     assert "violated" not in output
+    assert re.search(
+        r"the parameters are those of a run without faults +holds +(\d+) of \1 rounds, bit for bit", output
+    )
     assert (tmp_path / "runs" / "both" / "faults.html").is_file()
     assert f"fedpg-faults-{os.getpid()}-" not in docker("ps", "--all") + docker("network", "ls") + docker(
         "volume", "ls"
