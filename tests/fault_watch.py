@@ -11,8 +11,8 @@ from fedpg_lab.faults.backend import Backend
 
 PATIENCE_S = 120.0
 """It ends a test that would otherwise hang."""
-STILL_SEEN = 5
-"""How many different replies tell of the same round before it counts as stuck."""
+STILL_S = 1.0
+"""How long a round of some milliseconds is seen to make no progress before it counts as standing still."""
 
 Harmed = TypeVar("Harmed", bound=Backend)
 
@@ -39,26 +39,20 @@ class Watch(Generic[Harmed]):
         goal = self.until(lambda _status: True).latest.round + count
         self.until(lambda status: status.latest.round >= goal)
 
-    def stalls_for(self, agents: tuple[int, ...]) -> None:
-        """Wait until a round waits for these agents and no others."""
-        self.until(lambda status: {entry.agent for entry in status.agents if not entry.voted} == set(agents))
-
     def stands_still_for(self, agents: tuple[int, ...]) -> None:
-        """Wait until a round waits for some of these agents and no others, time and again.
+        """Wait until one round waits for some of these agents and no others, for a while by the server's clock.
 
-        Who is hit last may have voted before. That the same round is seen so often tells it from one that goes on.
+        It need not wait for all of them: who was hit may have voted just before. The while tells a round that stands
+        still from one that goes on.
         """
-        seen: set[bytes] = set()
-        round_number = 0
+        round_number, since_s = 0, 0.0
 
         def is_stuck(status: pb.GetStatusReply) -> bool:
-            nonlocal round_number
+            nonlocal round_number, since_s
             missing = {entry.agent for entry in status.agents if not entry.voted}
             if status.round != round_number or not missing or not missing <= set(agents):
-                round_number = status.round
-                seen.clear()
-            seen.add(status.SerializeToString())
-            return len(seen) > STILL_SEEN
+                round_number, since_s = status.round, status.uptime_s
+            return status.uptime_s - since_s >= STILL_S
 
         self.until(is_stuck)
 

@@ -58,7 +58,7 @@ def watch(tmp_path: Path) -> Iterator[Watch[LocalBackend]]:
 def test_faults_that_no_round_can_do_without(watch: Watch[LocalBackend], undisturbed: RunData, tmp_path: Path) -> None:
     for fault in STALLING:
         watch.backend.apply(fault)
-        watch.stalls_for(fault.targets)
+        watch.stands_still_for(fault.targets)
         watch.backend.heal(fault)
         watch.rounds(1)
     watch.to_the_end()
@@ -93,9 +93,9 @@ def test_faults_on_one_participant_add_up(watch: Watch[LocalBackend], undisturbe
     for fault in (cut_off, pause, kill):
         watch.backend.apply(fault)
     for fault in (kill, cut_off):
-        watch.stalls_for((2,))
+        watch.stands_still_for((2,))
         watch.backend.heal(fault)
-    watch.stalls_for((2,))
+    watch.stands_still_for((2,))
     watch.backend.heal(pause)
     watch.rounds(1)
     watch.to_the_end()

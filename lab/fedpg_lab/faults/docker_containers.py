@@ -61,7 +61,7 @@ class Containers:
     # What is, and what was ------------------------------------------------------------------------------------------
 
     def states(self) -> dict[str, State]:
-        """Every container's state, by service."""
+        """Every container's state, by service. One that somebody has removed is an error."""
         states = {}
         for entry in self._entries():
             code = None
@@ -69,6 +69,8 @@ class Containers:
                 with engine_errors("looking at a container"):
                     code = int(self._api.inspect_container(entry["Id"])["State"]["ExitCode"])
             states[entry["Labels"][SERVICE_LABEL]] = State(entry["State"], code)
+        if removed := sorted(self._ids.keys() - states.keys()):
+            raise EngineError(f"the container of {removed[0]} has been removed")
         return states
 
     def address(self, name: str) -> str:

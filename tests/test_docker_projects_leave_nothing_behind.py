@@ -1,0 +1,190 @@
+"""A federation in containers is a Compose project of its own, with its whole description, and is removed whole.
+
+The `docker` command and the engine are replaced by what notes what they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from docker.errors import APIError
+from fedpg_common.errors import ExitCode
+from fedpg_common.federation import Federation, describe, read_federation
+from fedpg_lab.faults import docker_project
+from fedpg_lab.faults.docker_engine import EngineError, run_docker
+from fedpg_lab.faults.docker_project import DockerProject
+from fedpg_lab.local import ProcessFailedError
+
+FEDERATION = describe(
+    "CartPole-v1", agents=3, byzantine=1, attack="sign-flipping", seed=7, sigma=0.125, alpha=0.25, gamma=0.5
+)
+
+
+class FakeApi:
+    """What is left of a project, and in which order it is removed."""
+
+    def __init__(self) -> None:
+        self.left = ["container 1", "container 2", "network 1", "volume 1"]
+        self.removed: list[str] = []
+        self.stuck: set[str] = set()
+        self.exit_codes: dict[str, int] = {}
+        """Of containers that have ended, by service."""
+
+    def _of(self, kind: str) -> list[str]:
+        return [thing for thing in self.left if thing.startswith(kind)]
+
+    def containers(self, all: bool, filters: Mapping[str, str]) -> list[dict[str, Any]]:
+        assert all
+        assert filters["label"].startswith("com.docker.compose.project=fedpg-faults-")
+        ended = [(name, "exited") for name in self.exit_codes]
+        names = ended or [(thing, "running") for thing in self._of("container")]
+        return [{"Id": n, "State": state, "Labels": {"com.docker.compose.service": n}} for n, state in names]
+
+    def networks(self, filters: Mapping[str, str]) -> list[dict[str, str]]:
+        assert filters["label"].startswith("com.docker.compose.project=fedpg-faults-")
+        return [{"Id": thing} for thing in self._of("network")]
+
+    def volumes(self, filters: Mapping[str, str]) -> dict[str, Any]:
+        assert filters["label"].startswith("com.docker.compose.project=fedpg-faults-")
+        return {"Volumes": [{"Name": thing} for thing in self._of("volume")] or None}
+
+    def inspect_container(self, container: str) -> dict[str, Any]:
+        return {"State": {"ExitCode": self.exit_codes[container]}}
+
+    def logs(self, container: str, tail: int) -> bytes:
+        assert tail > 0
+        return f"starting\n{container} says why\n\n".encode()
+
+    def remove(self, thing: str, **_options: bool) -> None:
+        if thing in self.stuck:
+            raise APIError(f"{thing} is in use")
+        self.left.remove(thing)
+        self.removed.append(thing)
+
+    remove_container = remove_network = remove_volume = remove
+
+
+class FakeClient:
+    def __init__(self) -> None:
+        self.api = FakeApi()
+
+
+class Commands:
+    """In place of `run_docker`."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.settings: Mapping[str, str] = {}
+        self.texts: dict[str, str] = {}
+        self.description: Federation | None = None
+        self.modes: set[int] = set()
+        self.fails = False
+
+    def __call__(self, arguments: Sequence[str], settings: Mapping[str, str], timeout_s: float) -> str:
+        assert timeout_s > 0
+        files = [Path(word) for previous, word in zip(arguments, arguments[1:], strict=False) if previous == "--file"]
+        self.made.append(" ".join(arguments[arguments.index(str(files[-1])) + 1 :]))
+        self.settings = settings
+        self.texts = {file.name: file.read_text() for file in files}
+        mount = yaml.safe_load(self.texts["faults.yml"])["services"]["server"]["volumes"][0]
+        self.description = read_federation(Path(mount["source"]))
+        self.modes = {Path(mount["source"]).stat().st_mode & 0o777}
+        if self.fails and "up" in arguments:
+            raise EngineError("`docker compose` failed with code 1: dependency failed to start")
+        return ""
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    commands = Commands()
+    monkeypatch.setattr(docker_project, "run_docker", commands)
+    monkeypatch.setattr(docker_project, "REMOVAL_PAUSE_S", 0.0)
+    return commands
+
+
+def test_the_server_gets_every_field_of_the_description(commands: Commands) -> None:
+    DockerProject(FakeClient(), FEDERATION, root=None).start()
+    assert commands.description == FEDERATION
+    assert commands.modes == {0o644}  # the container's user can read it
+    agents = yaml.safe_load(commands.texts["compose.yml"])["services"]
+    assert agents["agent-1"]["environment"]["FEDPG_ATTACK"] == "${ATTACK:-sign-flipping}"
+    assert "FEDPG_ATTACK" not in agents["agent-2"]["environment"]
+
+
+def test_settings_of_the_surroundings_do_not_reach_it(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ATTACK", "SEED", "TASK", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME"):
+        monkeypatch.setenv(name, "nonsense")
+    DockerProject(FakeClient(), FEDERATION, root=None).start()
+    assert "nonsense" not in commands.settings.values()
+    assert commands.settings["PATH"] == os.environ["PATH"]
+
+
+def test_images_are_built_where_there_is_something_to_build_them_from(commands: Commands, tmp_path: Path) -> None:
+    DockerProject(FakeClient(), FEDERATION, root=None).start()
+    assert commands.made == ["up --detach --no-build"]
+    commands.made.clear()
+    DockerProject(FakeClient(), FEDERATION, root=tmp_path).start()
+    assert commands.made == ["build", "up --detach --no-build"]
+
+
+def test_two_projects_share_no_name() -> None:
+    assert len({DockerProject(FakeClient(), FEDERATION, root=None).name for _ in range(3)}) == 3
+
+
+def test_a_start_that_fails_names_who_failed_and_why(commands: Commands) -> None:
+    client = FakeClient()
+    commands.fails = True
+    with pytest.raises(EngineError, match="dependency failed to start"):
+        DockerProject(client, FEDERATION, root=None).start()
+    client.api.exit_codes = {"certs": ExitCode.OK, "server": ExitCode.STORAGE}
+    with pytest.raises(ProcessFailedError, match="^server ended while starting: server says why$") as failed:
+        DockerProject(client, FEDERATION, root=None).start()
+    assert failed.value.exit_code is ExitCode.STORAGE
+
+
+def test_everything_is_removed_before_what_it_uses(commands: Commands) -> None:
+    client = FakeClient()
+    project = DockerProject(client, FEDERATION, root=None)
+    project.start()
+    project.remove()
+    assert client.api.removed == ["container 1", "container 2", "network 1", "volume 1"]
+    project.remove()
+    assert client.api.left == []
+
+
+def test_what_cannot_be_removed_is_an_error_and_the_rest_is_gone(commands: Commands) -> None:
+    client = FakeClient()
+    client.api.stuck = {"network 1"}
+    project = DockerProject(client, FEDERATION, root=None)
+    with pytest.raises(EngineError, match="could not all be removed: network 1 is in use"):
+        project.remove()
+    assert client.api.left == ["network 1"]
+
+
+def test_the_files_are_gone_with_the_containers(commands: Commands) -> None:
+    project = DockerProject(FakeClient(), FEDERATION, root=None)
+    project.start()
+    mount = yaml.safe_load(commands.texts["faults.yml"])["services"]["server"]["volumes"][0]
+    assert Path(mount["source"]).exists()  # the server reads it again when it is started again
+    project.remove()
+    assert not Path(mount["source"]).parent.exists()
+
+
+def test_a_command_that_is_given_up_takes_its_plugins_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Compose has under way when it is interrupted would otherwise be made after everything was removed."""
+    script = tmp_path / "docker"
+    script.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! > {tmp_path}/plugin\nkill -INT $PPID\nwait\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        run_docker(["compose", "up"])
+    plugin = int((tmp_path / "plugin").read_text())
+    status = Path(f"/proc/{plugin}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
