@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ class FakeApi:
     def remove(self, thing: str, **_options: bool) -> None:
         if thing in self.stuck:
             raise APIError(f"{thing} is in use")
-        self.left.remove(thing)
-        self.removed.append(thing)
+        if thing in self.left:
+            self.left.remove(thing)
+            self.removed.append(thing)
 
     remove_container = remove_network = remove_volume = remove
 
@@ -88,7 +90,7 @@ class Commands:
 
     def __call__(self, arguments: Sequence[str], settings: Mapping[str, str], timeout_s: float) -> str:
         assert timeout_s > 0
-        files = [Path(word) for previous, word in zip(arguments, arguments[1:], strict=False) if previous == "--file"]
+        files = [Path(word) for previous, word in pairwise(arguments) if previous == "--file"]
         self.made.append(" ".join(arguments[arguments.index(str(files[-1])) + 1 :]))
         self.settings = settings
         self.texts = {file.name: file.read_text() for file in files}
@@ -100,6 +102,9 @@ class Commands:
         return ""
 
 
+Make = Callable[..., DockerProject]
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     commands = Commands()
@@ -108,8 +113,24 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     return commands
 
 
-def test_the_server_gets_every_field_of_the_description(commands: Commands) -> None:
-    DockerProject(FakeClient(), FEDERATION, root=None).start()
+@pytest.fixture
+def make(commands: Commands) -> Iterator[Make]:
+    """Makes projects, and removes them after the test."""
+    made: list[DockerProject] = []
+
+    def make(client: FakeClient | None = None, root: Path | None = None) -> DockerProject:
+        made.append(DockerProject(client or FakeClient(), FEDERATION, root))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project._client.api.stuck.clear()
+        project._client.api.exit_codes.clear()
+        project.remove()
+
+
+def test_the_server_gets_every_field_of_the_description(commands: Commands, make: Make) -> None:
+    make().start()
     assert commands.description == FEDERATION
     assert commands.modes == {0o644}  # the container's user can read it
     agents = yaml.safe_load(commands.texts["compose.yml"])["services"]
@@ -117,40 +138,44 @@ def test_the_server_gets_every_field_of_the_description(commands: Commands) -> N
     assert "FEDPG_ATTACK" not in agents["agent-2"]["environment"]
 
 
-def test_settings_of_the_surroundings_do_not_reach_it(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_surroundings_do_not_reach_it(
+    commands: Commands, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ATTACK", "SEED", "TASK", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME"):
         monkeypatch.setenv(name, "nonsense")
-    DockerProject(FakeClient(), FEDERATION, root=None).start()
+    make().start()
     assert "nonsense" not in commands.settings.values()
     assert commands.settings["PATH"] == os.environ["PATH"]
 
 
-def test_images_are_built_where_there_is_something_to_build_them_from(commands: Commands, tmp_path: Path) -> None:
-    DockerProject(FakeClient(), FEDERATION, root=None).start()
+def test_images_are_built_where_there_is_something_to_build_them_from(
+    commands: Commands, make: Make, tmp_path: Path
+) -> None:
+    make().start()
     assert commands.made == ["up --detach --no-build"]
     commands.made.clear()
-    DockerProject(FakeClient(), FEDERATION, root=tmp_path).start()
+    make(root=tmp_path).start()
     assert commands.made == ["build", "up --detach --no-build"]
 
 
-def test_two_projects_share_no_name() -> None:
-    assert len({DockerProject(FakeClient(), FEDERATION, root=None).name for _ in range(3)}) == 3
+def test_two_projects_share_no_name(make: Make) -> None:
+    assert len({make().name for _ in range(3)}) == 3
 
 
-def test_a_start_that_fails_names_who_failed_and_why(commands: Commands) -> None:
+def test_a_start_that_fails_names_who_failed_and_why(commands: Commands, make: Make) -> None:
     client = FakeClient()
     commands.fails = True
     with pytest.raises(EngineError, match="dependency failed to start"):
-        DockerProject(client, FEDERATION, root=None).start()
+        make(client).start()
     client.api.exit_codes = {"certs": ExitCode.OK, "server": ExitCode.STORAGE}
-    with pytest.raises(ProcessFailedError, match="^server ended while starting: server says why$") as failed:
-        DockerProject(client, FEDERATION, root=None).start()
+    with pytest.raises(ProcessFailedError, match=r"^server ended while starting: server says why$") as failed:
+        make(client).start()
     assert failed.value.exit_code is ExitCode.STORAGE
 
 
-def test_everything_is_removed_before_what_it_uses(commands: Commands) -> None:
+def test_everything_is_removed_before_what_it_uses(make: Make) -> None:
     client = FakeClient()
-    project = DockerProject(client, FEDERATION, root=None)
+    project = make(client)
     project.start()
     project.remove()
     assert client.api.removed == ["container 1", "container 2", "network 1", "volume 1"]
@@ -158,17 +183,17 @@ def test_everything_is_removed_before_what_it_uses(commands: Commands) -> None:
     assert client.api.left == []
 
 
-def test_what_cannot_be_removed_is_an_error_and_the_rest_is_gone(commands: Commands) -> None:
+def test_what_cannot_be_removed_is_an_error_and_the_rest_is_gone(make: Make) -> None:
     client = FakeClient()
     client.api.stuck = {"network 1"}
-    project = DockerProject(client, FEDERATION, root=None)
+    project = make(client)
     with pytest.raises(EngineError, match="could not all be removed: network 1 is in use"):
         project.remove()
     assert client.api.left == ["network 1"]
 
 
-def test_the_files_are_gone_with_the_containers(commands: Commands) -> None:
-    project = DockerProject(FakeClient(), FEDERATION, root=None)
+def test_the_files_are_gone_with_the_containers(commands: Commands, make: Make) -> None:
+    project = make()
     project.start()
     mount = yaml.safe_load(commands.texts["faults.yml"])["services"]["server"]["volumes"][0]
     assert Path(mount["source"]).exists()  # the server reads it again when it is started again
