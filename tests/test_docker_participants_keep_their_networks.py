@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fedpg_client.process import PATIENCE_S
 from fedpg_lab.faults.docker_overlay import overlay
 
 PARTICIPANTS = ["server", "agent-1", "agent-2", "agent-3"]
@@ -45,8 +46,13 @@ def test_companions_may_change_their_network_and_nothing_else(services: dict[str
 
 def test_participants_gain_no_rights(services: dict[str, Any]) -> None:
     for name in PARTICIPANTS[1:]:
-        assert set(services[name]) == {"restart", "network_mode"}
+        assert set(services[name]) == {"restart", "network_mode", "command"}
     assert set(services["server"]) == {"restart", "network_mode", "command", "volumes"}
+
+
+def test_agents_bear_a_silent_server_as_long_as_local_ones(services: dict[str, Any]) -> None:
+    for name in PARTICIPANTS[1:]:
+        assert services[name]["command"] == ["--patience", f"{PATIENCE_S:g}", "--connect-timeout", "3600"]
 
 
 def test_the_status_is_asked_beside_the_server_with_its_own_certificate(services: dict[str, Any]) -> None:

@@ -8,8 +8,6 @@ is copied out, and everything that was made is removed in the end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
@@ -23,6 +21,7 @@ from fedpg_lab.faults.docker_images import build_helper, check_participants, rep
 from fedpg_lab.faults.docker_overlay import network_service
 from fedpg_lab.faults.docker_probe import check_kinds
 from fedpg_lab.faults.docker_project import DockerProject
+from fedpg_lab.faults.docker_start import for_each
 from fedpg_lab.faults.local_backend import DOWN, name_of
 from fedpg_lab.faults.network_needs import FLAVOURS
 from fedpg_lab.faults.network_rules import Network, commands, network_of
@@ -30,8 +29,6 @@ from fedpg_lab.faults.status_stream import read_line
 from fedpg_lab.local import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
 from fedpg_lab.train import AGENTS_LEAVE_S
 
-PARALLEL_MAX = 16
-"""Requests to the engine at a time, where a fault hits many."""
 KILLED = 128 + 9
 """The exit code of a program that was killed, by lack of memory for example."""
 
@@ -98,17 +95,17 @@ class DockerBackend:
     def apply(self, fault: Fault) -> None:
         """See `Backend`."""
         if fault.kind is FaultKind.RESTART:
-            _for_each([participant for participant in fault.targets if participant not in self._down], self._restart)
+            for_each([participant for participant in fault.targets if participant not in self._down], self._restart)
             return
         self._active.append(fault)
         ending = "SIGTERM" if fault.kind is FaultKind.STOP else "SIGKILL"
-        _for_each(fault.targets, lambda participant: self._reconcile(participant, ending))
+        for_each(fault.targets, lambda participant: self._reconcile(participant, ending))
 
     def heal(self, fault: Fault) -> None:
         """See `Backend`."""
         if fault in self._active:
             self._active.remove(fault)
-            _for_each(fault.targets, lambda participant: self._reconcile(participant, "SIGKILL"))
+            for_each(fault.targets, lambda participant: self._reconcile(participant, "SIGKILL"))
 
     def finish(self, folder: Path) -> None:
         """See `Backend`. The volume that holds the run goes with the containers, so it is copied out here."""
@@ -209,9 +206,3 @@ class DockerBackend:
         log.warning("%s is gone: %s", name, self._containers.last_words(name))
         if len(self._agents) - len(self._gone) < self._federation.quorum:
             raise ProcessFailedError("too few agents are left for a quorum: see the logs in the run folder", code)
-
-
-def _for_each(participants: Sequence[int], act: Callable[[int], None]) -> None:
-    """Do it to all, as good as at once: a fault that hits many hits them together. Raises what was raised first."""
-    with ThreadPoolExecutor(max_workers=PARALLEL_MAX) as pool:
-        list(pool.map(act, participants))

@@ -120,7 +120,7 @@ class Containers:
         self.go_on(name)
 
     def start(self, name: str) -> None:
-        """Start one that has ended."""
+        """Start one that has not run yet, or has ended."""
         with engine_errors(f"starting {name}"):
             self._api.start(self._ids[name])
 
@@ -160,15 +160,16 @@ class Containers:
         with engine_errors(f"limiting the processor time of {name}"):
             self._api.update_container(self._ids[name], cpu_period=period, cpu_quota=quota)
 
-    def run_in_network(self, name: str, steps: Sequence[Command]) -> None:
-        """Run commands in a participant's network namespace, up to the first that fails."""
+    def run_in_network(self, name: str, steps: Sequence[Command]) -> str:
+        """Run commands in a participant's network namespace, up to the first that fails; gives what they print."""
         script = "\n".join(["set -e", *map(shlex.join, steps)])
         with engine_errors(f"changing the network of {name}"):
             made = self._api.exec_create(self._ids[network_service(name)], ["sh", "-c", script])
-            output = self._api.exec_start(made["Id"])
+            output = str(self._api.exec_start(made["Id"]), "utf-8", "replace")
             code = self._api.exec_inspect(made["Id"])["ExitCode"]
         if code != 0:
-            raise EngineError(f"changing the network of {name} failed: {last_line(output.decode('utf-8', 'replace'))}")
+            raise EngineError(f"changing the network of {name} failed: {last_line(output)}")
+        return output
 
     def _act(self, name: str, act: Callable[[], object], is_moot: Callable[[Mapping[str, Any]], bool]) -> None:
         """Do it. It may fail where the container's state says that there was nothing to do."""

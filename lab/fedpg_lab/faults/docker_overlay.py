@@ -12,11 +12,17 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedpg_client.process import PATIENCE_S
+
 from fedpg_lab.local import SERVER
 
 WATCHER = "watcher"
 """The service that asks the server for its status."""
+CERTIFICATES = "certs"
+"""The service that makes them, and ends."""
 DESCRIPTION = "/federation.toml"
+CONNECT_TIMEOUT_S = 3600.0
+"""An agent waits for the server at its start, however long a fault lasts."""
 
 _HEAD = """\
 x-network: &network # owns a participant's network namespace; may change it, and nothing else
@@ -64,6 +70,9 @@ _MOVED = """\
     network_mode: service:{network}
 """
 
+_PATIENT = json.dumps(["--patience", f"{PATIENCE_S:g}", "--connect-timeout", f"{CONNECT_TIMEOUT_S:g}"])
+"""An agent bears the server's silence as long as one of a local backend does."""
+
 
 def network_service(name: str) -> str:
     """The service that owns the namespace of a participant: "server" or "agent-N"."""
@@ -83,5 +92,5 @@ def overlay(agents: Iterable[int], description: Path, helper: str) -> str:
     )
     text = head + _MOVED.format(network=network_service(SERVER))
     for name in names:
-        text += f"\n  {name}:\n" + _MOVED.format(network=network_service(name))
+        text += f"\n  {name}:\n    command: {_PATIENT}\n" + _MOVED.format(network=network_service(name))
     return text + "".join(_PARTICIPANT.format(network=network_service(name), name=name) for name in [SERVER, *names])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError
-from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation, federation_to_toml
 
 from fedpg_lab.compose import PLAIN_PATH, compose_file
@@ -21,9 +21,9 @@ from fedpg_lab.faults.docker_containers import PROJECT_LABEL, Containers
 from fedpg_lab.faults.docker_engine import EngineError, engine_errors, one_line, run_docker
 from fedpg_lab.faults.docker_images import BUILD_TIMEOUT_S, HELPER
 from fedpg_lab.faults.docker_overlay import overlay
-from fedpg_lab.local import ProcessFailedError
+from fedpg_lab.faults.docker_start import bring_up
 
-START_TIMEOUT_S = 600.0
+CREATE_TIMEOUT_S = 600.0
 REMOVAL_TRIES = 20
 REMOVAL_PAUSE_S = 0.5
 _PASSED_ON = ("PATH", "HOME", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
@@ -57,12 +57,9 @@ class DockerProject:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         if self._root is not None:
             run_docker([*compose, "build"], settings=environment, timeout_s=BUILD_TIMEOUT_S)
-        try:
-            run_docker([*compose, "up", "--detach", "--no-build"], settings=environment, timeout_s=START_TIMEOUT_S)
-        except EngineError as error:
-            self.containers.find()
-            raise self._failure() or error from error
+        run_docker([*compose, "create", "--no-build"], settings=environment, timeout_s=CREATE_TIMEOUT_S)
         self.containers.find()
+        bring_up(self.containers, [f"agent-{index}" for index in range(1, self._federation.agents + 1)])
 
     def remove(self) -> None:
         """Remove every container, network and volume of the project. May be called more than once."""
@@ -91,14 +88,6 @@ class DockerProject:
         place = str(self._root or folder)
         return ["compose", "--project-name", self.name, "--project-directory", place, "--env-file", os.devnull,
                 "--file", str(folder / "compose.yml"), "--file", str(folder / "faults.yml")]  # fmt: skip
-
-    def _failure(self) -> FedPGError | None:
-        """Why the start failed, if it was a container's own doing."""
-        for name, state in self.containers.states().items():
-            if state.exit_code not in (None, ExitCode.OK):
-                said = self.containers.last_words(name)
-                return ProcessFailedError(f"{name} ended while starting: {said}", state.exit_code)
-        return None
 
     def _removals(self) -> list[Callable[[], object]]:
         """How to remove each thing that is there, in an order in which it works."""
