@@ -15,7 +15,9 @@ PARTICIPANTS = ["server", "agent-1", "agent-2", "agent-3"]
 
 @pytest.fixture
 def services() -> dict[str, Any]:
-    services = yaml.safe_load(overlay(range(1, 4), Path("/tmp/a $5 place/federation.toml"), "helper:1"))["services"]
+    laid_over = yaml.safe_load(overlay(range(1, 4), Path("/tmp/a $5 place/federation.toml"), "helper:1"))
+    assert laid_over["networks"] == {"default": {"enable_ipv6": False}}  # the rules are for IPv4
+    services = laid_over["services"]
     assert isinstance(services, dict)
     return services
 

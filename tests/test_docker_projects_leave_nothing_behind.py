@@ -180,7 +180,7 @@ def test_a_command_that_is_given_up_takes_its_plugins_along(tmp_path: Path, monk
     """What Compose has under way when it is interrupted would otherwise be made after everything was removed."""
     script = tmp_path / "docker"
     plugin_and_ctrl_c = f"sleep 1000 & echo $! > {tmp_path}/plugin\nkill -INT $PPID\nwait\n"
-    script.write_text(f"#!/bin/sh\ncat\n{plugin_and_ctrl_c}")  # `cat` ends when its output is being read
+    script.write_text(f"#!/bin/sh\ncat\n{plugin_and_ctrl_c}")  # `cat` ends once it is waited for
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -36,6 +36,9 @@ x-network: &network # owns a participant's network namespace; may change it, and
   security_opt: ["no-new-privileges:true"]
   stop_grace_period: 1s
 
+networks:
+  default: {{enable_ipv6: false}} # the rules are for IPv4
+
 services:
   {watcher}:
     image: fedpg-server

@@ -148,7 +148,10 @@ def _shaping(network: Network) -> list[Command]:
 
 
 def token_bucket(bytes_per_s: float) -> Command:
-    """A queue that lets no more through. tc's unit `bps` is bytes per second."""
+    """A queue that lets no more through. tc's unit `bps` is bytes per second.
+
+    Below 8 of them the kernel's clock is too short for a packet, and none passes.
+    """
     burst = max(BURST_BYTES_MIN, round(bytes_per_s * BURST_S))
     limit = max(QUEUE_BYTES_MIN, round(bytes_per_s * QUEUE_S))
     return ("tbf", "rate", f"{max(1, round(bytes_per_s))}bps", "burst", f"{burst}b", "limit", f"{limit}b")
