@@ -4,12 +4,11 @@ undisturbed run, bit for bit, round by round.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fedpg.v1 import federation_pb2 as pb
+from fault_watch import Watch
 from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.local_backend import LocalBackend
@@ -18,8 +17,6 @@ from lab_support import digests, run_federation
 
 FEDERATION = describe("CartPole-v1", agents=3, trajectories=1500, round_timeout_s=1e5)
 """Every round waits for everybody."""
-PATIENCE_S = 120.0
-"""It ends a test that would otherwise hang."""
 
 STALLING = [
     Fault(FaultKind.KILL, (2,)),
@@ -41,47 +38,13 @@ SLOWING = [
 OF_THE_SERVER = [Fault(FaultKind.KILL, (SERVER,)), Fault(FaultKind.STOP, (SERVER,)), Fault(FaultKind.PAUSE, (SERVER,))]
 
 
-class Watch:
-    """A federation under a backend, looked after while something is waited for."""
-
-    def __init__(self, backend: LocalBackend) -> None:
-        self.backend = backend
-
-    def until(self, condition: Callable[[pb.GetStatusReply], bool]) -> pb.GetStatusReply:
-        """Wait for it."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while True:
-            assert self.backend.supervise(), "the run has ended too early"
-            status = self.backend.status()
-            if status is not None and condition(status):
-                return status
-            assert time.monotonic() < deadline_s, f"waited in vain: {status}"
-            time.sleep(0.01)
-
-    def rounds(self, count: int) -> None:
-        """Wait until so many rounds more have closed."""
-        goal = self.until(lambda _status: True).latest.round + count
-        self.until(lambda status: status.latest.round >= goal)
-
-    def stalls_for(self, agents: tuple[int, ...]) -> None:
-        """Wait until a round waits for these agents and no others."""
-        self.until(lambda status: {entry.agent for entry in status.agents if not entry.voted} == set(agents))
-
-    def to_the_end(self) -> None:
-        """Wait for the end of the run."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while self.backend.supervise():
-            assert time.monotonic() < deadline_s, "the run does not end"
-            time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunData:
     return run_federation(FEDERATION, tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Iterator[Watch]:
+def watch(tmp_path: Path) -> Iterator[Watch[LocalBackend]]:
     backend = LocalBackend(FEDERATION, tmp_path / "run", seed=0)
     try:
         backend.start()
@@ -92,17 +55,17 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
         backend.close()
 
 
-def test_faults_that_no_round_can_do_without(watch: Watch, undisturbed: RunData, tmp_path: Path) -> None:
+def test_faults_that_no_round_can_do_without(watch: Watch[LocalBackend], undisturbed: RunData, tmp_path: Path) -> None:
     for fault in STALLING:
         watch.backend.apply(fault)
-        watch.stalls_for(fault.targets)
+        watch.stands_still_for(fault.targets)
         watch.backend.heal(fault)
         watch.rounds(1)
     watch.to_the_end()
     assert digests(load_run(tmp_path / "run")) == digests(undisturbed)
 
 
-def test_faults_that_slow_the_rounds_down(watch: Watch, undisturbed: RunData, tmp_path: Path) -> None:
+def test_faults_that_slow_the_rounds_down(watch: Watch[LocalBackend], undisturbed: RunData, tmp_path: Path) -> None:
     for fault in SLOWING:
         watch.backend.apply(fault)
         watch.rounds(3)
@@ -111,7 +74,7 @@ def test_faults_that_slow_the_rounds_down(watch: Watch, undisturbed: RunData, tm
     assert digests(load_run(tmp_path / "run")) == digests(undisturbed)
 
 
-def test_faults_on_the_server(watch: Watch, undisturbed: RunData, tmp_path: Path) -> None:
+def test_faults_on_the_server(watch: Watch[LocalBackend], undisturbed: RunData, tmp_path: Path) -> None:
     for fault in OF_THE_SERVER:
         watch.backend.apply(fault)
         assert watch.backend.supervise(), "a fault is not the end"
@@ -124,22 +87,22 @@ def test_faults_on_the_server(watch: Watch, undisturbed: RunData, tmp_path: Path
     assert digests(load_run(tmp_path / "run")) == digests(undisturbed)
 
 
-def test_faults_on_one_participant_add_up(watch: Watch, undisturbed: RunData, tmp_path: Path) -> None:
+def test_faults_on_one_participant_add_up(watch: Watch[LocalBackend], undisturbed: RunData, tmp_path: Path) -> None:
     """Who is healed of one fault still suffers the other; a process started again still stands still."""
     kill, pause, cut_off = (Fault(kind, (2,)) for kind in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.PARTITION))
     for fault in (cut_off, pause, kill):
         watch.backend.apply(fault)
     for fault in (kill, cut_off):
-        watch.stalls_for((2,))
+        watch.stands_still_for((2,))
         watch.backend.heal(fault)
-    watch.stalls_for((2,))
+    watch.stands_still_for((2,))
     watch.backend.heal(pause)
     watch.rounds(1)
     watch.to_the_end()
     assert digests(load_run(tmp_path / "run")) == digests(undisturbed)
 
 
-def test_closing_in_the_middle_of_faults_leaves_nothing_behind(watch: Watch) -> None:
+def test_closing_in_the_middle_of_faults_leaves_nothing_behind(watch: Watch[LocalBackend]) -> None:
     watch.backend.apply(Fault(FaultKind.PAUSE, (1, SERVER)))
     watch.backend.apply(Fault(FaultKind.SLOW_CPU, (2,), fraction=0.1))
     processes = watch.backend._processes

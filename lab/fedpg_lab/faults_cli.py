@@ -27,7 +27,7 @@ from fedpg_lab.faults.backend import Backend, UnsupportedFaultError
 from fedpg_lab.faults.evidence import Evidence, read_evidence
 from fedpg_lab.faults.history import Ending, History
 from fedpg_lab.faults.invariants import Finding, Outcome, check_run
-from fedpg_lab.faults.reference import NAME, REFERENCE_NAME, RunReference, compare_with_reference, run_locally
+from fedpg_lab.faults.reference import NAME, REFERENCE_NAME, RunReference, compare_with_reference
 from fedpg_lab.faults.runner import run_scenario
 from fedpg_lab.faults.scenario import Scenario, read_scenario, shipped
 from fedpg_lab.progress import make_display
@@ -50,6 +50,11 @@ BACKENDS = {
     BackendName.DOCKER: ("fedpg_lab.faults.docker_backend", "DockerBackend"),
 }
 """Module and class; each is imported only when it is asked for, with the libraries that it needs."""
+REFERENCES = {
+    BackendName.LOCAL: ("fedpg_lab.faults.reference", "run_locally"),
+    BackendName.DOCKER: ("fedpg_lab.faults.docker_reference", "run_in_a_container"),
+}
+"""Module and function: a run is compared with one that has the same libraries under it."""
 
 
 def faults_command(
@@ -106,7 +111,8 @@ def faults_command(
     Whatever happens, every fault is healed at the end, and the scenario ends after `at_most_s` (1800 s).
 
     Exit codes: 0 the run ended and what was checked holds; 2 bad option or file, or a fault that cannot be made here;
-    6 a folder or store cannot be used; 8 an invariant is violated, or the run did not end; 130 Ctrl-C; 143 terminated.
+    3 the Docker engine failed; 6 a folder or store cannot be used; 8 an invariant is violated, or the run did not end;
+    130 Ctrl-C; 143 terminated.
     """
     scenario = read_scenario(file, seed)
     if dry_run:
@@ -130,7 +136,7 @@ def faults_command(
             raise UsageError(f"scenario {file}, backend {backend.value}: {error}") from error
         if history.ending is Ending.INTERRUPTED and not (folder / STORE_NAME).is_file():
             raise typer.Exit(_code_of(interruptions))  # before there was a run
-        runs_reference = run_locally(folder / REFERENCE_NAME, console) if reference else None
+        runs_reference = make_reference(backend, folder / REFERENCE_NAME, console) if reference else None
         outcomes = _judge(scenario, backend.value, history, folder, command, runs_reference)
     page = report.write_report(outcomes, folder, datetime.now().astimezone())
     _conclude(outcomes, page, interruptions)
@@ -146,6 +152,13 @@ def make_backend(name: BackendName, federation: Federation, folder: Path, seed: 
             f"--backend {name.value} needs the package {error.name}: install fedpg with its extra [{name.value}]"
         ) from error
     return backend
+
+
+def make_reference(name: BackendName, folder: Path, console: Console) -> RunReference:
+    """What runs the reference for the backend of that name."""
+    module, function = REFERENCES[name]
+    reference: RunReference = getattr(importlib.import_module(module), function)(folder, console)
+    return reference
 
 
 def _judge(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedpg_common.federation import Attack, Federation
+from fedpg_common.errors import FedPGError
+from fedpg_common.federation import Attack, Federation, federation_from_toml
 from fedpg_server.records import RoundRecord
 from rich.console import Console
 
@@ -73,3 +75,16 @@ def reference_of(federation: Federation, trajectories: int) -> Federation:
 def _comparable(records: Sequence[RoundRecord]) -> int:
     """How many rounds there are before the first with an absentee."""
     return next((i for i, record in enumerate(records) if record.absent), len(records))
+
+
+def main() -> None:
+    """Run the federation whose description is on standard input in a folder: python -m ... FOLDER < FILE."""
+    try:
+        federation = federation_from_toml(sys.stdin.read(), "the description")
+        run_locally(Path(sys.argv[1]), Console(stderr=True))(federation)
+    except FedPGError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
