@@ -11,13 +11,14 @@ import pytest
 from docker.errors import ImageNotFound
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import describe
-from fedpg_lab.faults import docker_backend, docker_engine
 from fedpg_lab.faults.backend import FaultKind, UnsupportedFaultError
-from fedpg_lab.faults.docker_backend import DockerBackend
-from fedpg_lab.faults.docker_engine import EngineError
-from fedpg_lab.faults.docker_images import check_participants
-from fedpg_lab.faults.docker_probe import check_kinds
-from fedpg_lab.faults.network_needs import FLAVOURS, probe_script, read_probe, refusal
+from fedpg_lab.faults.docker import backend as docker_backend
+from fedpg_lab.faults.docker import engine as docker_engine
+from fedpg_lab.faults.docker.backend import DockerBackend
+from fedpg_lab.faults.docker.engine import EngineError
+from fedpg_lab.faults.docker.images import check_participants
+from fedpg_lab.faults.docker.network_needs import FLAVOURS, probe_script, read_probe, refusal
+from fedpg_lab.faults.docker.probe import check_kinds
 from lab_support import Command
 
 NFT, LEGACY = FLAVOURS

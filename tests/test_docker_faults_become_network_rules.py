@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
-from fedpg_lab.faults.docker_containers import cpu_quota
-from fedpg_lab.faults.network_rules import Command, Network, commands, filter_table, network_of
+from fedpg_lab.faults.docker.containers import cpu_quota
+from fedpg_lab.faults.docker.network_rules import Command, Network, commands, filter_table, network_of
 
 ADDRESSES = {SERVER: "10.0.0.10", 1: "10.0.0.1", 2: "10.0.0.2", 3: "10.0.0.3"}
 RESTORE = "iptables-nft-restore"

@@ -13,9 +13,9 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
-from fedpg_lab.faults.docker_backend import KILLED, DockerBackend
-from fedpg_lab.faults.docker_containers import State
-from fedpg_lab.faults.network_rules import Command
+from fedpg_lab.faults.docker.backend import KILLED, DockerBackend
+from fedpg_lab.faults.docker.containers import State
+from fedpg_lab.faults.docker.network_rules import Command
 from fedpg_lab.local import RESTARTS_MAX, ProcessFailedError
 
 AGENTS = 4

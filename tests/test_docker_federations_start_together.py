@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 from fedpg_common.errors import ExitCode
-from fedpg_lab.faults import docker_start
-from fedpg_lab.faults.docker_containers import Containers, State
-from fedpg_lab.faults.docker_engine import EngineError
-from fedpg_lab.faults.docker_start import bring_up, has_tried_to_connect
-from fedpg_lab.faults.network_rules import Command
+from fedpg_lab.faults.docker import start as docker_start
+from fedpg_lab.faults.docker.containers import Containers, State
+from fedpg_lab.faults.docker.engine import EngineError
+from fedpg_lab.faults.docker.network_rules import Command
+from fedpg_lab.faults.docker.start import bring_up, has_tried_to_connect
 from fedpg_lab.local import ProcessFailedError
 
 AGENTS = ["agent-1", "agent-2"]

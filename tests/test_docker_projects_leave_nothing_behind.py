@@ -18,9 +18,9 @@ import pytest
 import yaml
 from docker.errors import APIError
 from fedpg_common.federation import Federation, describe, read_federation
-from fedpg_lab.faults import docker_project
-from fedpg_lab.faults.docker_engine import EngineError, run_docker
-from fedpg_lab.faults.docker_project import DockerProject
+from fedpg_lab.faults.docker import project as docker_project
+from fedpg_lab.faults.docker.engine import EngineError, run_docker
+from fedpg_lab.faults.docker.project import DockerProject
 
 FEDERATION = describe(
     "CartPole-v1", agents=3, byzantine=1, attack="sign-flipping", seed=7, sigma=0.125, alpha=0.25, gamma=0.5

@@ -47,12 +47,12 @@ class BackendName(StrEnum):
 
 BACKENDS = {
     BackendName.LOCAL: ("fedpg_lab.faults.local_backend", "LocalBackend"),
-    BackendName.DOCKER: ("fedpg_lab.faults.docker_backend", "DockerBackend"),
+    BackendName.DOCKER: ("fedpg_lab.faults.docker.backend", "DockerBackend"),
 }
 """Module and class; each is imported only when it is asked for, with the libraries that it needs."""
 REFERENCES = {
     BackendName.LOCAL: ("fedpg_lab.faults.reference", "run_locally"),
-    BackendName.DOCKER: ("fedpg_lab.faults.docker_reference", "run_in_a_container"),
+    BackendName.DOCKER: ("fedpg_lab.faults.docker.reference", "run_in_a_container"),
 }
 """Module and function: a run is compared with one that has the same libraries under it."""
 

@@ -16,9 +16,9 @@ from fault_watch import Watch
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind, UnsupportedFaultError
-from fedpg_lab.faults.docker_backend import DockerBackend
-from fedpg_lab.faults.docker_engine import connect
-from fedpg_lab.faults.docker_probe import probe
+from fedpg_lab.faults.docker.backend import DockerBackend
+from fedpg_lab.faults.docker.engine import connect
+from fedpg_lab.faults.docker.probe import probe
 from fedpg_lab.runs import RunData, load_run
 from lab_support import Command, digests
 

@@ -11,7 +11,7 @@ from docker.errors import ImageNotFound
 
 import fedpg_lab
 from fedpg_lab.faults.backend import UnsupportedFaultError
-from fedpg_lab.faults.docker_engine import engine_errors, run_docker
+from fedpg_lab.faults.docker.engine import engine_errors, run_docker
 
 PARTICIPANTS = ("fedpg-server", "fedpg-agent")
 BUILD_TIMEOUT_S = 3600.0

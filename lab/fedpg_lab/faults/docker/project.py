@@ -17,11 +17,11 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation, federation_to_toml
 
 from fedpg_lab.compose import PLAIN_PATH, compose_file
-from fedpg_lab.faults.docker_containers import PROJECT_LABEL, Containers
-from fedpg_lab.faults.docker_engine import EngineError, engine_errors, one_line, run_docker
-from fedpg_lab.faults.docker_images import BUILD_TIMEOUT_S, HELPER
-from fedpg_lab.faults.docker_overlay import overlay
-from fedpg_lab.faults.docker_start import bring_up
+from fedpg_lab.faults.docker.containers import PROJECT_LABEL, Containers
+from fedpg_lab.faults.docker.engine import EngineError, engine_errors, one_line, run_docker
+from fedpg_lab.faults.docker.images import BUILD_TIMEOUT_S, HELPER
+from fedpg_lab.faults.docker.overlay import overlay
+from fedpg_lab.faults.docker.start import bring_up
 
 CREATE_TIMEOUT_S = 600.0
 REMOVAL_TRIES = 20

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from fedpg_lab.faults.backend import FaultKind, UnsupportedFaultError
-from fedpg_lab.faults.docker_engine import engine_errors
-from fedpg_lab.faults.docker_images import HELPER
-from fedpg_lab.faults.network_needs import Kernel, probe_script, read_probe, refusal
+from fedpg_lab.faults.docker.engine import engine_errors
+from fedpg_lab.faults.docker.images import HELPER
+from fedpg_lab.faults.docker.network_needs import Kernel, probe_script, read_probe, refusal
 
 
 def check_kinds(client: Any, kinds: Collection[FaultKind]) -> Kernel:

@@ -1,7 +1,7 @@
 """Faults on containers: signals, pauses and limits through the Docker SDK, the network by rules in its namespaces.
 
 The federation is that of `fedpg compose`, over mutual TLS. Beside each participant runs a container that owns its
-network namespace, and in which `network_rules` are made: see `docker_overlay`. Faults are healed before the run folder
+network namespace, and in which `network_rules` are made: see `overlay`. Faults are healed before the run folder
 is copied out, and everything that was made is removed in the end.
 """
 
@@ -15,17 +15,17 @@ from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
 
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
-from fedpg_lab.faults.docker_containers import Containers
-from fedpg_lab.faults.docker_engine import connect
-from fedpg_lab.faults.docker_images import build_helper, check_participants, repository
-from fedpg_lab.faults.docker_overlay import network_service
-from fedpg_lab.faults.docker_probe import check_kinds
-from fedpg_lab.faults.docker_project import DockerProject
-from fedpg_lab.faults.docker_start import for_each
+from fedpg_lab.faults.docker.containers import Containers
+from fedpg_lab.faults.docker.engine import connect
+from fedpg_lab.faults.docker.images import build_helper, check_participants, repository
+from fedpg_lab.faults.docker.network_needs import FLAVOURS
+from fedpg_lab.faults.docker.network_rules import Network, commands, network_of
+from fedpg_lab.faults.docker.overlay import network_service
+from fedpg_lab.faults.docker.probe import check_kinds
+from fedpg_lab.faults.docker.project import DockerProject
+from fedpg_lab.faults.docker.start import for_each
+from fedpg_lab.faults.docker.status_stream import read_line
 from fedpg_lab.faults.local_backend import DOWN, name_of
-from fedpg_lab.faults.network_needs import FLAVOURS
-from fedpg_lab.faults.network_rules import Network, commands, network_of
-from fedpg_lab.faults.status_stream import read_line
 from fedpg_lab.local import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
 from fedpg_lab.train import AGENTS_LEAVE_S
 

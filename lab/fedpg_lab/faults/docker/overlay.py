@@ -49,7 +49,7 @@ services:
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
     stop_grace_period: 1s
-    entrypoint: [python, -m, fedpg_lab.faults.status_stream]
+    entrypoint: [python, -m, fedpg_lab.faults.docker.status_stream]
     network_mode: service:{network}
     environment: {{FEDPG_SERVER: "localhost:50051", FEDPG_TLS: /certs}}
     volumes: ["certs-server:/certs:ro"]

@@ -18,9 +18,9 @@ import requests
 from docker.errors import APIError
 from fedpg_server.store import STORE_NAME
 
-from fedpg_lab.faults.docker_engine import EngineError, engine_errors, last_line
-from fedpg_lab.faults.docker_overlay import WATCHER, network_service
-from fedpg_lab.faults.network_rules import Command
+from fedpg_lab.faults.docker.engine import EngineError, engine_errors, last_line
+from fedpg_lab.faults.docker.network_rules import Command
+from fedpg_lab.faults.docker.overlay import WATCHER, network_service
 from fedpg_lab.local import SERVER
 
 CPU_PERIOD_US = 100_000

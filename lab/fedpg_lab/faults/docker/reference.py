@@ -12,8 +12,8 @@ from pathlib import Path
 from fedpg_common.federation import Federation, federation_to_toml
 from rich.console import Console
 
-from fedpg_lab.faults.docker_engine import run_docker
-from fedpg_lab.faults.docker_images import PARTICIPANTS
+from fedpg_lab.faults.docker.engine import run_docker
+from fedpg_lab.faults.docker.images import PARTICIPANTS
 from fedpg_lab.faults.reference import RunReference
 from fedpg_lab.runs import RunData, load_run
 

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from fedpg_common.errors import ExitCode
 
-from fedpg_lab.faults.docker_containers import Containers
-from fedpg_lab.faults.docker_engine import EngineError
-from fedpg_lab.faults.docker_overlay import CERTIFICATES, WATCHER, network_service
-from fedpg_lab.faults.status_stream import read_line
+from fedpg_lab.faults.docker.containers import Containers
+from fedpg_lab.faults.docker.engine import EngineError
+from fedpg_lab.faults.docker.overlay import CERTIFICATES, WATCHER, network_service
+from fedpg_lab.faults.docker.status_stream import read_line
 from fedpg_lab.local import SERVER, ProcessFailedError
 
 Thing = TypeVar("Thing")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fedpg_lab.faults.backend import FaultKind
-from fedpg_lab.faults.network_rules import INCOMING, Command, detour, filter_table, token_bucket
+from fedpg_lab.faults.docker.network_rules import INCOMING, Command, detour, filter_table, token_bucket
 
 FLAVOURS = ("iptables-nft-restore", "iptables-legacy-restore")
 """The two iptables, of which a kernel may know one alone; the first that works is taken."""
