@@ -131,15 +131,15 @@ def test_a_task_file_lies_beside_the_experiments(tmp_path: Path, small: Path) ->
     assert planned.federation.task.environment == "Acrobot-v1"
 
 
-def test_what_comes_with_fedpg_is_what_the_paper_shows() -> None:
-    assert shipped() == ["figure-1", "figure-2", "other-attacks", "scaling"]
+def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
+    assert shipped() == ["cheetah-settings", "figure-1", "figure-2", "other-attacks", "scaling"]
     sizes = {}
     for name in shipped():
         experiment, quick = read_experiment(name), read_experiment(name, quick=True)
         assert {p.name.partition("/")[0] for p in quick.runs} == {p.name.partition("/")[0] for p in experiment.runs}
         assert all(planned.federation.task.trajectories <= 400 for planned in quick.runs)
         sizes[name] = len({planned.name.partition("/")[0] for planned in experiment.runs})
-    assert sizes == {"figure-1": 15, "figure-2": 12, "other-attacks": 13, "scaling": 6}
+    assert sizes == {"cheetah-settings": 4, "figure-1": 15, "figure-2": 12, "other-attacks": 13, "scaling": 6}
     assert len(read_experiment("figure-1").runs) == 150  # ten seeds, as published
 
 
