@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -96,7 +97,8 @@ def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
     try:
         return asyncio.run(serve(options, on_bound))
     except FedPGError as error:
-        print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # a disk that is full holds no more of the log either
+            print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
         if not starting.closed:
             starting.send(("failed", str(error)))
         return error.exit_code

@@ -188,7 +188,7 @@ class LocalFederation:
     def _mend_server(self, code: int) -> None:
         self._server_restarts += 1
         if code > 0 or self._server_restarts > RESTARTS_MAX:
-            raise ProcessFailedError(f"the server failed: {last_line(self.log_path('server'))}", code)
+            raise ProcessFailedError(f"the server failed: {last_words(self.log_path('server'), code)}", code)
         log.warning("the server was killed by signal %d: resuming", -code)
         self._server = self._start_server(resume=True)
 
@@ -201,7 +201,7 @@ class LocalFederation:
             group.process = spawn(self._context, group.name, self.log_path(group.name), agents_main, group.agents)
             return
         self._groups.remove(group)
-        log.warning("%s is gone: %s", group.name, last_line(self.log_path(group.name)))
+        log.warning("%s is gone: %s", group.name, last_words(self.log_path(group.name), code))
         if sum(len(rest.agents) for rest in self._groups) < self.federation.quorum:
             raise ProcessFailedError("too few agents are left for a quorum: see the logs in the run folder", code)
 
@@ -234,10 +234,15 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def last_line(path: Path) -> str:
-    """The last line of a log, or where to look."""
+def last_words(path: Path, exit_code: int) -> str:
+    """The sentence with which a process failed, or what its exit code or its log tells of it, or where to look."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     except OSError:
         lines = []
-    return next((line for line in reversed(lines) if line.strip()), f"see {path}")
+    sentences = [line for line in lines if line.startswith("fedpg-")]
+    if sentences and exit_code != ExitCode.BUG:
+        return sentences[-1]
+    if exit_code == ExitCode.STORAGE:
+        return f"it could write neither its store nor its log {path}: is the disk full?"
+    return lines[-1] if lines else f"see {path}"

@@ -12,7 +12,7 @@ import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import client_options
-from fedpg_common.errors import StorageError
+from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
 from fedpg_server.store import STORE_NAME
 from rich.console import Console
@@ -57,9 +57,10 @@ def train(
         with processes:
             _watch(processes, f"{folder.name}", console)
             processes.wait_for_agents(AGENTS_LEAVE_S)
-    finally:
-        # Also after Ctrl-C or a failure: what was learned so far is worth a look.
-        run = finish(folder)
+    except BaseException:
+        _finish_what_there_is(folder)
+        raise
+    run = finish(folder)
     assert run is not None  # the server ended well, so its store can be read
     return run
 
@@ -77,6 +78,14 @@ def _watch(processes: LocalFederation, title: str, console: Console) -> None:
             except grpc.RpcError as error:
                 log.debug("no status: %s", error)  # the server starts, ends or comes back
             time.sleep(STATUS_EVERY_S)
+
+
+def _finish_what_there_is(folder: Path) -> None:
+    """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
+    try:
+        finish(folder)
+    except FedPGError as error:
+        log.warning("%s", error)
 
 
 def finish(folder: Path) -> RunData | None:
