@@ -226,3 +226,19 @@ def test_bad_input_is_one_sentence_and_an_exit_code(
     assert (ended, len(text.splitlines())) == (code, 1), text
     assert text.startswith("fedpg: ")
     assert sentence in text
+
+
+@pytest.mark.parametrize(
+    ("returns", "lowest_shown"),
+    [
+        ([-10.0, -1000.0, 90.0], -85.0),  # a dip from which the curve recovers is cut
+        ([-10.0, -200.0, -1000.0], -1000.0),  # a fall is shown
+        ([-10.0, -20.0, 90.0], -20.0),
+    ],
+)
+def test_a_dip_is_cut_and_an_end_is_shown(returns: list[float], lowest_shown: float) -> None:
+    group = group_runs([run_of(cartpole(agents=7), [10, 20, 30], returns)])
+    (axes,) = draw_returns(group, honest=True, window=1).axes
+    low, high = axes.get_ylim()
+    assert low == pytest.approx(lowest_shown - 0.05 * (max(returns) - lowest_shown))
+    assert high > max(returns)

@@ -188,14 +188,15 @@ def _draw_group(
 def _limits(axes: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
     """Limits of the returns shown: of the means and the published points, whatever the intervals do.
 
-    A dip far below where learning started is cut, lest it make the rest flat.
+    A dip far below where learning started is cut, lest it make the rest flat; where a curve ends is always shown.
     """
     if not curves:
         return axes.get_ylim()
     points = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata(), np.float64)]
     low, high = min(points), max(points)
     start = min(float(curve.mean[0]) for curve in curves)
-    low = max(low, start - DIP_SHOWN * (high - start))
+    end = min(float(curve.mean[-1]) for curve in curves)
+    low = max(low, min(end, start - DIP_SHOWN * (high - start)))
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin
 
