@@ -183,9 +183,12 @@ def test_a_command_that_is_given_up_takes_its_plugins_along(tmp_path: Path, monk
     script.write_text(f"#!/bin/sh\ncat\n{plugin_and_ctrl_c}")  # `cat` ends once it is waited for
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with pytest.raises(KeyboardInterrupt):
-        run_docker(["compose", "up"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_docker(["compose", "up"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     plugin = int((tmp_path / "plugin").read_text())
     deadline_s = time.monotonic() + 60.0
     while is_running(plugin):

@@ -270,7 +270,7 @@ def test_a_folder_with_another_run_is_left_alone(small: Path, tmp_path: Path, fe
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["figure-3"], ExitCode.USAGE, "unknown experiment 'figure-3': choose figure-1, figure-2"),
+        (["figure-3"], ExitCode.USAGE, "unknown experiment 'figure-3': choose cheetah-settings, figure-1"),
         (["no.toml"], ExitCode.USAGE, "experiment file no.toml cannot be read: No such file"),
         (["small.toml", "--jobs", "0"], ExitCode.USAGE, "--jobs must be 1 to 64, not 0"),
         (["small.toml", "--seeds", "0"], ExitCode.USAGE, "seeds must be how many, from 1 to 1000"),

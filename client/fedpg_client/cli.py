@@ -105,10 +105,14 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
         received.append(number)
         process.stop.set()
 
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
-    code = process.run()
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = process.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return ExitCode.INTERRUPTED if signal.SIGINT in received and code == ExitCode.TERMINATED else code
 
 
