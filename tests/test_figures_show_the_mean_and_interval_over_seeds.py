@@ -21,7 +21,7 @@ from fedpg_lab.curves import (
     honest_counts,
     mean_curve,
 )
-from fedpg_lab.figures import draw_filter, draw_returns, panels_of
+from fedpg_lab.figures import _legend_below, draw_filter, draw_returns, panels_of
 from fedpg_lab.published import METHODS, published_for
 from fedpg_lab.runs import RunData
 from fedpg_lab.scaling import draw_scaling, reachable
@@ -29,6 +29,8 @@ from fedpg_server.records import RoundRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from lab_support import Command, write_run
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from support import make_round_record
 
 
@@ -242,3 +244,14 @@ def test_a_dip_is_cut_and_an_end_is_shown(returns: list[float], lowest_shown: fl
     low, high = axes.get_ylim()
     assert low == pytest.approx(lowest_shown - 0.05 * (max(returns) - lowest_shown))
     assert high > max(returns)
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=8))
+def test_a_legend_is_no_wider_than_its_figure(lengths: list[int]) -> None:
+    figure = Figure(figsize=(6.5, 5.0), layout="constrained")
+    _legend_below(figure, [Line2D([], [], label=" ".join(["word"] * (1 + length // 5))) for length in lengths])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1

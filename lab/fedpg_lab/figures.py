@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedpg_lab.curves import (
-    Curve,
-    Group,
-    evaluation_return,
-    honest_counts,
-    mean_curve,
-    published_counts,
-)
+from fedpg_lab.curves import Curve, Group, evaluation_return, honest_counts, mean_curve, published_counts
 from fedpg_lab.published import published_for
 from fedpg_lab.runs import RunData
 
@@ -32,8 +26,10 @@ COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9
 HONEST_COLOUR, BYZANTINE_COLOUR = "#4c78a8", "#c0392b"
 COLUMNS_MAX = 3
 WIDTH_MIN = 6.5
-LEGEND_COLUMN = 3.0
-"""Widths in inches."""
+CHARACTER_WIDTH = 0.07
+"""Inches of a legend's character, in the mean."""
+LEGEND_MARGIN = 0.6
+"""Inches of an entry of the legend beside its text."""
 DRAWN_POINTS = 600
 """Of a curve; more would only make the file larger."""
 DISTANCE_PANELS_MAX = 12
@@ -291,5 +287,12 @@ def _marker(shape: str, label: str) -> Line2D:
 
 
 def _legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    columns = max(1, int(figure.get_figwidth() / LEGEND_COLUMN))
+    """In as many columns as fit; a label that is wider than the figure is wrapped."""
+    width = figure.get_figwidth()
+    for handle in handles:
+        handle.set_label(textwrap.fill(handle.get_label(), max(1, int((width - LEGEND_MARGIN) / CHARACTER_WIDTH))))
+    widths = [LEGEND_MARGIN + CHARACTER_WIDTH * max(map(len, handle.get_label().split("\n"))) for handle in handles]
+    columns = len(handles)
+    while columns > 1 and sum(max(part) for part in np.array_split(widths, columns)) > width:
+        columns -= 1
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
