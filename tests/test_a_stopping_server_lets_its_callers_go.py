@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,3 +103,20 @@ def test_whoever_keeps_it_waiting_for_a_request_is_sent_away_at_once(
         error = asyncio.run(play())
     assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, STOPS)
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_gate_may_be_closed_again_while_callers_are_on_their_way_out() -> None:
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async def play() -> object:
+        gate = Gate(SERVICE_NAME, lambda: None, WAIT_S)
+        arrival = asyncio.create_task(gate._arrival(never()))
+        await asyncio.sleep(0)
+        for _ in range(5):  # once for each step of the way
+            gate.close()
+            await asyncio.sleep(0)
+        return (await asyncio.gather(arrival, return_exceptions=True))[0]
+
+    assert isinstance(asyncio.run(play()), TimeoutError)

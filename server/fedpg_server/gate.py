@@ -39,7 +39,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         """The server stops: send away everyone whose request has not arrived."""
         self._is_closed = True
         for limit in self._arriving:
-            limit.reschedule(asyncio.get_running_loop().time())
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     async def intercept_service(
         self,
