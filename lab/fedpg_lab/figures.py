@@ -26,6 +26,7 @@ COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9
 HONEST_COLOUR, BYZANTINE_COLOUR = "#4c78a8", "#c0392b"
 COLUMNS_MAX = 3
 WIDTH_MIN = 6.5
+"""Inches of a figure."""
 CHARACTER_WIDTH = 0.07
 """Inches of a legend's character, in the mean."""
 LEGEND_MARGIN = 0.6
