@@ -17,6 +17,8 @@ class ExitCode(IntEnum):
     STORAGE = 6
     RENDERING = 7
     VIOLATED = 8
+    ENVIRONMENT = 9
+    QUORUM_LOST = 10
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -67,3 +69,15 @@ class InvariantViolatedError(FedPGError):
     """A fault experiment has shown the system break one of its promises, or not reach its end."""
 
     exit_code = ExitCode.VIOLATED
+
+
+class EnvironmentFailedError(FedPGError):
+    """An environment raised, ended the process, or gave something that is not an observation, a reward or an end."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class QuorumLostError(FedPGError):
+    """Too few agents are left, or can vote, for a round to close, and nobody will start them again."""
+
+    exit_code = ExitCode.QUORUM_LOST

@@ -151,6 +151,10 @@ class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Phase.ValueType
     """A round is closed; the server filters, improves and evaluates."""
     PHASE_ENDED: _Phase.ValueType  # 4
     """The run has ended."""
+    PHASE_JOINING: _Phase.ValueType  # 5
+    """The first round is open and fewer than a quorum have joined since this server process started, or a grace period for
+    the others has not passed: the round's clock has not started.
+    """
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
     """Where the run is."""
@@ -165,6 +169,10 @@ PHASE_IMPROVING: Phase.ValueType  # 3
 """A round is closed; the server filters, improves and evaluates."""
 PHASE_ENDED: Phase.ValueType  # 4
 """The run has ended."""
+PHASE_JOINING: Phase.ValueType  # 5
+"""The first round is open and fewer than a quorum have joined since this server process started, or a grace period for
+the others has not passed: the round's clock has not started.
+"""
 Global___Phase: _TypeAlias = Phase  # noqa: Y015
 
 @_typing.final
@@ -626,21 +634,56 @@ Global___SubmitUpdateReply: _TypeAlias = SubmitUpdateReply  # noqa: Y015
 class LeaveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LeaveRequest._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: LeaveRequest._Reason.ValueType  # 0
+        """Missing: the agent gives none. Taken as REASON_DONE."""
+        REASON_DONE: LeaveRequest._Reason.ValueType  # 1
+        """The run has ended."""
+        REASON_STOPPED: LeaveRequest._Reason.ValueType  # 2
+        """Its operator has stopped it; it may return."""
+        REASON_FAILED: LeaveRequest._Reason.ValueType  # 3
+        """It cannot take part any more and does not return by itself: its environment failed, for example."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
+    REASON_UNSPECIFIED: LeaveRequest.Reason.ValueType  # 0
+    """Missing: the agent gives none. Taken as REASON_DONE."""
+    REASON_DONE: LeaveRequest.Reason.ValueType  # 1
+    """The run has ended."""
+    REASON_STOPPED: LeaveRequest.Reason.ValueType  # 2
+    """Its operator has stopped it; it may return."""
+    REASON_FAILED: LeaveRequest.Reason.ValueType  # 3
+    """It cannot take part any more and does not return by itself: its environment failed, for example."""
+
     RUN_ID_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """From JoinReply."""
     agent: _builtins.int
     """Who leaves."""
+    reason: Global___LeaveRequest.Reason.ValueType
+    """Why it leaves."""
+    detail: _builtins.str
+    """With REASON_FAILED: what happened, in one sentence for people. The server keeps its first 500 characters, without
+    control characters. For display only: nothing depends on it.
+    """
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         agent: _builtins.int = ...,
+        reason: Global___LeaveRequest.Reason.ValueType = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "detail", b"detail", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -854,6 +897,8 @@ class AgentStatus(_message.Message):
         """It has joined, or gone on with the run after the server was restarted."""
         PRESENCE_LEFT: AgentStatus._Presence.ValueType  # 3
         """It has left."""
+        PRESENCE_FAILED: AgentStatus._Presence.ValueType  # 4
+        """It has left and said that it failed: it does not return by itself."""
 
     class Presence(_Presence, metaclass=_PresenceEnumTypeWrapper): ...
     PRESENCE_UNSPECIFIED: AgentStatus.Presence.ValueType  # 0
@@ -864,6 +909,8 @@ class AgentStatus(_message.Message):
     """It has joined, or gone on with the run after the server was restarted."""
     PRESENCE_LEFT: AgentStatus.Presence.ValueType  # 3
     """It has left."""
+    PRESENCE_FAILED: AgentStatus.Presence.ValueType  # 4
+    """It has left and said that it failed: it does not return by itself."""
 
     AGENT_FIELD_NUMBER: _builtins.int
     PRESENCE_FIELD_NUMBER: _builtins.int
@@ -876,6 +923,7 @@ class AgentStatus(_message.Message):
     LAST_SEEN_S_FIELD_NUMBER: _builtins.int
     CALLS_FIELD_NUMBER: _builtins.int
     POLLS_CUT_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     agent: _builtins.int
     """Its index."""
     presence: Global___AgentStatus.Presence.ValueType
@@ -896,6 +944,10 @@ class AgentStatus(_message.Message):
     """Calls that name it, made to this server process."""
     polls_cut: _builtins.int
     """Its long polls that were answered early, by this server process, because it held too many."""
+    note: _builtins.str
+    """One sentence for people when something is wrong with it: why it failed, in its own words, or why its latest
+    submission was refused. Empty otherwise.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictCount]:
         """How many of its submissions got each verdict."""
@@ -914,10 +966,11 @@ class AgentStatus(_message.Message):
         last_seen_s: _builtins.float = ...,
         calls: _builtins.int = ...,
         polls_cut: _builtins.int = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "calls", b"calls", "last_seen_s", b"last_seen_s", "last_verdict", b"last_verdict", "last_vote_round", b"last_vote_round", "polls_cut", b"polls_cut", "presence", b"presence", "rounds_accepted", b"rounds_accepted", "rounds_filtered", b"rounds_filtered", "verdicts", b"verdicts", "voted", b"voted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "calls", b"calls", "last_seen_s", b"last_seen_s", "last_verdict", b"last_verdict", "last_vote_round", b"last_vote_round", "note", b"note", "polls_cut", b"polls_cut", "presence", b"presence", "rounds_accepted", b"rounds_accepted", "rounds_filtered", b"rounds_filtered", "verdicts", b"verdicts", "voted", b"voted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
