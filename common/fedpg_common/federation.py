@@ -5,88 +5,51 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tomli_w
 
+from fedpg_common.catalogue import AGGREGATORS, ALGORITHMS, ATTACKS, casts_honest_vote
+from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import UsageError
 from fedpg_common.tasks import Task, find_task, is_number, is_whole, show, task_from_fields, task_to_fields
-
-Choice = TypeVar("Choice", bound=StrEnum)
 
 AGENTS_MAX = 10_000
 SEED_MAX = 2**63 - 1
 ROUND_TIMEOUT_MAX_S = 1e6
 """A timer takes no more than some weeks."""
+ROUND_TIMEOUT_S = 120.0
+DEFAULT_ATTACK = "random-noise"
+DEFAULT_ALGORITHM = "fedpg-br"
 
-
-class Algorithm(StrEnum):
-    """How the server turns the agents' gradients into the next policy."""
-
-    FEDPG_BR = "fedpg-br"
-    SVRPG = "svrpg"
-    GPOMDP = "gpomdp"
-
-
-class Attack(StrEnum):
-    """Attacks on the learning (design.md section 4): the agent keeps to the protocol and votes with a bad gradient."""
-
-    RANDOM_NOISE = "random-noise"
-    RANDOM_ACTION = "random-action"
-    SIGN_FLIPPING = "sign-flipping"
-    ZERO_GRADIENT = "zero-gradient"
-    REWARD_FLIPPING = "reward-flipping"
-    RANDOM_REWARD = "random-reward"
-    FEDPG = "fedpg"
-
-
-class Hostility(StrEnum):
-    """Attacks on the protocol: what the agent sends, or does not, is refused or bounded by the server.
-
-    Where it votes as well, its vote is an honest agent's.
-    """
-
-    REPLAY = "replay"
-    EQUIVOCATION = "equivocation"
-    STALE_ROUND = "stale-round"
-    WRONG_SHAPE = "wrong-shape"
-    NOT_FINITE = "not-finite"
-    OVERSIZED = "oversized"
-    IMPERSONATION = "impersonation"
-    SLOW_LORIS = "slow-loris"
-    FLOOD = "flood"
-    SILENCE = "silence"
-    GARBAGE = "garbage"
-
-
-Misconduct = Attack | Hostility
-"""All that a Byzantine agent may be told to do."""
-
-ATTACKS_HELP = (
-    f"on the learning {', '.join(attack.value for attack in Attack)}; "
-    f"on the protocol {', '.join(hostility.value for hostility in Hostility)}"
-)
-"""The choices, as the help of a command lists them."""
+FIELDS = (
+    "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "modules",
+)  # fmt: skip
+"""What a description may contain, beside the fields of a task, which replace the task's own."""
+TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Federation:
     """Who takes part in a run, and by which rules.
 
-    `byzantine` maps a 1-based agent index to what it does. It configures agents and lets the telemetry score the
-    filter; the filter itself never sees it.
+    Algorithm, aggregator and attacks are chosen by name (`fedpg_common.catalogue`). `byzantine` maps a 1-based agent
+    index to its attack. It configures agents and lets the telemetry score the filter; no aggregator ever sees it.
     """
 
     task: Task
     agents: int = 10
-    algorithm: Algorithm = Algorithm.FEDPG_BR
+    algorithm: Choice = Choice(DEFAULT_ALGORITHM)
+    aggregator: Choice | None = None
+    """None: the algorithm's own."""
     seed: int = 0
-    byzantine: Mapping[int, Misconduct] = dataclasses.field(default_factory=dict)
-    round_timeout_s: float = 120.0
+    byzantine: Mapping[int, Choice] = dataclasses.field(default_factory=dict)
+    round_timeout_s: float = ROUND_TIMEOUT_S
     """A round closes at this age if a quorum has submitted."""
+    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Version and digest of each module that is not FedPG's own, as the run was begun with it; see `modules`."""
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run, with a sentence that says what to change."""
@@ -111,79 +74,58 @@ class Federation:
     @property
     def poisoners(self) -> frozenset[int]:
         """The agents that vote with a bad gradient: those that the filter is there to find."""
-        return frozenset(agent for agent, misconduct in self.byzantine.items() if isinstance(misconduct, Attack))
+        return frozenset(agent for agent, attack in self.byzantine.items() if not casts_honest_vote(attack))
+
+    @property
+    def own_modules(self) -> tuple[str, ...]:
+        """The modules of parts that do not come with FedPG, in alphabetical order."""
+        choices = [self.algorithm, *([self.aggregator] if self.aggregator else []), *self.byzantine.values()]
+        return tuple(sorted({choice.module for choice in choices if choice.module}))
 
 
-def describe(
-    task: str,
-    *,
-    agents: int = 10,
-    byzantine: int = 0,
-    attack: str = Attack.RANDOM_NOISE.value,
-    algorithm: str = Algorithm.FEDPG_BR.value,
-    seed: int = 0,
-    round_timeout_s: float = 120.0,
-    **overrides: Any,
-) -> Federation:
-    """A federation whose first `byzantine` agents attack. `overrides` replace the task's fields where not None."""
-    if byzantine < 0 or byzantine > agents >= 1:
-        raise UsageError(f"{byzantine} Byzantine agents do not fit in a federation of {agents}: choose 0 to {agents}")
-    changes = {name: value for name, value in overrides.items() if value is not None}
-    return Federation(
-        task=dataclasses.replace(find_task(task), **changes),
-        agents=agents,
-        algorithm=choose(Algorithm, algorithm, "algorithm"),
-        seed=seed,
-        byzantine=dict.fromkeys(range(1, byzantine + 1), choose_attack(attack)),
-        round_timeout_s=round_timeout_s,
-    )
+def describe(task: str | Task, **fields: Any) -> Federation:
+    """A federation from the fields of a description; those that are None are left out. Raises UsageError."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if isinstance(task, Task):
+        return federation_from_fields({**given, "task": task_to_fields(task)}, "")
+    return federation_from_fields({**given, "task": task}, "")
 
 
 def name_of(federation: Federation) -> str:
     """A name that says what the federation is, for example CartPole-v1_fedpg-br_K10_B3_random-noise."""
-    parts = [federation.task.name, federation.algorithm.value, f"K{federation.agents}"]
+    parts = [federation.task.name, federation.algorithm.label]
+    if federation.aggregator is not None:
+        parts.append(federation.aggregator.label)
+    parts.append(f"K{federation.agents}")
     if federation.byzantine:
-        parts += [f"B{len(federation.byzantine)}", *sorted({attack.value for attack in federation.byzantine.values()})]
-    return "_".join(parts)
-
-
-def choose(kind: type[Choice], value: object, what: str) -> Choice:
-    """The member of `kind` with that value. Raises UsageError that lists the choices."""
-    try:
-        return kind(str(value))
-    except ValueError:
-        choices = ", ".join(member.value for member in kind)
-        raise UsageError(f"unknown {what} {show(value)}: choose {choices}") from None
-
-
-def choose_attack(value: object) -> Misconduct:
-    """The attack with that value, be it on the learning or on the protocol. Raises UsageError with the choices."""
-    for kind in (Attack, Hostility):
-        if value in list(kind):
-            return kind(str(value))
-    raise UsageError(f"unknown attack {show(value)}: choose {ATTACKS_HELP}")
+        parts += [f"B{len(federation.byzantine)}", *sorted({attack.label for attack in federation.byzantine.values()})]
+    return "_".join(part.replace(" ", "-") for part in parts)
 
 
 def federation_to_toml(federation: Federation) -> str:
     """The description as TOML; `federation_from_toml` is the inverse."""
-    fields = {
+    fields: dict[str, Any] = {
         "agents": federation.agents,
-        "algorithm": federation.algorithm.value,
+        "algorithm": federation.algorithm.to_plain(),
         "seed": federation.seed,
         "round_timeout_s": federation.round_timeout_s,
-        "byzantine": {str(index): attack.value for index, attack in sorted(federation.byzantine.items())},
+        "byzantine": {str(index): attack.to_plain() for index, attack in sorted(federation.byzantine.items())},
         "task": task_to_fields(federation.task),
     }
+    if federation.aggregator is not None:
+        fields["aggregator"] = federation.aggregator.to_plain()
+    if federation.modules:
+        fields["modules"] = dict(federation.modules)
     return tomli_w.dumps(fields)
 
 
-def federation_from_toml(text: str, source: str) -> Federation:
-    """The federation described in `text`. `task` is a name, or a table with the fields of a task file.
+def federation_from_toml(text: str, source: str, folder: Path | None = None) -> Federation:
+    """The federation described in `text`; see `federation_from_fields`.
 
     Raises UsageError that names the `source` and the field.
     """
     try:
-        return federation_from_fields(tomllib.loads(text), source)
+        return federation_from_fields(tomllib.loads(text), source, folder)
     except (ValueError, RecursionError) as error:  # the latter two: absurdly large
         raise UsageError(f"{source} is not TOML: {error}") from error
 
@@ -196,35 +138,108 @@ def read_federation(path: Path) -> Federation:
         raise UsageError(f"federation file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"federation file {path} is not text: {error}") from error
-    return federation_from_toml(text, f"federation file {path}")
+    return federation_from_toml(text, f"federation file {path}", path.parent)
 
 
-def federation_from_fields(fields: Mapping[str, Any], source: str) -> Federation:
-    """A federation from plain fields. Raises UsageError that names the `source` and the field."""
-    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Federation)})
+def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path | None = None) -> Federation:
+    """A federation from plain fields: the one grammar of description files, commands, experiments and scenarios.
+
+    `task` is a name, a task file (one beside the description, in `folder`, comes first) or a table with the fields of
+    a task file; fields of a task beside it replace the task's own. `byzantine` is how many agents attack, from the
+    first on, all with `attack`; or a table of agent = attack. Whatever is chosen by name is a name or a table of `name`
+    and settings. Raises UsageError that names the `source` and the field.
+    """
+    prefix = f"{source}: " if source else ""
+    unknown = sorted(set(fields) - {*FIELDS, *TASK_FIELDS})
     if unknown:
-        raise UsageError(f"{source}: unknown field {unknown[0]!r}")
+        raise UsageError(f"{prefix}unknown field {unknown[0]!r}")
     if "task" not in fields:
-        raise UsageError(f"{source}: the field 'task' is missing")
-    task = fields["task"]
-    byzantine = fields.get("byzantine", {})
-    if not isinstance(task, str | Mapping):
-        raise UsageError(f"{source}: task must be a name or a table, not {show(task)}")
-    if not isinstance(byzantine, Mapping):
-        raise UsageError(f"{source}: byzantine must be a table of agent = attack, not {show(byzantine)}")
+        raise UsageError(f"{prefix}the field 'task' is missing")
     plain = {name: fields[name] for name in ("agents", "seed", "round_timeout_s") if name in fields}
     try:
         return Federation(
-            task=find_task(task) if isinstance(task, str) else task_from_fields(task, source),
-            algorithm=choose(Algorithm, fields.get("algorithm", Algorithm.FEDPG_BR.value), "algorithm"),
-            byzantine={_agent_index(index): choose_attack(attack) for index, attack in byzantine.items()},
+            task=_task(fields, source, folder),
+            algorithm=ALGORITHMS.parse(fields.get("algorithm", DEFAULT_ALGORITHM)),
+            aggregator=AGGREGATORS.parse(fields["aggregator"]) if "aggregator" in fields else None,
+            byzantine=_byzantine(fields),
+            modules=_modules(fields.get("modules", {})),
             **plain,
         )
     except UsageError as error:
-        raise UsageError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
+        raise UsageError(f"{prefix}{str(error).removeprefix(prefix)}") from error
+
+
+def _task(fields: Mapping[str, Any], source: str, folder: Path | None) -> Task:
+    task = fields["task"]
+    overrides = {name: fields[name] for name in TASK_FIELDS if name in fields}
+    if isinstance(overrides.get("hidden"), list):
+        overrides["hidden"] = tuple(overrides["hidden"])
+    if isinstance(task, Mapping):
+        return dataclasses.replace(task_from_fields(task, source or "task"), **overrides)
+    if not isinstance(task, str):
+        raise UsageError(f"task must be a name or a table, not {show(task)}")
+    is_beside = folder is not None and task.endswith(".toml") and (folder / task).is_file()
+    return dataclasses.replace(find_task(str(folder / task) if is_beside and folder else task), **overrides)
+
+
+def _byzantine(fields: Mapping[str, Any]) -> dict[int, Choice]:
+    byzantine = fields.get("byzantine", {})
+    attack = ATTACKS.parse(fields.get("attack", DEFAULT_ATTACK))
+    if isinstance(byzantine, Mapping):
+        if "attack" in fields and byzantine:
+            raise UsageError("attack goes with a number of byzantine agents; a table gives each agent its own")
+        return {_agent_index(index): ATTACKS.parse(own) for index, own in byzantine.items()}
+    agents = fields.get("agents", 10)
+    if not is_whole(byzantine):
+        raise UsageError(f"byzantine must be a whole number or a table of agent = attack, not {show(byzantine)}")
+    if is_whole(agents) and agents >= 1 and not 0 <= byzantine <= agents:
+        raise UsageError(f"{byzantine} Byzantine agents do not fit in a federation of {agents}: choose 0 to {agents}")
+    return dict.fromkeys(range(1, byzantine + 1), attack) if byzantine <= AGENTS_MAX else {}
+
+
+def _modules(modules: object) -> dict[str, str]:
+    if not isinstance(modules, Mapping) or not all(isinstance(value, str) for value in modules.values()):
+        raise UsageError(f"modules must be a table of module = digest, not {show(modules)}")
+    return dict(modules)
 
 
 def _agent_index(key: str) -> int:
     if not (key.isascii() and key.isdecimal() and len(key) <= len(str(AGENTS_MAX))):
         raise UsageError(f"byzantine names agents by number, not {show(key)}")
     return int(key)
+
+
+def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
+    """Fields of a description with the settings of a command line, NAME=VALUE each.
+
+    `aggregator.faulty=3`, `attack.z=1.2` and `algorithm.NAME` go to these parts, `task.gamma=0.9` to the task. A bare
+    name goes to the aggregator or attack, if just one of them is among `fields`. Raises UsageError.
+    """
+    result = {name: value for name, value in fields.items() if value is not None}
+    parts = {"aggregator": AGGREGATORS, "attack": ATTACKS, "algorithm": ALGORITHMS}
+    defaults = {"attack": DEFAULT_ATTACK, "algorithm": DEFAULT_ALGORITHM}
+    for pair in pairs:
+        owner, dot, rest = pair.partition(".")
+        if not dot or "=" in owner:
+            owner, rest = _owner(result, pair), pair
+        settings = parse_settings([rest])
+        if owner == "task":
+            unknown = sorted(set(settings) - set(TASK_FIELDS))
+            if unknown:
+                raise UsageError(f"--set {pair}: a task has no field {unknown[0]!r}; it has {', '.join(TASK_FIELDS)}")
+            result.update(settings)
+            continue
+        if owner not in parts:
+            raise UsageError(f"--set {pair}: settings belong to {', '.join(parts)} or task, not to {show(owner)}")
+        if owner not in result and owner not in defaults:
+            raise UsageError(f"--set {pair}: no {owner} is chosen: add --{owner} NAME")
+        choice = parts[owner].parse(result.get(owner, defaults.get(owner)))
+        result[owner] = choice.with_settings(settings).to_plain()
+    return result
+
+
+def _owner(fields: Mapping[str, Any], pair: str) -> str:
+    owners = [name for name in ("aggregator", "attack") if name in fields]
+    if len(owners) != 1:
+        raise UsageError(f"--set {pair}: whose setting is it? Write aggregator.{pair}, attack.{pair} or task.{pair}")
+    return owners[0]

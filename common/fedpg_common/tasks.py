@@ -68,7 +68,7 @@ class Task:
         _require(is_number(self.delta) and 0 < self.delta < 1, "delta", "between 0 and 1", self)
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
         options = self.environment_options
-        _require(isinstance(options, Mapping) and _plain(options), "environment_options", "a table of values", self)
+        _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -89,12 +89,12 @@ def _count(value: object) -> bool:
     return is_whole(value) and 1 <= value <= WHOLE_MAX
 
 
-def _plain(value: object, depth: int = 8) -> bool:
+def is_plain(value: object, depth: int = 8) -> bool:
     """Whether JSON and TOML carry this value unchanged, to a sane depth."""
     if isinstance(value, Mapping):
-        return depth > 0 and all(isinstance(key, str) and _plain(entry, depth - 1) for key, entry in value.items())
+        return depth > 0 and all(isinstance(key, str) and is_plain(entry, depth - 1) for key, entry in value.items())
     if isinstance(value, list):
-        return depth > 0 and all(_plain(entry, depth - 1) for entry in value)
+        return depth > 0 and all(is_plain(entry, depth - 1) for entry in value)
     if isinstance(value, str):
         return value.isprintable()
     return isinstance(value, bool) or is_number(value)

@@ -1,0 +1,73 @@
+"""What comes with FedPG, by name: one line per part. The parts are imported when they are built, not before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedpg_common.choices import Choice, Choices
+
+ALGORITHMS: Choices[Any] = Choices(
+    "algorithm",
+    {
+        "fedpg-br": "fedpg_server.algorithms.fedpg_br:FedPGBR",
+        "svrpg": "fedpg_server.algorithms.svrpg:SVRPG",
+        "gpomdp": "fedpg_server.algorithms.gpomdp:GPOMDP",
+    },
+)
+"""How the server turns a round's μ into the next policy (`fedpg_server.algorithms.base.Algorithm`)."""
+
+AGGREGATORS: Choices[Any] = Choices(
+    "aggregator",
+    {
+        "fedpg": "fedpg_common.learning.aggregators.fedpg:FedPG",
+        "mean": "fedpg_common.learning.aggregators.mean:Mean",
+    },
+)
+"""How a round's votes become μ (`fedpg_common.learning.aggregators.base.Aggregator`)."""
+
+PRE_AGGREGATORS: Choices[Any] = Choices(
+    "pre-aggregator",
+    {
+        "nnm": "fedpg_common.learning.aggregators.nnm:NearestNeighbourMixing",
+    },
+)
+"""What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""
+
+_ON_THE_LEARNING = {
+    "random-noise": "fedpg_client.attacks.gradients:RandomNoise",
+    "random-action": "fedpg_client.attacks.actions:RandomAction",
+    "constant-action": "fedpg_client.attacks.actions:ConstantAction",
+    "sign-flipping": "fedpg_client.attacks.gradients:SignFlipping",
+    "zero-gradient": "fedpg_client.attacks.gradients:ZeroGradient",
+    "reward-flipping": "fedpg_client.attacks.rewards:RewardFlipping",
+    "random-reward": "fedpg_client.attacks.rewards:RandomReward",
+    "fedpg": "fedpg_client.attacks.colluding:FedPGAttack",
+}
+
+_ON_THE_PROTOCOL = {
+    "replay": "fedpg_client.hostile.submissions:Replay",
+    "equivocation": "fedpg_client.hostile.submissions:Equivocation",
+    "stale-round": "fedpg_client.hostile.submissions:StaleRound",
+    "wrong-shape": "fedpg_client.hostile.submissions:WrongShape",
+    "not-finite": "fedpg_client.hostile.submissions:NotFinite",
+    "oversized": "fedpg_client.hostile.submissions:Oversized",
+    "impersonation": "fedpg_client.hostile.submissions:Impersonation",
+    "slow-loris": "fedpg_client.hostile.connections:SlowLoris",
+    "flood": "fedpg_client.hostile.connections:Flood",
+    "silence": "fedpg_client.hostile.submissions:Silence",
+    "garbage": "fedpg_client.hostile.connections:Garbage",
+}
+
+ATTACKS: Choices[Any] = Choices("attack", {**_ON_THE_LEARNING, **_ON_THE_PROTOCOL})
+"""What a Byzantine agent does (`fedpg_client.attacks.base.Attack`)."""
+
+ATTACKS_HELP = f"on the learning {', '.join(_ON_THE_LEARNING)}; on the protocol {', '.join(_ON_THE_PROTOCOL)}"
+"""The shipped attacks, as the help of a command lists them."""
+
+
+def casts_honest_vote(attack: Choice) -> bool:
+    """Whether an attack is on the protocol alone: what the agent votes with is honest, or it does not vote.
+
+    An attack of somebody's own counts as one on the learning.
+    """
+    return attack.name in _ON_THE_PROTOCOL

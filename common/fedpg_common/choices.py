@@ -1,0 +1,177 @@
+"""What is chosen by name: the parts that come with FedPG, and anybody's own as MODULE:NAME.
+
+Aggregators, attacks, algorithms, environments, observers and fault backends are all chosen in this way. A choice is plain
+data (a name and settings), so that it can be written into a description, compared and sent; what it names is imported
+only when it is built. Nothing changes a run by being installed: what a run is made of stands in its description.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from fedpg_common.errors import UsageError
+from fedpg_common.tasks import is_plain, show
+
+T = TypeVar("T")
+
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
+OWN_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+"""MODULE:NAME, the module possibly dotted."""
+SETTING = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A part of a federation: what it is called, and the settings that its constructor gets."""
+
+    name: str
+    """A shipped name ("krum"), or MODULE:NAME."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Strings, numbers, booleans, and lists and tables of them."""
+
+    @property
+    def label(self) -> str:
+        """For people and folders: the name without its module, and the settings, for example "alie z=1.2"."""
+        own = self.name.rpartition(":")[2]
+        return " ".join([own, *(f"{name}={_short(value)}" for name, value in self.settings.items())])
+
+    @property
+    def module(self) -> str:
+        """The module of a part that does not come with FedPG; "" for a shipped one."""
+        return self.name.partition(":")[0] if ":" in self.name else ""
+
+    def to_plain(self) -> str | dict[str, Any]:
+        """As a description has it: the name alone where there are no settings."""
+        return {"name": self.name, **self.settings} if self.settings else self.name
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Choice:
+        """The same part with these settings in addition."""
+        return Choice(self.name, {**self.settings, **settings})
+
+
+@dataclass(frozen=True)
+class Choices(Generic[T]):
+    """One kind of part that is chosen by name."""
+
+    what: str
+    """For errors and help, for example "aggregator"."""
+    shipped: Mapping[str, str]
+    """What comes with FedPG: name to "module:Class"."""
+
+    @property
+    def names(self) -> str:
+        """The shipped names, for help texts."""
+        return ", ".join(self.shipped)
+
+    def parse(self, value: object) -> Choice:
+        """The choice in a description: a name, or a table of `name` and settings.
+
+        Nothing is imported: whether the settings are right shows when the part is built. Raises UsageError.
+        """
+        if isinstance(value, Choice):
+            value = value.to_plain()
+        if isinstance(value, str):
+            return Choice(self._checked(value))
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{self.what} must be a name or a table with a name, not {show(value)}")
+        settings = {name: entry for name, entry in value.items() if name != "name"}
+        if "name" not in value:
+            raise UsageError(f"{self.what}: the table needs a name, one of {self.names}, or MODULE:NAME")
+        for name, entry in settings.items():
+            if not SETTING.fullmatch(name) or not is_plain(entry):
+                raise UsageError(f"{self.what} {value['name']}: {show(name)} = {show(entry)} is not a setting")
+        return Choice(self._checked(value["name"]), settings)
+
+    def _checked(self, name: object) -> str:
+        if isinstance(name, str) and (name in self.shipped or OWN_NAME.fullmatch(name)):
+            return name
+        near = difflib.get_close_matches(str(name), self.shipped, n=1)
+        hint = f"did you mean {near[0]}? Otherwise " if near else ""
+        raise UsageError(f"unknown {self.what} {show(name)}: {hint}choose one of {self.names}, or MODULE:NAME")
+
+    def find(self, name: str) -> Callable[..., T]:
+        """The class or function behind a name, imported now. Raises UsageError with one sentence."""
+        module_name, _, attribute = self.shipped.get(name, name).partition(":")
+        module = import_named(module_name, f"{self.what} {name}")
+        found = getattr(module, attribute, None)
+        if not callable(found):
+            raise UsageError(f"{self.what} {name}: {module_name} has no class {attribute}")
+        return found  # type: ignore[no-any-return]
+
+    def build(self, choice: Choice, *args: object) -> T:
+        """The part, constructed with `args` and the choice's settings. Raises UsageError for a wrong setting."""
+        constructor = self.find(choice.name)
+        try:
+            inspect.signature(constructor).bind(*args, **choice.settings)
+        except TypeError as error:
+            raise UsageError(
+                f"{self.what} {choice.name}: {error}; its settings are {_settings(constructor, len(args))}"
+            ) from None
+        try:
+            return constructor(*args, **choice.settings)
+        except UsageError as error:
+            raise UsageError(f"{self.what} {choice.name}: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.what} {choice.name}: {' '.join(str(error).split())}") from error
+
+
+def import_named(module: str, for_what: str) -> Any:
+    """Import a module that somebody named. Raises UsageError with one sentence, whatever the module does."""
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # a module of others may do anything while it is imported
+        reason = " ".join(str(error).split()) or type(error).__name__
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            hint = "; put it beside the description, or its folder on PYTHONPATH"
+        raise UsageError(f"{for_what}: {module} cannot be imported: {reason}{hint}") from error
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Settings from a command line: NAME=VALUE each, values as in TOML; a bare word is a string.
+
+    Raises UsageError.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not SETTING.fullmatch(name.strip()):
+            raise UsageError(f"a setting is written NAME=VALUE, for example faulty=3, not {show(pair)}")
+        settings[name.strip()] = _value(text.strip())
+    return settings
+
+
+def _value(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _settings(constructor: Callable[..., object], positional: int) -> str:
+    """What the constructor can be given, with defaults."""
+    parameters = list(inspect.signature(constructor).parameters.values())[positional:]
+    named = [
+        parameter.name if parameter.default is parameter.empty else f"{parameter.name} (default {parameter.default!r})"
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    return ", ".join(named) or "none"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        inner = value.get("name")
+        rest = [f"{name}={_short(entry)}" for name, entry in value.items() if name != "name"]
+        return "-".join([*([str(inner)] if inner else []), *rest])
+    if isinstance(value, list | tuple):
+        return "+".join(map(_short, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

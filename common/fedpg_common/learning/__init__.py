@@ -1,0 +1,1 @@
+"""What the agents and the server compute with."""

@@ -1,0 +1,105 @@
+"""What an aggregator is given, and what it answers with.
+
+An aggregator is a class with one method. Its settings go to the constructor, which checks them and raises ValueError with
+one sentence. It keeps nothing between rounds but its memory, which the server stores with the round, so that it survives
+`kill -9` and a recomputed round has the same bits:
+
+    class Median:
+        '''The coordinate-wise median.'''
+
+        def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
+            return Aggregate(np.median(votes.matrix, axis=0).astype(np.float32), rule="median")
+
+It is chosen as `aggregator = "my_filters:Median"`. Aggregators live where attackers may import them: a filter must hold
+against an attacker who knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpg_common.learning.aggregators.distances import pairwise_distances
+from fedpg_common.parameters import Vector
+from fedpg_common.tasks import Task
+
+Memory = Mapping[str, Vector]
+"""Named float32 vectors of any length (n,). Names are words with - and /."""
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """A round's random choices. The agents are told the batch size."""
+
+    round_number: int
+    batch_size: int
+    """B_t, trajectories."""
+    inner_steps: int
+    """N_t; 0 where there is no inner loop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """What arrived in a round: at least one vote. Nothing tells who is Byzantine, or how many are."""
+
+    agents: tuple[int, ...]
+    """Who voted: k 1-based indices, ascending."""
+    matrix: NDArray[np.float32]
+    """Their gradients, finite, one row per agent in that order: (k, d)."""
+    federation_size: int
+    """K. Who is absent counts as faulty."""
+    plan: RoundPlan
+    task: Task
+    """The published settings: α, and σ and δ for the rules that use them."""
+    server_gradient: Vector | None = None
+    """The server's own estimate ∇L(θ_0), shape (d,), where the algorithm makes one."""
+
+    @property
+    def faulty(self) -> int:
+        """⌊αK⌋, the largest number of faulty agents that the federation tolerates."""
+        return self.task.tolerated(self.federation_size)
+
+    @cached_property
+    def distances(self) -> NDArray[np.float64]:
+        """Euclidean distances between the votes, shape (k, k)."""
+        return pairwise_distances(self.matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """A round's μ and how it came about."""
+
+    vector: Vector | None
+    """μ, shape (d,); None when no vote survived."""
+    rule: str
+    """What decided, in a word or two: "R1", "median", "none"."""
+    weights: Mapping[int, float] | None = None
+    """How much each voter's vector counted, from 0 (filtered out) to 1; an agent that is missing has 0. None where the rule
+    selects nobody in particular."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What else is worth seeing, by name: "radius", "clipping-norm". They go to the records and the telemetry."""
+    memory: Memory = field(default_factory=dict)
+    """What the next round's call is given."""
+    median_agent: int | None = None
+    """Whose vector the rule measured distances from, where it was one of the votes."""
+
+
+class Aggregator(Protocol):
+    """A rule that makes one vector of a round's votes."""
+
+    def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
+        """Combine the votes. Must not depend on their order, nor change them. Deterministic: same input, same bits."""
+        ...
+
+
+def mean_vector(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean of the rows of (k, d), added in their order: shape (d,), float64."""
+    total = np.zeros(matrix.shape[1], dtype=np.float64)
+    for row in matrix:
+        total += row
+    return total / len(matrix)
