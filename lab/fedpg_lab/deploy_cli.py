@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from fedpg_common.channels import tls_files
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
+from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
 from rich.console import Console
 
 from fedpg_lab.certificates import make_certificates
@@ -25,10 +26,17 @@ def status_command(
     ] = "127.0.0.1:50051",
     tls: Annotated[
         Path | None,
-        typer.Option(help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS"),
+        typer.Option(
+            help="Folder with ca.pem, cert.pem and key.pem: the operator's sees everything, an agent's its own row.",
+            envvar="FEDPG_TLS",
+            metavar="FOLDER",
+        ),
     ] = None,
 ) -> None:
     """Show a running federation: round, return, and each agent with its verdicts.
+
+    Who was filtered is for the operator: with TLS, whoever has the folder `operator` of `fedpg certs`, or the server's;
+    without TLS, whoever asks on the server's own machine. Others see where the round is.
 
     Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
     """
@@ -44,10 +52,10 @@ def certs_command(
     out: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("certs"),
     days: Annotated[int, typer.Option(help="How long they last.", min=1, max=36500)] = 365,
 ) -> None:
-    """Make an authority and a certificate for the server and for each agent, each in a folder of its own.
+    """Make an authority and a certificate for the server, the operator and each agent, each in a folder of its own.
 
     What is there and lasts is kept, so repeating the command is safe, also to add agents or renew. Hand each machine
-    its own folder; the folder `authority` stays with you.
+    its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`.
 
     Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
     """
@@ -63,7 +71,7 @@ def compose_command(
     attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
     algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.")] = Algorithm.FEDPG_BR.value,
     trajectories: Annotated[int | None, typer.Option(help="Where the run ends.", show_default="task's")] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    seed: Annotated[str, typer.Option(help=SEED_HELP, metavar="SEED")] = "0",
     sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
     alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
     round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
@@ -84,12 +92,14 @@ def compose_command(
         byzantine=byzantine,
         attack=attack,
         algorithm=algorithm,
-        seed=seed,
+        seed=parse_seed(seed),
         round_timeout_s=round_timeout,
         trajectories=trajectories,
         sigma=sigma,
         alpha=alpha,
     )
+    if seed == RANDOM:
+        typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
     task_file = task if task.endswith(".toml") else None
     typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
 

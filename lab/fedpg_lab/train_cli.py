@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, describe, name_of
+from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
 from fedpg_common.tasks import TASKS
 from rich.console import Console
 
@@ -30,7 +31,7 @@ def train_command(
     trajectories: Annotated[
         int | None, typer.Option(help="Trajectory count at which the run ends.", show_default="task's")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    seed: Annotated[str, typer.Option(help=SEED_HELP, metavar="SEED")] = "0",
     runs: Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.")] = 1,
     name: Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="made up")] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
@@ -63,13 +64,15 @@ def train_command(
         byzantine=byzantine,
         attack=attack,
         algorithm=algorithm,
-        seed=seed,
+        seed=parse_seed(seed),
         round_timeout_s=round_timeout,
         trajectories=trajectories,
         sigma=sigma,
         alpha=alpha,
     )
-    if not 1 <= runs <= SEED_MAX - seed:
+    if seed == RANDOM:
+        console.print(f"Seed {federation.seed}, drawn at random.", highlight=False)
+    if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be at least 1, not {runs}")
     folder = new_folder(out, name, name_of(federation))
     if runs == 1:
@@ -77,7 +80,7 @@ def train_command(
         return
     done = []
     for offset in range(runs):
-        one = dataclasses.replace(federation, seed=seed + offset)
+        one = dataclasses.replace(federation, seed=federation.seed + offset)
         done.append(_train_one(one, folder / f"seed-{one.seed}", options, console))
     plot_seeds(done, folder)
     console.print(f"All seeds in one picture: {folder / PLOT_NAME}", soft_wrap=True)

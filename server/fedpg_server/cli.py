@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,13 @@ from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.federation import describe, read_federation
 from fedpg_common.process import log_to_stderr, use_one_thread
+from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
 
 from fedpg_server.home import folder_for
 from fedpg_server.server import ServerOptions, serve
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+log = logging.getLogger(__name__)
 
 
 @app.command()
@@ -49,7 +52,7 @@ def server(
             help="Trajectory count at which the run ends.", envvar="FEDPG_TRAJECTORIES", show_default="task's"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", envvar="FEDPG_SEED")] = 0,
+    seed: Annotated[str, typer.Option(help=SEED_HELP, envvar="FEDPG_SEED", metavar="SEED")] = "0",
     sigma: Annotated[
         float | None, typer.Option(help="σ of the filter.", envvar="FEDPG_SIGMA", show_default="task's")
     ] = None,
@@ -90,11 +93,13 @@ def server(
         described = read_federation(federation)
     else:
         described = describe(
-            task, agents=agents, byzantine=byzantine, attack=attack, algorithm=algorithm, seed=seed,
+            task, agents=agents, byzantine=byzantine, attack=attack, algorithm=algorithm, seed=parse_seed(seed),
             round_timeout_s=round_timeout, trajectories=trajectories, sigma=sigma, alpha=alpha,
         )  # fmt: skip
     if home is not None and described is not None:
-        out, resume = folder_for(home, described)
+        out, resume = folder_for(home, described, any_seed=federation is None and seed == RANDOM)
+    if seed == RANDOM and described is not None and federation is None and not resume:
+        log.info("seed %d, drawn at random", described.seed)
     options = ServerOptions(
         folder=out,
         address=listen,
