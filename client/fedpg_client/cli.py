@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fedpg_common.catalogue import ATTACKS, ATTACKS_HELP
 from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
-from fedpg_common.federation import ATTACKS_HELP, Attack, choose_attack
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Ring
@@ -73,8 +73,8 @@ def agent(
     options = AgentOptions(
         index=index,
         server=server,
-        attack=choose_attack(attack) if attack else None,
-        ring=parse_ring(attackers, ring, ring_listen, index) if attack == Attack.FEDPG else None,
+        attack=ATTACKS.parse(attack) if attack else None,
+        ring=parse_ring(attackers, ring, ring_listen, index) if attack == "fedpg" else None,
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,

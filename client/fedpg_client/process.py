@@ -14,10 +14,11 @@ from functools import partial
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
+from fedpg_common.catalogue import casts_honest_vote
 from fedpg_common.channels import TlsFiles
+from fedpg_common.choices import Choice
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
-from fedpg_common.federation import Attack, Hostility, Misconduct
 from fedpg_common.policies import make_policy
 
 from fedpg_client.agent import Agent, Calls
@@ -56,7 +57,7 @@ class AgentOptions:
     index: int
     server: str
     """HOST:PORT."""
-    attack: Misconduct | None = None
+    attack: Choice | None = None
     ring: Ring | None = None
     """For the colluding attack."""
     tls: TlsFiles | None = None
@@ -93,8 +94,10 @@ class AgentProcess:
                 )
                 resources.callback(line.close)
                 calls: Calls = line
-                if isinstance(options.attack, Hostility):
-                    hostile = make_hostile(options.attack, line, Target(options.index, options.server, options.tls))
+                if options.attack is not None and casts_honest_vote(options.attack):
+                    hostile = make_hostile(
+                        options.attack.name, line, Target(options.index, options.server, options.tls)
+                    )
                     resources.callback(hostile.close)
                     calls = hostile
                 make_worker = partial(self._make_worker, options, resources.enter_context(ExitStack()))
@@ -133,9 +136,9 @@ class AgentProcess:
 
     def _make_behaviour(self, options: AgentOptions, resources: ExitStack, run_id: str, size: int) -> Behaviour:
         ring = options.ring
-        if isinstance(options.attack, Hostility):
+        if options.attack is not None and casts_honest_vote(options.attack):
             return make_behaviour(None)  # its gradient is honest; what it does with it is another matter
-        if options.attack is not Attack.FEDPG or ring is None or not ring.address:
+        if options.attack is None or options.attack.name != "fedpg" or ring is None or not ring.address:
             return make_behaviour(options.attack, Alone())
         if ring.listen:
             ringleader = Ringleader(ring.attackers)

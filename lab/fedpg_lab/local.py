@@ -13,9 +13,11 @@ from pathlib import Path
 
 from fedpg_client.process import AgentOptions, Ring
 from fedpg_common.channels import TlsFiles
+from fedpg_common.choices import Choice
 from fedpg_common.errors import ExitCode, FedPGError
-from fedpg_common.federation import Attack, Federation
-from fedpg_server.server import ServerOptions
+from fedpg_common.federation import Federation
+from fedpg_common.modules import make_importable
+from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
 
@@ -60,7 +62,7 @@ class LocalFederation:
     folder: Path
     resume: bool = False
     agents_per_process: int = 1
-    tensorboard: bool = True
+    observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
     tls: Tls = lambda _name: None
     way_to_server: Callable[[int, str], str] = lambda _agent, address: address
     """Under which address an agent reaches the server at that address."""
@@ -72,6 +74,7 @@ class LocalFederation:
 
     def __enter__(self) -> LocalFederation:
         """Start everything. Raises ProcessFailedError if the server cannot start."""
+        make_importable(self.federation)  # children inherit the path
         self._context = fork_server()
         self._groups: list[_AgentGroup] = []
         self._server_restarts = 0
@@ -155,7 +158,7 @@ class LocalFederation:
             folder=self.folder,
             address=self.address,
             federation=None if resume else self.federation,
-            tensorboard=self.tensorboard,
+            observers=self.observers,
             tls=self.tls(SERVER),
         )
         server = spawn(self._context, SERVER, self.log_path(SERVER), server_main, options, sender)
@@ -216,7 +219,7 @@ class LocalFederation:
 
 def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
     """Every agent's configuration on this machine; colluding attackers meet on a loopback port of their own."""
-    attackers = tuple(sorted(index for index, attack in federation.byzantine.items() if attack is Attack.FEDPG))
+    attackers = tuple(sorted(index for index, attack in federation.byzantine.items() if attack.name == "fedpg"))
     meeting_point = free_address() if len(attackers) > 1 else ""
     options = []
     for index in range(1, federation.agents + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from fedpg_common.federation import Federation, federation_from_toml, name_of
+from fedpg_common.federation import Federation, name_of
 
 from fedpg_server.store import STORE_NAME, Store
 
@@ -26,11 +26,8 @@ def folder_for(home: Path, federation: Federation) -> tuple[Path, bool]:
 
 
 def _is_unfinished(folder: Path, federation: Federation) -> bool:
-    store = Store.read(folder / STORE_NAME)
-    try:
-        if federation_from_toml(store.description, f"the store {store.path}") != federation:
+    with Store.read(folder / STORE_NAME) as store:
+        if store.federation != federation:
             return False
         records = store.records()
-    finally:
-        store.close()
     return not records or records[-1].trajectories_total < federation.task.trajectories

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Attack
 
 from fedpg_client.attacks.actions import RandomAction
 from fedpg_client.attacks.behaviour import Behaviour
@@ -15,18 +15,18 @@ from fedpg_client.attacks.rewards import RandomReward, RewardFlipping
 
 __all__ = ["LOCAL_ATTACKS", "Behaviour", "FedPGAttack", "Peers", "make_behaviour"]
 
-LOCAL_ATTACKS: Mapping[Attack, type[Behaviour]] = {
-    Attack.RANDOM_NOISE: RandomNoise,
-    Attack.RANDOM_ACTION: RandomAction,
-    Attack.SIGN_FLIPPING: SignFlipping,
-    Attack.ZERO_GRADIENT: ZeroGradient,
-    Attack.REWARD_FLIPPING: RewardFlipping,
-    Attack.RANDOM_REWARD: RandomReward,
+LOCAL_ATTACKS: Mapping[str, type[Behaviour]] = {
+    "random-noise": RandomNoise,
+    "random-action": RandomAction,
+    "sign-flipping": SignFlipping,
+    "zero-gradient": ZeroGradient,
+    "reward-flipping": RewardFlipping,
+    "random-reward": RandomReward,
 }
 """The attacks that an agent can do on its own."""
 
 
-def make_behaviour(attack: Attack | None, peers: Peers | None = None) -> Behaviour:
+def make_behaviour(attack: Choice | None, peers: Peers | None = None) -> Behaviour:
     """The behaviour of an honest agent (None) or of an attacker.
 
     Only the colluding attack meets `peers`; without them it raises UsageError, for a forgotten channel would make it
@@ -34,8 +34,8 @@ def make_behaviour(attack: Attack | None, peers: Peers | None = None) -> Behavio
     """
     if attack is None:
         return Behaviour()
-    if attack is not Attack.FEDPG:
-        return LOCAL_ATTACKS[attack]()
+    if attack.name != "fedpg":
+        return LOCAL_ATTACKS[attack.name]()
     if peers is None:
-        raise UsageError(f"the attack {attack.value} needs a channel to its accomplices")
+        raise UsageError(f"the attack {attack.name} needs a channel to its accomplices")
     return FedPGAttack(peers)

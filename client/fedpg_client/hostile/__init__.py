@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedpg_common.federation import Hostility
-
 from fedpg_client.agent import Calls
 from fedpg_client.hostile.connections import Flood, Garbage, SlowLoris
 from fedpg_client.hostile.line import HostileCalls, Target
@@ -25,21 +23,21 @@ from fedpg_client.hostile.submissions import (
 
 __all__ = ["BEHAVIOURS", "HostileCalls", "Target", "make_hostile"]
 
-BEHAVIOURS: Mapping[Hostility, type[HostileCalls]] = {
-    Hostility.REPLAY: Replay,
-    Hostility.EQUIVOCATION: Equivocation,
-    Hostility.STALE_ROUND: StaleRound,
-    Hostility.WRONG_SHAPE: WrongShape,
-    Hostility.NOT_FINITE: NotFinite,
-    Hostility.OVERSIZED: Oversized,
-    Hostility.IMPERSONATION: Impersonation,
-    Hostility.SLOW_LORIS: SlowLoris,
-    Hostility.FLOOD: Flood,
-    Hostility.SILENCE: Silence,
-    Hostility.GARBAGE: Garbage,
+BEHAVIOURS: Mapping[str, type[HostileCalls]] = {
+    "replay": Replay,
+    "equivocation": Equivocation,
+    "stale-round": StaleRound,
+    "wrong-shape": WrongShape,
+    "not-finite": NotFinite,
+    "oversized": Oversized,
+    "impersonation": Impersonation,
+    "slow-loris": SlowLoris,
+    "flood": Flood,
+    "silence": Silence,
+    "garbage": Garbage,
 }
 
 
-def make_hostile(hostility: Hostility, line: Calls, target: Target) -> HostileCalls:
+def make_hostile(hostility: str, line: Calls, target: Target) -> HostileCalls:
     """The calls of an agent that behaves like that; `line` is the honest line on which it takes part."""
     return BEHAVIOURS[hostility](line, target)
