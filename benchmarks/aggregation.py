@@ -21,9 +21,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from fedpg_common.learning.aggregators import RoundPlan, Votes
+from fedpg_common.learning.aggregators.fedpg import FedPG
 from fedpg_common.parameters import Vector
 from fedpg_common.process import use_one_thread
-from fedpg_server.aggregation import Rule, fedpg_aggregate
+from fedpg_common.tasks import CARTPOLE
 
 SIZE = 10_000
 KINDS = ("scattered", "colluding", "nearly equal")
@@ -65,9 +67,12 @@ def make_updates(agents: int, kind: str) -> dict[int, Vector]:
 def filter_all(updates: Mapping[int, Vector], kind: str) -> None:
     """One aggregation in which R1 leaves too few, so that R2 decides."""
     sigma = 90e-5 if kind == "nearly equal" else 90.0
-    result = fedpg_aggregate(updates, agents=len(updates), batch_size=32, sigma=sigma, delta=0.6, alpha=0.2)
-    if result.rule is not Rule.R2 or len(result.accepted) != len(updates) * 7 // 10:
-        raise RuntimeError(f"the case is not what it should be: {result.rule} accepted {len(result.accepted)}")
+    task = dataclasses.replace(CARTPOLE, alpha=0.2)
+    votes = Votes(tuple(updates), np.stack(list(updates.values())), len(updates), RoundPlan(1, 32, 1), task)
+    result = FedPG(sigma=sigma, delta=0.6).aggregate(votes, {})
+    accepted = len(result.weights or {})
+    if result.rule != "R2" or accepted != len(updates) * 7 // 10:
+        raise RuntimeError(f"the case is not what it should be: {result.rule} accepted {accepted}")
 
 
 def plain_loop(updates: Mapping[int, Vector]) -> None:

@@ -34,13 +34,17 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common import wire
 from fedpg_common.channels import client_options, server_options
 from fedpg_common.federation import describe, federation_to_toml
+from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
-from fedpg_server.aggregation import Aggregate, Rule
-from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
+from fedpg_common.tasks import CARTPOLE
+from fedpg_server.algorithms.adam import fresh
+from fedpg_server.algorithms.base import InnerReport
+from fedpg_server.learner import RoundResult
 from fedpg_server.listening import start_listening
 from fedpg_server.records import RoundRecord
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
+from fedpg_server.state import State
 from fedpg_server.store import STORE_NAME, Store
 
 SIZE = 5_000
@@ -89,14 +93,13 @@ class IdleLearner:
         """A round of one trajectory."""
         return RoundPlan(round_number, batch_size=1, inner_steps=0)
 
-    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+    def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """The same state again."""
-        voters = tuple(updates)
-        distances = np.zeros((len(voters), len(voters)))
-        aggregate = Aggregate(None, Rule.MEAN, voters, voters, distances, radius=0.0, median_agent=None)
+        votes = Votes(tuple(updates), np.zeros((len(updates), 1), np.float32), len(updates), plan, CARTPOLE)
+        aggregate = Aggregate(None, "mean", dict.fromkeys(updates, 1.0))
         return RoundResult(
-            state, aggregate, gradient_norm=0.0, inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,),
-            evaluation_lengths=(0,), learning_rate=0.0,
+            state, votes, aggregate, {}, gradient_norm=0.0, inner=InnerReport(), trajectories=1,
+            evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
         )  # fmt: skip
 
 
@@ -123,8 +126,7 @@ def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> 
 
     async def serve() -> list[float]:
         federation = describe("CartPole-v1", agents=agents, trajectories=rounds)
-        zeros = np.zeros(SIZE, np.float32)
-        start = LearnerState(zeros, zeros, zeros, adam_steps=0)
+        start = fresh(np.zeros(SIZE, np.float32))
         store = Store.create(folder / STORE_NAME, RUN_ID, federation_to_toml(federation), start)
         stopwatch = Stopwatch()
         run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)

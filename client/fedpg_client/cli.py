@@ -14,6 +14,7 @@ from fedpg_common.catalogue import ATTACKS, ATTACKS_HELP
 from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.modules import make_folders_importable
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_client.attacks import Knowledge, knowledge_of
@@ -105,6 +106,7 @@ def agent(
     log_to_stderr(f"agent-{index}", log_level)
     use_one_thread()
     parse_address(server)
+    make_folders_importable()
     chosen = parse_attack(attack, settings or [])
     knowledge = knowledge_of(chosen)
     colludes = knowledge >= Knowledge.COLLUDERS

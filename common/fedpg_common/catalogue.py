@@ -16,11 +16,18 @@ ALGORITHMS: Choices[Any] = Choices(
 )
 """How the server turns a round's μ into the next policy (`fedpg_server.algorithms.base.Algorithm`)."""
 
+ALGORITHM_TITLES = {"gpomdp": "GPOMDP", "svrpg": "SVRPG", "fedpg-br": "FedPG-BR"}
+"""How their papers write them, in the order of the figures. Others are called what their choice is."""
+
 AGGREGATORS: Choices[Any] = Choices(
     "aggregator",
     {
         "fedpg": "fedpg_common.learning.aggregators.fedpg:FedPG",
         "mean": "fedpg_common.learning.aggregators.mean:Mean",
+        "median": "fedpg_common.learning.aggregators.median:Median",
+        "trimmed-mean": "fedpg_common.learning.aggregators.trimmed_mean:TrimmedMean",
+        "krum": "fedpg_common.learning.aggregators.krum:Krum",
+        "multi-krum": "fedpg_common.learning.aggregators.krum:MultiKrum",
     },
 )
 """How a round's votes become μ (`fedpg_common.learning.aggregators.base.Aggregator`)."""

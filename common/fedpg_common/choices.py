@@ -1,8 +1,9 @@
 """What is chosen by name: the parts that come with FedPG, and anybody's own as MODULE:NAME.
 
-Aggregators, attacks, algorithms, environments, observers and fault backends are all chosen in this way. A choice is plain
-data (a name and settings), so that it can be written into a description, compared and sent; what it names is imported
-only when it is built. Nothing changes a run by being installed: what a run is made of stands in its description.
+Aggregators, attacks, algorithms, environments, observers and fault backends are all chosen in this way. A choice is
+plain data (a name and settings), so that it can be written into a description, compared and sent; what it names is
+imported only when it is built. Nothing changes a run by being installed: what a run is made of stands in its
+description.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -42,9 +43,9 @@ class Choice:
         return " ".join([own, *(f"{name}={_short(value)}" for name, value in self.settings.items())])
 
     @property
-    def module(self) -> str:
-        """The module of a part that does not come with FedPG; "" for a shipped one."""
-        return self.name.partition(":")[0] if ":" in self.name else ""
+    def modules(self) -> tuple[str, ...]:
+        """The modules of what does not come with FedPG: the part's own, and those of parts named in its settings."""
+        return tuple(sorted(set(_modules_in(self.to_plain()))))
 
     def to_plain(self) -> str | dict[str, Any]:
         """As a description has it: the name alone where there are no settings."""
@@ -165,6 +166,18 @@ def _settings(constructor: Callable[..., object], positional: int) -> str:
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     return ", ".join(named) or "none"
+
+
+def _modules_in(part: object) -> Iterator[str]:
+    """The modules that a part names, and those of the parts in its settings: whatever is written MODULE:NAME."""
+    if isinstance(part, str) and OWN_NAME.fullmatch(part):
+        yield part.partition(":")[0]
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from _modules_in(value)
+    elif isinstance(part, list | tuple):
+        for value in part:
+            yield from _modules_in(value)
 
 
 def _short(value: object) -> str:

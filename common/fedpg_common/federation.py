@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from fedpg_common.catalogue import AGGREGATORS, ALGORITHMS, ATTACKS, casts_honest_vote
+from fedpg_common.catalogue import AGGREGATORS, ALGORITHM_TITLES, ALGORITHMS, ATTACKS, casts_honest_vote
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import UsageError
 from fedpg_common.tasks import Task, find_task, is_number, is_whole, show, task_from_fields, task_to_fields
@@ -26,6 +26,7 @@ DEFAULT_ALGORITHM = "fedpg-br"
 
 FIELDS = (
     "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "modules",
+    "module_folder",
 )  # fmt: skip
 """What a description may contain, beside the fields of a task, which replace the task's own."""
 TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
@@ -41,15 +42,18 @@ class Federation:
 
     task: Task
     agents: int = 10
-    algorithm: Choice = Choice(DEFAULT_ALGORITHM)
+    algorithm: Choice = dataclasses.field(default_factory=lambda: Choice(DEFAULT_ALGORITHM))
     aggregator: Choice | None = None
     """None: the algorithm's own."""
     seed: int = 0
     byzantine: Mapping[int, Choice] = dataclasses.field(default_factory=dict)
     round_timeout_s: float = ROUND_TIMEOUT_S
     """A round closes at this age if a quorum has submitted."""
-    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Version and digest of each module that is not FedPG's own, as the run was begun with it; see `modules`."""
+    modules: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    """Version and digest of each module that is not FedPG's own, as the run was begun with it. Another version of a
+    module does not make another federation: whether a run may be resumed with it is `check_fingerprints`' to say."""
+    module_folder: str = dataclasses.field(default="", compare=False)
+    """Where such modules lay when the run was described: beside the description, or in the working folder."""
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run, with a sentence that says what to change."""
@@ -69,7 +73,7 @@ class Federation:
     @property
     def quorum(self) -> int:
         """K − ⌊αK⌋: the submissions without which a round does not close."""
-        return self.agents - math.floor(self.task.alpha * self.agents + 1e-9)
+        return self.agents - self.task.tolerated(self.agents)
 
     @property
     def poisoners(self) -> frozenset[int]:
@@ -80,7 +84,7 @@ class Federation:
     def own_modules(self) -> tuple[str, ...]:
         """The modules of parts that do not come with FedPG, in alphabetical order."""
         choices = [self.algorithm, *([self.aggregator] if self.aggregator else []), *self.byzantine.values()]
-        return tuple(sorted({choice.module for choice in choices if choice.module}))
+        return tuple(sorted({module for choice in choices for module in choice.modules}))
 
 
 def describe(task: str | Task, **fields: Any) -> Federation:
@@ -99,7 +103,15 @@ def name_of(federation: Federation) -> str:
     parts.append(f"K{federation.agents}")
     if federation.byzantine:
         parts += [f"B{len(federation.byzantine)}", *sorted({attack.label for attack in federation.byzantine.values()})]
-    return "_".join(part.replace(" ", "-") for part in parts)
+    return "_".join(re.sub(r"[^\w.+=-]+", "-", part) for part in parts)
+
+
+def method_of(federation: Federation) -> str:
+    """Algorithm, and aggregator where one is chosen, for people: "FedPG-BR", "SVRPG + krum faulty=3"."""
+    algorithm = federation.algorithm
+    title = ALGORITHM_TITLES.get(algorithm.name)
+    name = algorithm.label if title is None else algorithm.label.replace(algorithm.name, title, 1)
+    return f"{name} + {federation.aggregator.label}" if federation.aggregator else name
 
 
 def federation_to_toml(federation: Federation) -> str:
@@ -116,6 +128,8 @@ def federation_to_toml(federation: Federation) -> str:
         fields["aggregator"] = federation.aggregator.to_plain()
     if federation.modules:
         fields["modules"] = dict(federation.modules)
+    if federation.module_folder:
+        fields["module_folder"] = federation.module_folder
     return tomli_w.dumps(fields)
 
 
@@ -157,14 +171,17 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
         raise UsageError(f"{prefix}the field 'task' is missing")
     plain = {name: fields[name] for name in ("agents", "seed", "round_timeout_s") if name in fields}
     try:
-        return Federation(
+        federation = Federation(
             task=_task(fields, source, folder),
             algorithm=ALGORITHMS.parse(fields.get("algorithm", DEFAULT_ALGORITHM)),
             aggregator=AGGREGATORS.parse(fields["aggregator"]) if "aggregator" in fields else None,
             byzantine=_byzantine(fields),
             modules=_modules(fields.get("modules", {})),
+            module_folder=_module_folder(fields.get("module_folder", ""), folder),
             **plain,
         )
+        # Only who needs the folder tells it: a description is otherwise the same on every machine.
+        return federation if federation.own_modules else dataclasses.replace(federation, module_folder="")
     except UsageError as error:
         raise UsageError(f"{prefix}{str(error).removeprefix(prefix)}") from error
 
@@ -201,6 +218,13 @@ def _modules(modules: object) -> dict[str, str]:
     if not isinstance(modules, Mapping) or not all(isinstance(value, str) for value in modules.values()):
         raise UsageError(f"modules must be a table of module = digest, not {show(modules)}")
     return dict(modules)
+
+
+def _module_folder(given: object, folder: Path | None) -> str:
+    if not isinstance(given, str) or not given.isprintable():
+        raise UsageError(f"module_folder must be a folder, not {show(given)}")
+    place = str((folder / given).resolve()) if folder is not None else given
+    return place if place.isprintable() else ""
 
 
 def _agent_index(key: str) -> int:

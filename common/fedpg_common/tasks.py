@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -69,6 +70,11 @@ class Task:
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
         options = self.environment_options
         _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
+
+    def tolerated(self, agents: int) -> int:
+        """⌊αK⌋ of K agents: how many may be faulty or absent. The quorum and the filters count with it alone."""
+        # In floating point, 0.29 · 100 is a little less than 29.
+        return math.floor(self.alpha * agents + 1e-9)
 
 
 def is_whole(value: object) -> TypeGuard[int]:

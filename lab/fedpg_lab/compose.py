@@ -134,7 +134,7 @@ def compose_file(federation: Federation, task_file: str | None = None) -> str:
 
 def common_attack(federation: Federation) -> str | None:
     """What the Byzantine agents do; None without any. Raises UsageError if they do different things."""
-    attacks = sorted({attack.value for attack in federation.byzantine.values()})
+    attacks = sorted({attack.label for attack in federation.byzantine.values()})
     if len(attacks) > 1:
         raise UsageError(f"a Compose file has one attack for all Byzantine agents, not {' and '.join(attacks)}")
     return attacks[0] if attacks else None
@@ -158,7 +158,7 @@ def server_settings(federation: Federation, task_file: str | None, attack: str |
     published = TASKS.get(task.name)
     defaults: dict[str, object] = {
         "TASK": task_target(task_file) if task_file else task.name,
-        "ALGORITHM": federation.algorithm.value,
+        "ALGORITHM": federation.algorithm.name,
         "SEED": federation.seed,
         "ROUND_TIMEOUT": federation.round_timeout_s,
     }

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fedpg_common.catalogue import ALGORITHM_TITLES
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.federation import Federation, federation_to_toml, method_of
 from fedpg_common.tasks import TASKS, task_to_fields
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME
 from numpy.typing import NDArray
 
-from fedpg_lab.published import METHODS
 from fedpg_lab.runs import RunData, load_run
 
 Series = NDArray[np.float64]
@@ -51,7 +51,7 @@ class Group:
     @property
     def attack(self) -> str:
         """The attacks, or an empty text."""
-        return " + ".join(sorted({attack.value for attack in self.federation.byzantine.values()}))
+        return " + ".join(sorted({attack.label for attack in self.federation.byzantine.values()}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,11 +168,13 @@ def first_reach(curve: Curve, target: float) -> float | None:
 
 
 def _order(federation: Federation) -> tuple[Any, ...]:
-    attacks = sorted(attack.value for attack in federation.byzantine.values())
-    method = list(METHODS).index(federation.algorithm)
+    attacks = sorted(attack.label for attack in federation.byzantine.values())
+    known_methods = list(ALGORITHM_TITLES)
+    name = federation.algorithm.name
+    method = known_methods.index(name) if name in known_methods else len(known_methods)
     task = federation.task.name
     known = list(TASKS).index(task) if task in TASKS else len(TASKS)
-    return known, task, method, federation.agents, len(attacks), attacks
+    return known, task, method, method_of(federation), federation.agents, len(attacks), attacks
 
 
 def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
@@ -180,7 +182,7 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
     federations = [group[0].federation for group in members]
     plain = [_plain_label(federation) for federation in federations]
     keys = [
-        (federation.task.name, label, tuple(sorted(federation.byzantine.items())))
+        (federation.task.name, label, tuple((i, federation.byzantine[i].label) for i in sorted(federation.byzantine)))
         for federation, label in zip(federations, plain, strict=True)
     ]
     labels = []
@@ -195,4 +197,4 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
 
 def _plain_label(federation: Federation) -> str:
     byzantine = f", B={len(federation.byzantine)}" if federation.byzantine else ""
-    return f"{METHODS[federation.algorithm]} K={federation.agents}{byzantine}"
+    return f"{method_of(federation)} K={federation.agents}{byzantine}"

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 from fedpg_common.channels import tls_files
-from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
-from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
+from fedpg_common.federation import AGENTS_MAX
+from fedpg_common.federation_options import Description, federation_options
 from rich.console import Console
 
 from fedpg_lab.certificates import make_certificates
@@ -64,17 +64,10 @@ def certs_command(
     typer.echo(f"{out}: {'made ' + _shortened(made) if made else 'everything is there already'}")
 
 
+@federation_options()
 def compose_command(
-    task: Annotated[str, typer.Option(help="A task's name, or a task file beside the Compose file.")] = "CartPole-v1",
-    agents: Annotated[int, typer.Option(help="How many agents, K.")] = 10,
-    byzantine: Annotated[int, typer.Option(help="How many of them attack.")] = 0,
-    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
-    algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.")] = Algorithm.FEDPG_BR.value,
-    trajectories: Annotated[int | None, typer.Option(help="Where the run ends.", show_default="task's")] = None,
-    seed: Annotated[str, typer.Option(help=SEED_HELP, metavar="SEED")] = "0",
-    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
-    round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
+    described: Description,
+    *,
     swarm: Annotated[bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.")] = False,
     certs: Annotated[
         str, typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.")
@@ -86,21 +79,10 @@ def compose_command(
 
     Exit codes: 0 written; 2 bad option.
     """
-    federation = describe(
-        task,
-        agents=agents,
-        byzantine=byzantine,
-        attack=attack,
-        algorithm=algorithm,
-        seed=parse_seed(seed),
-        round_timeout_s=round_timeout,
-        trajectories=trajectories,
-        sigma=sigma,
-        alpha=alpha,
-    )
-    if seed == RANDOM:
+    federation = described.federation()
+    if described.drew_seed:
         typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
-    task_file = task if task.endswith(".toml") else None
+    task_file = described.task if described.task.endswith(".toml") else None
     typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
 
 

@@ -7,6 +7,7 @@ seeds = 3                                # seeds 0, 1 and 2; or a list of them
 [[federation]]                           # as many of these as wanted
 task = ["CartPole-v1", "LunarLander-v3"] # a list stands for a federation with each of its values
 algorithm = ["svrpg", "fedpg-br"]
+aggregator = ["fedpg", { name = "krum", faulty = 3 }]    # the algorithm's own where it is left out
 agents = 10
 byzantine = 3
 attack = "sign-flipping"
@@ -28,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import SEED_MAX, Federation, describe, name_of
-from fedpg_common.tasks import Task, is_whole, show
+from fedpg_common.federation import SEED_MAX, TASK_FIELDS, Federation, federation_from_fields, name_of
+from fedpg_common.tasks import is_whole, show
 from fedpg_server.store import STORE_NAME
 
 from fedpg_lab.runs import RunData, load_run
@@ -37,8 +38,7 @@ from fedpg_lab.toml_files import names_in, package_folder, read_toml, refuse_unk
 
 FIELDS = ("title", "description", "seeds", "federation", "quick")
 QUICK_FIELDS = ("seeds", "trajectories")
-FEDERATION_FIELDS = ("task", "algorithm", "agents", "byzantine", "attack", "round_timeout_s")
-TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
+FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s")
 LISTS_THEMSELVES = ("hidden",)
 """Fields whose value is a list, which does not stand for several federations."""
 PATIENT_S = 86_400.0
@@ -145,7 +145,7 @@ def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
     """The federation with these settings, and its name."""
-    federation = federation_of(settings, folder)
+    federation = federation_from_fields(settings, "[[federation]]", folder)
     if "round_timeout_s" not in settings and len(federation.poisoners) == len(federation.byzantine):
         federation = dataclasses.replace(federation, round_timeout_s=PATIENT_S)
     apart = [
@@ -161,29 +161,6 @@ def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any)
         quick_task = dataclasses.replace(federation.task, trajectories=count)
         federation = dataclasses.replace(federation, task=quick_task)
     return name, federation
-
-
-def federation_of(settings: Mapping[str, Any], folder: Path) -> Federation:
-    """The federation that a table of plain fields describes: those of `describe`, a task file beside the table's.
-
-    Raises UsageError that names the field.
-    """
-    fields = {"agents": 10, "byzantine": 0, **settings}
-    task = fields.pop("task", None)
-    if not isinstance(task, str):
-        raise UsageError(f"federation.task must be a name or a task file, not {show(task)}")
-    task = beside(task, folder)
-    for name in ("agents", "byzantine"):
-        if not is_whole(fields[name]):
-            raise UsageError(f"federation.{name} must be a whole number, not {show(fields[name])}")
-    if isinstance(fields.get("hidden"), list):
-        fields["hidden"] = tuple(fields["hidden"])
-    return describe(task, **fields)
-
-
-def beside(task: str, folder: Path) -> str:
-    """A task file in that folder, if `task` names one; else `task` as it is."""
-    return str(folder / task) if task.endswith(".toml") and (folder / task).is_file() else task
 
 
 def _seeds(value: object) -> Sequence[int]:

@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import Algorithm
 from fedpg_server.records import RoundRecord
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -98,9 +97,11 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
 
     Raises UsageError if no group has a filter.
     """
-    filtering = [group for group in groups if group.federation.algorithm is Algorithm.FEDPG_BR]
+    filtering = [group for group in groups if is_filtering(group)]
     if not filtering:
-        raise UsageError("only FedPG-BR has a filter, and none of these runs is of FedPG-BR")
+        raise UsageError(
+            "none of these runs has an aggregator that accepts some votes and filters others, as fedpg does"
+        )
     panels = panels_of(filtering)
     values: Mapping[str, Callable[[Group], Callable[[RoundRecord], float | None]]] = {
         "precision": lambda group: _score(group, "precision"),
@@ -125,14 +126,25 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
     return figure
 
 
-def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
-    """Each agent's distance to the median vector μ_mom and the radius of the rule that decided; first seeds only.
+def is_filtering(group: Group) -> bool:
+    """Whether the group's aggregator selects whom it listens to."""
+    return any(record.weights is not None for run in group.runs for record in run.records)
 
-    Raises UsageError if no round of the runs had a median, or there are too many groups for a picture.
+
+def has_distances(group: Group) -> bool:
+    """Whether there is anything to measure distances from in the group's first seed."""
+    return any(record.centre_distances for record in group.runs[0].records)
+
+
+def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
+    """Each agent's distance to the vector that the rule measured from, or else to μ, and the radius of the rule that
+    decided, where it has one; first seeds only.
+
+    Raises UsageError if no round of the runs had such a vector, or there are too many groups for a picture.
     """
-    shown = [group for group in groups if any(record.median_distances for record in group.runs[0].records)]
+    shown = [group for group in groups if has_distances(group)]
     if not shown:
-        raise UsageError("distances to the median vector are FedPG-BR's, and no round of these runs has any")
+        raise UsageError("no gradient survived in any round of these runs: there is nothing to measure distances from")
     if len(shown) > DISTANCE_PANELS_MAX:
         raise UsageError(f"{len(shown)} federations do not fit in one picture of distances: name fewer run folders")
     figure, places = _grid(len(shown), width=4.6, height=3.4)
@@ -142,7 +154,7 @@ def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
         axes.set_title(f"{group.federation.task.name}, {group.label}{attack}, seed {group.federation.seed}",
                        fontsize="small")  # fmt: skip
         axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
-    _label_left(figure, places, "distance to the median vector")
+    _label_left(figure, places, "distance to the median vector, or to μ")
     _legend_below(
         figure,
         [
@@ -235,12 +247,12 @@ def _draw_distances(axes: Axes, run: RunData, honest: bool) -> None:
         dots = [
             (count, distance)
             for count, record in zip(counts, run.records, strict=True)
-            for agent, distance in record.median_distances.items()
+            for agent, distance in record.centre_distances.items()
             if (agent in run.federation.poisoners) is is_byzantine and distance > 0
         ]
         if dots:
             axes.plot(*np.array(dots).T, ".", color=colour, markersize=2.5, alpha=0.5, rasterized=True)
-    radii = [record.radius if record.median_distances else math.nan for record in run.records]
+    radii = [r.figures.get("radius", math.nan) if r.centre_distances else math.nan for r in run.records]
     axes.plot(counts, radii, color="black", linewidth=1.0, drawstyle="steps-pre")
     axes.set_yscale("log")
 

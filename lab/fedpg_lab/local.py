@@ -17,8 +17,9 @@ from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
+from fedpg_common.modules import make_importable
 from fedpg_common.streams import attackers_secret
-from fedpg_server.server import ServerOptions
+from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
 
@@ -63,7 +64,7 @@ class LocalFederation:
     folder: Path
     resume: bool = False
     agents_per_process: int = 1
-    tensorboard: bool = True
+    observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
     tls: Tls = lambda _name: None
     way_to_server: Callable[[int, str], str] = lambda _agent, address: address
     """Under which address an agent reaches the server at that address."""
@@ -75,6 +76,7 @@ class LocalFederation:
 
     def __enter__(self) -> LocalFederation:
         """Start everything. Raises UsageError for an attack that cannot be, ProcessFailedError for a failed start."""
+        make_importable(self.federation)  # children inherit the path
         self._options = agent_options(self.federation, self.address)
         self._context = fork_server()
         self._groups: list[_AgentGroup] = []
@@ -159,7 +161,7 @@ class LocalFederation:
             folder=self.folder,
             address=self.address,
             federation=None if resume else self.federation,
-            tensorboard=self.tensorboard,
+            observers=self.observers,
             tls=self.tls(SERVER),
         )
         server = spawn(self._context, SERVER, self.log_path(SERVER), server_main, options, sender)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from fedpg_common.errors import StorageError
+from fedpg_common.federation import method_of
 from fedpg_server.records import RoundRecord
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -21,8 +22,9 @@ from fedpg_lab.runs import RunData
 ACCEPTED, FILTERED, ABSENT = 0, 1, 2
 VERDICT_COLOURS = ("#cfe8cf", "#c0392b", "#bdbdbd")
 VERDICT_LABELS = ("accepted", "filtered", "absent")
-RULES = ("R1", "R2", "mean", "none")
-RULE_COLOURS = ("#4c78a8", "#f2a93b", "#bdbdbd", "#c0392b")
+RULE_COLOURS = {"R1": "#4c78a8", "R2": "#f2a93b", "mean": "#bdbdbd", "none": "#c0392b"}
+OTHER_RULE_COLOURS = ("#54a24b", "#b279a2", "#72b7b2", "#9d755d", "#ff9da6", "#5b5b5b", "#a0cbe8")
+"""Of rules without a colour of their own, in the order in which they appear."""
 SMOOTHING_ROUNDS = 10
 AGENT_LABELS_MAX = 40
 
@@ -49,9 +51,9 @@ def plot_runs(runs: Sequence[RunData], path: Path) -> None:
 def title_of(run: RunData) -> str:
     """Task, algorithm, agents and attack in one line."""
     federation = run.federation
-    parts = [federation.task.name, federation.algorithm.value, f"K = {federation.agents}"]
+    parts = [federation.task.name, method_of(federation), f"K = {federation.agents}"]
     if federation.byzantine:
-        attacks = ", ".join(sorted({attack.value for attack in federation.byzantine.values()}))
+        attacks = ", ".join(sorted({attack.label for attack in federation.byzantine.values()}))
         parts.append(f"{len(federation.byzantine)} Byzantine ({attacks})")
     return ", ".join([*parts, f"seed {federation.seed}"])
 
@@ -83,14 +85,22 @@ def _edges(records: Sequence[RoundRecord]) -> NDArray[np.float64]:
 
 
 def _plot_rules(axes: Axes, records: Sequence[RoundRecord], edges: NDArray[np.float64]) -> None:
-    codes = np.array([[RULES.index(record.rule) for record in records]])
-    axes.pcolormesh(edges, [0, 1], codes, cmap=ListedColormap(RULE_COLOURS), vmin=-0.5, vmax=len(RULES) - 0.5)
+    colours = rule_colours(records)
+    codes = np.array([[list(colours).index(record.rule) for record in records]])
+    axes.pcolormesh(edges, [0, 1], codes, cmap=ListedColormap([*colours.values()]), vmin=-0.5, vmax=len(colours) - 0.5)
     axes.set_yticks([0.5], ["rule"])
-    used = sorted(set(codes[0].tolist()))
     axes.legend(
-        handles=[Patch(color=RULE_COLOURS[code], label=RULES[code]) for code in used],
+        handles=[Patch(color=colour, label=rule) for rule, colour in colours.items()],
         loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small",
     )  # fmt: skip
+
+
+def rule_colours(records: Sequence[RoundRecord]) -> dict[str, str]:
+    """A colour for each rule that decided a round: the known ones first and with their own, others as they appear."""
+    used = dict.fromkeys(record.rule for record in records)
+    others = [rule for rule in used if rule not in RULE_COLOURS]
+    known = {rule: colour for rule, colour in RULE_COLOURS.items() if rule in used}
+    return known | {rule: OTHER_RULE_COLOURS[i % len(OTHER_RULE_COLOURS)] for i, rule in enumerate(others)}
 
 
 def plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None:
@@ -105,7 +115,7 @@ def plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None:
     axes.set_ylim(agents + 0.5, 0.5)
     if agents <= AGENT_LABELS_MAX:
         attacks = run.federation.byzantine
-        labels = [f"{attacks[i].value}  {i}" if i in attacks else str(i) for i in range(1, agents + 1)]
+        labels = [f"{attacks[i].label}  {i}" if i in attacks else str(i) for i in range(1, agents + 1)]
         axes.set_yticks(range(1, agents + 1), labels, fontsize="small")
     axes.set_ylabel("agent")
     axes.legend(

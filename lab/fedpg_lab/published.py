@@ -9,10 +9,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from fedpg_common.federation import Algorithm, Federation
+from fedpg_common.catalogue import ALGORITHM_TITLES
+from fedpg_common.federation import Federation
 
-METHODS = {Algorithm.GPOMDP: "GPOMDP", Algorithm.SVRPG: "SVRPG", Algorithm.FEDPG_BR: "FedPG-BR"}
-"""The algorithms as the paper writes them, in its order."""
 FIGURE_2_ENVIRONMENT, FIGURE_2_AGENTS, FIGURE_2_BYZANTINE = "HalfCheetah-v2", 10, 3
 
 
@@ -35,7 +34,9 @@ def published_for(federation: Federation) -> Published | None:
     environment = _data()["environments"].get(federation.task.environment)
     if environment is None or federation.task.environment_options:
         return None
-    method = METHODS[federation.algorithm]
+    method = ALGORITHM_TITLES.get(federation.algorithm.name)
+    if method is None or federation.algorithm.settings or federation.aggregator is not None:
+        return None
     if not federation.byzantine:
         curve = _data()["figure_1_no_byzantine_agents"][environment].get(f"{method} K={federation.agents}")
     else:
@@ -59,11 +60,11 @@ def source() -> str:
 
 
 def _of_figure_2(federation: Federation, environment: str, method: str) -> dict[str, Any] | None:
-    attacks = set(federation.byzantine.values())
+    attacks = {attack.label for attack in federation.byzantine.values()}
     size = environment, federation.agents, len(federation.byzantine)
     if size != (FIGURE_2_ENVIRONMENT, FIGURE_2_AGENTS, FIGURE_2_BYZANTINE) or len(attacks) != 1:
         return None
-    finals = _data()["figure_2_halfcheetah_k10_b3"].get(attacks.pop().value, {})
+    finals = _data()["figure_2_halfcheetah_k10_b3"].get(attacks.pop(), {})
     return {"final": finals[method]} if method in finals else None
 
 

@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 
 from fedpg_lab.curves import Group, group_runs
 from fedpg_lab.experiments import Experiment
-from fedpg_lab.figures import DISTANCE_PANELS_MAX, draw_distances, draw_filter, draw_returns, save_figure
+from fedpg_lab.figures import (
+    DISTANCE_PANELS_MAX,
+    draw_distances,
+    draw_filter,
+    draw_returns,
+    has_distances,
+    is_filtering,
+    save_figure,
+)
 from fedpg_lab.pages import machine, svg_as_data, template, write_text
 from fedpg_lab.published import source
 from fedpg_lab.runs import RunData, final_return
@@ -91,18 +99,18 @@ def pictures_of(groups: Sequence[Group]) -> list[Picture]:
             )
             pictures.append(Picture(name, caption, figure))
     attacked = [group for group in groups if group.federation.byzantine]
-    filtering = [group for group in groups if any(record.median_distances for record in group.runs[0].records)]
+    filtering = [group for group in groups if is_filtering(group)]
     if any(group in filtering for group in attacked):
         caption = (
             "The filter, centred mean over ten rounds: precision (of the filtered, how many are Byzantine), recall (of "
             "the Byzantine, how many are filtered), and how many of the honest agents' gradients are accepted."
         )
         pictures.append(Picture("filter", caption, draw_filter(filtering, honest=False, window=10)))
-    shown = [group for group in filtering if group.federation.agents > 1]
+    shown = [group for group in filtering if group.federation.agents > 1 and has_distances(group)]
     if 0 < len(shown) <= DISTANCE_PANELS_MAX:
         caption = (
-            "Distance of each agent's gradient to the median vector, and the radius of the rule that decided, for the "
-            "first seed of each federation."
+            "Distance of each agent's gradient to the median vector, or to μ, and the radius of the rule that decided, for "
+            "the first seed of each federation."
         )
         pictures.append(Picture("distances", caption, draw_distances(shown, honest=False)))
     return pictures

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.federation import Federation
 from fedpg_server import records as round_records
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME, Store
@@ -39,11 +39,8 @@ class RunData:
 
 def load_run(folder: Path) -> RunData:
     """Read a run folder, also of a run that goes on. Raises StorageError."""
-    store = Store.read(folder / STORE_NAME)
-    try:
-        return RunData(folder, federation_from_toml(store.description, f"the store {store.path}"), store.records())
-    finally:
-        store.close()
+    with Store.read(folder / STORE_NAME) as store:
+        return RunData(folder, store.federation, store.records())
 
 
 def summarize(run: RunData) -> dict[str, Any]:
@@ -52,9 +49,10 @@ def summarize(run: RunData) -> dict[str, Any]:
     return {
         "name": run.name,
         "task": federation.task.name,
-        "algorithm": federation.algorithm.value,
+        "algorithm": federation.algorithm.label,
+        "aggregator": federation.aggregator.label if federation.aggregator else None,
         "agents": federation.agents,
-        "byzantine": {str(agent): attack.value for agent, attack in federation.byzantine.items()},
+        "byzantine": {str(agent): attack.label for agent, attack in federation.byzantine.items()},
         "seed": federation.seed,
         "complete": run.is_complete,
         "rounds": len(records),

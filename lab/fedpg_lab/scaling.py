@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from fedpg_common.errors import UsageError
+from fedpg_common.federation import method_of
 from fedpg_server.records import FINAL_FRACTION
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from fedpg_lab.curves import Group, first_reach, mean_curve
-from fedpg_lab.published import METHODS, published_for
+from fedpg_lab.published import published_for
 
 SERIES_COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9d755d")
 EXPONENT = 2 / 3
@@ -52,7 +53,7 @@ def _scales(groups: Sequence[Group]) -> dict[str, list[Scale]]:
     for group in groups:
         federation = group.federation
         attack = f", {group.attack}" if group.attack else ""
-        key = federation.task.name, f"{METHODS[federation.algorithm]}{attack}"
+        key = federation.task.name, f"{method_of(federation)}{attack}"
         families.setdefault(key, {}).setdefault(federation.agents, group)
     scales: dict[str, list[Scale]] = {}
     for (task, name), sizes in families.items():

@@ -10,12 +10,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from fedpg_common.federation import Federation
+from fedpg_common.federation import Federation, method_of
 from fedpg_server.records import RoundRecord
 
 from fedpg_lab.curves import Group, first_reach, half_width, honest_counts, mean_curve
-from fedpg_lab.published import METHODS, Published, published_for, published_targets
+from fedpg_lab.published import Published, published_for, published_targets
 from fedpg_lab.runs import RunData, final_return, summarize
+
+KNOWN_RULES = ("R1", "R2", "mean", "none")
+"""These always have a column in the table for programs; others where they occur."""
 
 
 @dataclass(frozen=True)
@@ -134,21 +137,23 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     targets = sorted({target for row in rows for target in row.reaches})
+    rules = list(dict.fromkeys([*KNOWN_RULES, *(rule for row in rows for rule in row.rules)]))
     named = [name for target in targets for name in (f"reaches_{target:g}", f"published_reaches_{target:g}")]
-    writer.writerow([*map(str, _plain(rows[0])), *named] if rows else [])
+    writer.writerow([*map(str, _plain(rows[0], rules)), *named] if rows else [])
     for row in rows:
         reached: list[Any] = []
         for target in targets:
             reached += [row.reaches.get(target), row.published.reaches.get(target) if row.published else None]
-        writer.writerow([*_plain(row).values(), *reached])
+        writer.writerow([*_plain(row, rules).values(), *reached])
     return text.getvalue()
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: Row, rules: Sequence[str]) -> dict[str, Any]:
     federation = row.federation
     return {
         "task": federation.task.name,
-        "algorithm": federation.algorithm.value,
+        "algorithm": federation.algorithm.label,
+        "aggregator": federation.aggregator.label if federation.aggregator else "",
         "label": row.group.label,
         "agents": federation.agents,
         "byzantine": len(federation.byzantine),
@@ -161,7 +166,7 @@ def _plain(row: Row) -> dict[str, Any]:
         "published_final_return": None if row.published is None else row.published.final,
         "accepted_fraction_honest": row.accepted_honest,
         "accepted_fraction_byzantine": row.accepted_byzantine,
-        **{f"rounds_fraction_{rule}": row.rules.get(rule, 0.0) for rule in ("R1", "R2", "mean", "none")},
+        **{f"rounds_fraction_{rule}": row.rules.get(rule, 0.0) for rule in rules},
         "sampled_trajectories_all": row.honest_trajectories,
         "environment_steps": row.environment_steps,
         "seconds": row.seconds,
@@ -170,7 +175,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def _method(group: Group) -> str:
     """The algorithm, and whatever else sets the group apart."""
-    method = METHODS[group.federation.algorithm]
+    method = method_of(group.federation)
     plain, _, apart = group.label.partition(", B=") if group.federation.byzantine else (group.label, "", "")
     _, _, apart = (apart or plain).partition(", ")
     return f"{method}, {apart}" if apart else method

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fedpg_common.errors import UsageError
 from fedpg_common.tasks import show
 
 SUFFIX = ".toml"
+Kind = TypeVar("Kind", bound=StrEnum)
 
 
 def package_folder(*names: str) -> Traversable:
@@ -57,6 +59,15 @@ def text_of(fields: Mapping[str, Any], name: str, default: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name} must be text, not {show(value)}")
     return value.strip()
+
+
+def choose(kind: type[Kind], value: object, what: str) -> Kind:
+    """The member of `kind` with that value. Raises UsageError that lists the choices."""
+    try:
+        return kind(str(value))
+    except ValueError:
+        choices = ", ".join(member.value for member in kind)
+        raise UsageError(f"unknown {what} {show(value)}: choose {choices}") from None
 
 
 def refuse_unknown(fields: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:

@@ -12,8 +12,10 @@ import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import client_options
+from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
+from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.store import STORE_NAME
 from rich.console import Console
 
@@ -35,7 +37,7 @@ class TrainOptions:
     """How to run, beside what the federation says."""
 
     agents_per_process: int = 1
-    tensorboard: bool = True
+    observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
 
 
 def train(
@@ -51,7 +53,7 @@ def train(
         folder,
         resume=resume,
         agents_per_process=options.agents_per_process,
-        tensorboard=options.tensorboard,
+        observers=options.observers,
     )
     try:
         with processes:

@@ -8,38 +8,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fedpg_client.attacks import build_attacker
+from fedpg_common.catalogue import ALGORITHMS
 from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, describe, name_of
-from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
-from fedpg_common.tasks import TASKS
+from fedpg_common.federation import SEED_MAX, Federation, name_of
+from fedpg_common.federation_options import Description, federation_options
+from fedpg_common.learning.aggregators import build_aggregator
+from fedpg_common.modules import make_importable
+from fedpg_server.observers import OBSERVER, chosen_observers
 from rich.console import Console
 
 from fedpg_lab.runs import PLOT_NAME, RunData, final_return, load_run
 from fedpg_lab.train import TrainOptions, new_folder, plot_seeds, train
 
-ALGORITHMS = ", ".join(algorithm.value for algorithm in Algorithm)
 
-
+@federation_options(file=True)
 def train_command(
-    task: Annotated[
-        str, typer.Option(help=f"{', '.join(TASKS)}, or a task file (NAME.toml).", metavar="TASK")
-    ] = "CartPole-v1",
-    agents: Annotated[int, typer.Option(help="How many agents, K.", metavar="K")] = 10,
-    byzantine: Annotated[int, typer.Option(help="How many of them attack: agents 1 to N.", metavar="N")] = 0,
-    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
-    algorithm: Annotated[str, typer.Option(help=f"{ALGORITHMS}.")] = Algorithm.FEDPG_BR.value,
-    trajectories: Annotated[
-        int | None, typer.Option(help="Trajectory count at which the run ends.", show_default="task's")
-    ] = None,
-    seed: Annotated[str, typer.Option(help=SEED_HELP, metavar="SEED")] = "0",
+    described: Description,
+    *,
     runs: Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.")] = 1,
     name: Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="made up")] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
-    round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
     agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", min=1)] = 1,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
+    observer: Annotated[list[str] | None, OBSERVER] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder; takes no federation options.")
     ] = None,
@@ -53,24 +45,14 @@ def train_command(
     143 terminated.
     """
     console = Console(stderr=True)
-    options = TrainOptions(agents_per_process, tensorboard)
+    options = TrainOptions(agents_per_process, chosen_observers(tensorboard, observer or ()))
     if resume is not None:
         stored = load_run(resume)
         _train_one(stored.federation, resume, options, console, resume=True)
         return
-    federation = describe(
-        task,
-        agents=agents,
-        byzantine=byzantine,
-        attack=attack,
-        algorithm=algorithm,
-        seed=parse_seed(seed),
-        round_timeout_s=round_timeout,
-        trajectories=trajectories,
-        sigma=sigma,
-        alpha=alpha,
-    )
-    if seed == RANDOM:
+    federation = described.federation()
+    check_parts(federation)
+    if described.drew_seed:
         console.print(f"Seed {federation.seed}, drawn at random.", highlight=False)
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be at least 1, not {runs}")
@@ -107,6 +89,16 @@ def _train_one(
         soft_wrap=True,
     )
     return run
+
+
+def check_parts(federation: Federation) -> None:
+    """Raise UsageError now for what the server would refuse to build, so that no run folder is made for it."""
+    make_importable(federation)
+    ALGORITHMS.find(federation.algorithm.name)
+    if federation.aggregator is not None:
+        build_aggregator(federation.aggregator)
+    for attack in federation.byzantine.values():
+        build_attacker(attack)
 
 
 def raise_terminated(_number: int, _frame: object) -> None:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fedpg_common.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.errors import StorageError
-from fedpg_common.parameters import ParameterSpec, Vector
-from fedpg_common.tasks import Task
+from fedpg_common.parameters import Vector
+from fedpg_common.tasks import is_whole, show
 
+from fedpg_server.observers import Observed
 from fedpg_server.records import RoundRecord
 
 
 class CheckpointExporter:
     """Keeps latest.safetensors, best.safetensors (highest evaluation return) and one every few rounds."""
 
-    def __init__(
-        self, folder: Path, task: Task, spec: ParameterSpec, every_rounds: int, best_return: float | None
-    ) -> None:
-        """Write below `folder`; `best_return` is the best so far when a run is resumed. Raises StorageError."""
+    def __init__(self, observed: Observed, every_rounds: int = 50) -> None:
+        """Write below the run folder, one to keep every `every_rounds`. Raises StorageError."""
+        if not (is_whole(every_rounds) and every_rounds >= 1):
+            raise ValueError(f"every_rounds must be a whole number of at least 1, not {show(every_rounds)}")
+        folder = observed.folder / "checkpoints"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make the folder {folder}: {error.strerror}") from error
         self._folder = folder
-        self._task = task
-        self._spec = spec
+        self._task = observed.federation.task
+        self._spec = observed.spec
         self._every_rounds = every_rounds
-        self._best_return = best_return
+        self._best_return = max((record.evaluation_return for record in observed.records), default=None)
 
     def record(self, record: RoundRecord, theta: Vector) -> None:
         """Export the parameters (d,) after a round."""

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.federation import describe, read_federation
+from fedpg_common.federation_options import Description, federation_options
 from fedpg_common.process import log_to_stderr, use_one_thread
-from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
 
 from fedpg_server.home import folder_for
+from fedpg_server.observers import OBSERVER, chosen_observers
 from fedpg_server.server import ServerOptions, serve
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 @app.command()
+@federation_options(envvars=True, file=True)
 def server(
+    described: Description,
+    *,
     out: Annotated[
         Path, typer.Option(help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT")
     ] = Path("runs/server"),
@@ -37,44 +40,13 @@ def server(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    federation: Annotated[
-        Path | None,
-        typer.Option(help="Description of the federation (TOML); replaces the options below.", metavar="FILE"),
-    ] = None,
-    task: Annotated[
-        str, typer.Option(help="CartPole-v1, LunarLander-v3, HalfCheetah-v5 or a task file.", envvar="FEDPG_TASK")
-    ] = "CartPole-v1",
-    agents: Annotated[int, typer.Option(help="K.", envvar="FEDPG_AGENTS")] = 10,
-    algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.", envvar="FEDPG_ALGORITHM")] = "fedpg-br",
-    trajectories: Annotated[
-        int | None,
-        typer.Option(
-            help="Trajectory count at which the run ends.", envvar="FEDPG_TRAJECTORIES", show_default="task's"
-        ),
-    ] = None,
-    seed: Annotated[str, typer.Option(help=SEED_HELP, envvar="FEDPG_SEED", metavar="SEED")] = "0",
-    sigma: Annotated[
-        float | None, typer.Option(help="σ of the filter.", envvar="FEDPG_SIGMA", show_default="task's")
-    ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Tolerated faulty fraction.", envvar="FEDPG_ALPHA", show_default="task's")
-    ] = None,
-    byzantine: Annotated[
-        int,
-        typer.Option(
-            help="Agents 1 to N are known to attack: only scores the filter in the telemetry.", envvar="FEDPG_BYZANTINE"
-        ),
-    ] = 0,
-    attack: Annotated[str, typer.Option(help="Their attack.", envvar="FEDPG_ATTACK")] = "random-noise",
-    round_timeout: Annotated[
-        float, typer.Option(help="Seconds after which a round closes with a quorum.", envvar="FEDPG_ROUND_TIMEOUT")
-    ] = 120.0,
     tls: Annotated[
         Path | None,
         typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
+    observer: Annotated[list[str] | None, OBSERVER] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
@@ -85,28 +57,20 @@ def server(
     log_to_stderr("server", log_level)
     use_one_thread()
     parse_address(listen)
-    if resume:
-        if federation is not None:
-            raise UsageError("--resume takes the federation from the run's store: leave out --federation")
-        described = None
-    elif federation is not None:
-        described = read_federation(federation)
-    else:
-        described = describe(
-            task, agents=agents, byzantine=byzantine, attack=attack, algorithm=algorithm, seed=parse_seed(seed),
-            round_timeout_s=round_timeout, trajectories=trajectories, sigma=sigma, alpha=alpha,
-        )  # fmt: skip
-    if home is not None and described is not None:
-        out, resume = folder_for(home, described, any_seed=federation is None and seed == RANDOM)
-    if seed == RANDOM and described is not None and federation is None and not resume:
-        log.info("seed %d, drawn at random", described.seed)
+    federation = None if resume else described.federation()
+    if resume and described.source:
+        raise UsageError("--resume takes the federation from the run's store: leave out --federation")
+    if home is not None and federation is not None:
+        out, resume = folder_for(home, federation, any_seed=described.drew_seed)
+    if described.drew_seed and federation is not None and not resume:
+        log.info("seed %d, drawn at random", federation.seed)
     options = ServerOptions(
         folder=out,
         address=listen,
-        federation=None if resume else described,
+        federation=None if resume else federation,
         tls=tls_files(tls),
         insecure=insecure,
-        tensorboard=tensorboard,
+        observers=chosen_observers(tensorboard, observer or ()),
     )
     raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))
 

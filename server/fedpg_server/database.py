@@ -12,7 +12,7 @@ from pathlib import Path
 from fedpg_common.errors import StorageError
 
 APPLICATION_ID = 0x46504752  # "FPGR"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE rounds (            -- that take no more votes
@@ -37,12 +37,15 @@ CREATE TABLE conflicts (         -- equivocations: the first differing digest is
 CREATE TABLE verdicts (          -- of the submissions that were not accepted
     agent INTEGER NOT NULL, verdict INTEGER NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (agent, verdict)
 );
-CREATE TABLE states (            -- the learner after each round; 0 is the start
+CREATE TABLE states (            -- after each round; 0 is the start
     round INTEGER PRIMARY KEY,
-    theta BLOB NOT NULL,
-    adam_m BLOB, adam_v BLOB,    -- of the latest round only
-    adam_steps INTEGER NOT NULL,
-    digest BLOB NOT NULL         -- SHA-256 of theta, adam_m and adam_v
+    steps INTEGER NOT NULL,      -- of the optimizer
+    digest BLOB NOT NULL         -- SHA-256 of all vectors with their names, and of the steps
+);
+CREATE TABLE vectors (           -- the states' vectors: theta of every round, the others of the latest
+    round INTEGER NOT NULL, name TEXT NOT NULL,
+    data BLOB NOT NULL,          -- little-endian float32
+    PRIMARY KEY (round, name)
 );
 """
 
@@ -81,7 +84,11 @@ def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
         raise StorageError(f"{path} is not a FedPG store")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != FORMAT_VERSION:
-        raise StorageError(f"{path} has store format {version}; this version reads {FORMAT_VERSION}")
+        age = "an older" if version < FORMAT_VERSION else "a newer"
+        raise StorageError(
+            f"{path} was written by {age} version of FedPG (store format {version}, this version reads "
+            f"{FORMAT_VERSION}): use that version for this run, or start a new one"
+        )
     if thoroughly:
         finding = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if finding != "ok":

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from fedpg_common.federation import Federation, federation_from_toml, name_of
+from fedpg_common.federation import Federation, name_of
 
 from fedpg_server.store import STORE_NAME, Store
 
@@ -28,12 +28,9 @@ def folder_for(home: Path, federation: Federation, any_seed: bool = False) -> tu
 
 
 def _is_unfinished(folder: Path, federation: Federation, any_seed: bool) -> bool:
-    store = Store.read(folder / STORE_NAME)
-    try:
-        stored = federation_from_toml(store.description, f"the store {store.path}")
+    with Store.read(folder / STORE_NAME) as store:
+        stored = store.federation
         if replace(stored, seed=federation.seed if any_seed else stored.seed) != federation:
             return False
         records = store.records()
-    finally:
-        store.close()
     return not records or records[-1].trajectories_total < federation.task.trajectories

@@ -1,98 +1,48 @@
-"""The algorithms: FedPG-BR, SVRPG and GPOMDP, from the agents' gradients to the next policy.
+"""The server's side of learning: from the agents' votes to the next policy.
 
-Fan et al. 2021, Algorithm 1; design.md section 2. No networking, no clock: a round's result follows from the state, the
-updates and the run's seed alone, so that a round recomputed after a crash has the same bits.
+No networking, no clock: a round's result follows from the state, the votes and the run's seed alone, so that a round
+recomputed after a crash has the same bits.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+from fedpg_common.catalogue import ALGORITHMS
+from fedpg_common.choices import Choice
 from fedpg_common.environments import EnvironmentBatch
-from fedpg_common.federation import Algorithm, Federation
-from fedpg_common.gradient import advantages, estimate
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Votes, build_aggregator, distances_to
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import Trajectories, sample
-from fedpg_common.streams import Purpose, Role, episode_seeds, stream
-from torch.optim.adam import adam  # what torch.optim.Adam computes with; the class itself takes seconds to load
+from fedpg_common.rollouts import Trajectories
+from fedpg_common.streams import Purpose, Role, stream
 
-from fedpg_server.aggregation import Aggregate, fedpg_aggregate, mean_aggregate
+from fedpg_server.algorithms.adam import fresh
+from fedpg_server.algorithms.base import Algorithm, InnerReport, Sampled, Tools, WithReferenceGradient
+from fedpg_server.algorithms.inner_loop import norm
+from fedpg_server.answers import checked_aggregate, checked_improvement
+from fedpg_server.state import AGGREGATOR, State
 
-IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
-"""Where the mean importance ratio of an inner batch must lie."""
 EVALUATION_EPISODES = 10
 
-
-@dataclass(frozen=True, eq=False)
-class LearnerState:
-    """All that one round hands to the next."""
-
-    theta: Vector
-    """θ, shape (d,)."""
-    adam_m: Vector
-    """Adam's running mean of the gradient, shape (d,)."""
-    adam_v: Vector
-    """Adam's running mean of the squared gradient, shape (d,)."""
-    adam_steps: int
-
-
-@dataclass(frozen=True)
-class RoundPlan:
-    """A round's random choices. The agents are told the batch size."""
-
-    round_number: int
-    batch_size: int
-    """B_t, trajectories."""
-    inner_steps: int
-    """N_t; 0 for GPOMDP, which has no inner loop."""
-
-
-@dataclass
-class Sampled:
-    """How much was sampled in the server's environment."""
-
-    trajectories: int = 0
-    steps: int = 0
-
-    def add(self, batch: Trajectories) -> None:
-        """Count a batch in."""
-        self.trajectories += batch.count
-        self.steps += batch.steps
-
-
-@dataclass
-class InnerReport:
-    """What became of a round's optimisation steps; a list has one entry a batch, in order."""
-
-    steps_taken: int = 0
-    """Adam steps, GPOMDP's single one included."""
-    skipped_steps: int = 0
-    """Steps left out because float32 could not have held their result (see `Learner.improve`)."""
-    aborted: bool = False
-    """Whether the mean importance ratio left its range."""
-    importance_ratios: list[float] = field(default_factory=list)
-    """mean(ω), the dropped batch's included; empty when there was no μ to correct."""
-    losses: list[float] = field(default_factory=list)
-    """L(θ_n), the dropped batch's included."""
-    gradient_norms: list[float] = field(default_factory=list)
-    """‖v‖, without the dropped batch."""
-    sampled: Sampled = field(default_factory=Sampled)
-    """The batches that steps were made of."""
-    dropped: Sampled = field(default_factory=Sampled)
-    """The batch that was dropped."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class RoundResult:
     """A round's outcome."""
 
-    state: LearnerState
+    state: State
+    votes: Votes
+    """What was aggregated; possibly nothing."""
     aggregate: Aggregate
+    centre_distances: Mapping[int, float]
+    """Each voter's distance to the vector that the rule measured from, or else to μ; empty where there is neither."""
     gradient_norm: float
     """‖μ‖; 0 when no gradient survived."""
     inner: InnerReport
@@ -111,59 +61,49 @@ class RoundResult:
 
 
 class Learner:
-    """The server's side of the algorithms."""
+    """An algorithm, an aggregator and the evaluation: what a round does with its votes."""
 
     def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
-        """`environments` are the server's own. Of the federation's attackers nothing is read."""
+        """`environments` are the server's own. Of the federation's attackers nothing is read.
+
+        Raises UsageError if the algorithm or the aggregator cannot be built as described.
+        """
         self._task = federation.task
         self._agents = federation.agents
-        self._algorithm = federation.algorithm
         self._seed = federation.seed
-        self._environments = environments
         self._policy = policy
+        self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
+        self._algorithm = build_algorithm(federation.algorithm, self._tools)
+        self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
+        self._aggregator: Aggregator = build_aggregator(self._chosen)
+        self._name = federation.algorithm.name
 
-    def initial_state(self) -> LearnerState:
-        """The state before round 1: θ drawn from the run's seed, Adam fresh."""
-        theta = self._policy.initial_parameters(stream(self._seed, Role.SERVER, Purpose.INITIAL_PARAMETERS))
-        return LearnerState(theta, np.zeros_like(theta), np.zeros_like(theta), adam_steps=0)
+    def initial_state(self) -> State:
+        """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
+        return fresh(self._policy.initial_parameters(stream(self._seed, Role.SERVER, Purpose.INITIAL_PARAMETERS)))
 
     def plan(self, round_number: int) -> RoundPlan:
         """B_t and N_t of a round, counted from 1."""
-        if self._algorithm is Algorithm.GPOMDP:
-            return RoundPlan(round_number, self._task.batch_size, inner_steps=0)
-        if self._algorithm is Algorithm.SVRPG:
-            return RoundPlan(round_number, self._task.batch_size, self._task.inner_steps)
-        b = self._task.mini_batch_size
-        B_t = int(
-            self._stream(Purpose.BATCH_SIZE, round_number).integers(
-                self._task.batch_size_min, self._task.batch_size_max, endpoint=True
-            )
-        )
-        # Success probability b/(B_t + b) on {1, 2, …} (Lei et al. 2017).
-        N_t = int(self._stream(Purpose.INNER_STEPS, round_number).geometric(b / (B_t + b)))
-        return RoundPlan(round_number, B_t, N_t)
+        return self._algorithm.plan(round_number)
 
-    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+    def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Aggregate, improve the policy, evaluate it.
 
-        `updates` are finite vectors (d,) by agent index, possibly none. If no gradient survives, the inner loop takes
-        plain policy-gradient steps; GPOMDP, which has none, keeps θ for the round.
-
-        θ and Adam's state remain finite. A step that would leave float32's range is not taken but counted: a mean is
-        no filter, and one accepted entry beyond about 1e20 has a square that would stop Adam for good.
+        `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
+        aggregator that does not come with FedPG breaks its promises, and nothing else.
         """
-        aggregate = self._aggregate(plan, updates)
+        votes = self._votes(state, plan, updates)
+        aggregate = self._aggregate(votes, state)
         mu = aggregate.vector
-        if self._algorithm is Algorithm.GPOMDP:
-            report = InnerReport()
-            improved = state if mu is None else self._step(state, mu, report)
-        else:
-            improved, report = self._inner_loop(state, plan, mu)
-        evaluation = self._evaluate(improved.theta, plan.round_number)
+        improved, report = checked_improvement(lambda: self._algorithm.improve(state, plan, mu), state, self._name)
+        improved = improved.with_memory(AGGREGATOR, aggregate.memory)
+        evaluation = self.evaluate(improved.theta, plan.round_number)
         return RoundResult(
             state=improved,
+            votes=votes,
             aggregate=aggregate,
-            gradient_norm=0.0 if mu is None else _norm(mu),
+            centre_distances=_centre_distances(votes, aggregate),
+            gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
             trajectories=self._trajectory_count(plan),
             evaluation_returns=tuple(evaluation.returns().tolist()),
@@ -171,91 +111,53 @@ class Learner:
             learning_rate=self._task.learning_rate,
         )
 
-    def _aggregate(self, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
-        """μ = Aggregate({μ^(k)}): FedPG-BR filters, SVRPG and GPOMDP average."""
-        if self._algorithm is not Algorithm.FEDPG_BR:
-            return mean_aggregate(updates)
-        return fedpg_aggregate(
-            updates,
-            agents=self._agents,
-            batch_size=plan.batch_size,
-            sigma=self._task.sigma,
-            delta=self._task.delta,
-            alpha=self._task.alpha,
-        )
+    def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
+        """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
+        return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
 
-    def _inner_loop(self, state: LearnerState, plan: RoundPlan, mu: Vector | None) -> tuple[LearnerState, InnerReport]:
-        """N_t variance-reduced steps v = ∇L(θ_n) − ∇L_ω(θ_0) + μ, or without μ plain steps v = ∇L(θ_n)."""
-        report = InnerReport()
-        theta_0 = state.theta
-        for n in range(1, plan.inner_steps + 1):
-            batch = self._sample(state.theta, plan.round_number, n)
-            A = advantages(batch, self._task.gamma)
-            current = estimate(self._policy, state.theta, batch, A)
-            report.losses.append(current.loss)
-            v = current.gradient
-            if mu is not None:
-                with np.errstate(over="ignore", invalid="ignore"):  # the ratio and `_step` look at what comes of it
-                    snapshot = estimate(self._policy, theta_0, batch, A, reference_log_probs=current.log_probs)
-                    ratio = float(snapshot.weights.mean(dtype=np.float64))
-                    v = current.gradient - snapshot.gradient + mu
-                report.importance_ratios.append(ratio)
-                # Written so that a ratio that is not a number is out of range, too.
-                if not IMPORTANCE_RATIO_RANGE[0] <= ratio <= IMPORTANCE_RATIO_RANGE[1]:
-                    report.aborted = True
-                    report.dropped.add(batch)
-                    break
-            report.sampled.add(batch)
-            report.gradient_norms.append(_norm(v))
-            state = self._step(state, v, report)
-        return state, report
+    def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
+        agents = tuple(sorted(updates))
+        matrix = np.zeros((len(agents), state.theta.size), np.float32)
+        for row, agent in enumerate(agents):
+            matrix[row] = updates[agent]
+        matrix.flags.writeable = False
+        votes = Votes(agents, matrix, self._agents, plan, self._task)
+        if isinstance(self._algorithm, WithReferenceGradient):
+            return replace(votes, server_gradient=self._algorithm.reference_gradient(state, plan))
+        return votes
 
-    def _step(self, state: LearnerState, v: Vector, report: InnerReport) -> LearnerState:
-        """One Adam step against v, unless its result would not be finite."""
-        stepped = adam_step(state, v, self._task.learning_rate)
-        if all(np.isfinite(part).all() for part in (stepped.theta, stepped.adam_m, stepped.adam_v)):
-            report.steps_taken += 1
-            return stepped
-        report.skipped_steps += 1
-        return state
-
-    def _sample(self, theta: Vector, round_number: int, step: int) -> Trajectories:
-        """B trajectories of π_θ for one inner step."""
-        actor = self._policy.actor(theta)
-        rng = self._stream(Purpose.ACTION, round_number, step)
-        seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number, step), self._task.mini_batch_size)
-        return sample(
-            self._environments, lambda observations: actor.sample(observations, rng), self._task.horizon, seeds
-        )
-
-    def _evaluate(self, theta: Vector, round_number: int) -> Trajectories:
-        """Greedy episodes."""
-        seeds = episode_seeds(self._stream(Purpose.EVALUATION, round_number), EVALUATION_EPISODES)
-        return sample(self._environments, self._policy.actor(theta).greedy, self._task.evaluation_horizon, seeds)
+    def _aggregate(self, votes: Votes, state: State) -> Aggregate:
+        """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
+        memory = state.memory(AGGREGATOR)
+        if not votes.agents:
+            return Aggregate(None, rule="none", weights={}, memory=memory)
+        aggregate = checked_aggregate(lambda: self._aggregator.aggregate(votes, memory), votes, self._chosen.name)
+        if aggregate.vector is None:
+            log.warning("round %d: no gradient survived the aggregator", votes.plan.round_number)
+        return aggregate
 
     def _trajectory_count(self, plan: RoundPlan) -> int:
-        """Trajectories per participant, the server included, with N_t as planned (design.md, "Trajectory count")."""
+        """Trajectories per participant, the server included, with N_t as planned."""
         K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
         return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
 
-    def _stream(self, purpose: Purpose, round_number: int, step: int = 0) -> np.random.Generator:
-        return stream(self._seed, Role.SERVER, purpose, round_number=round_number, step=step)
+
+def build_algorithm(choice: Choice, tools: Tools) -> Algorithm:
+    """The algorithm of a description. Raises UsageError."""
+    algorithm: Algorithm = ALGORITHMS.build(choice, tools)
+    for method in ("plan", "improve"):
+        if not callable(getattr(algorithm, method, None)):
+            raise UsageError(f"algorithm {choice.name} has no method {method!r}")
+    if not isinstance(getattr(algorithm, "default_aggregator", None), str):
+        raise UsageError(f"algorithm {choice.name} needs default_aggregator, the name of an aggregator")
+    return algorithm
 
 
-def adam_step(state: LearnerState, gradient: Vector, learning_rate: float) -> LearnerState:
-    """One step of Adam (Kingma & Ba 2015; PyTorch's default settings) against `gradient` (d,). Changes no input.
-
-    The result is not finite where float32 cannot hold it.
-    """
-    theta, m, v = (torch.tensor(part) for part in (state.theta, state.adam_m, state.adam_v))
-    steps = torch.tensor(float(state.adam_steps))
-    adam(
-        [theta], [torch.tensor(gradient)], [m], [v], [], [steps], foreach=False, amsgrad=False, beta1=0.9, beta2=0.999,
-        lr=learning_rate, weight_decay=0.0, eps=1e-8, maximize=False,
-    )  # fmt: skip
-    return LearnerState(theta.numpy(), m.numpy(), v.numpy(), int(steps))
-
-
-def _norm(vector: Vector) -> float:
-    """Euclidean norm, in float64."""
-    return math.sqrt(np.square(vector, dtype=np.float64).sum())
+def _centre_distances(votes: Votes, aggregate: Aggregate) -> dict[int, float]:
+    if aggregate.median_agent is not None:
+        distances = votes.distances[votes.agents.index(aggregate.median_agent)]
+    elif aggregate.vector is not None:
+        distances = distances_to(aggregate.vector.astype(np.float64), votes.matrix)
+    else:
+        return {}
+    return {agent: float(distance) for agent, distance in zip(votes.agents, distances, strict=True)}

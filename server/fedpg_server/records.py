@@ -33,18 +33,27 @@ class RoundRecord:
     environment_steps: dict[str, int]
     """Likewise."""
     rule: str
-    radius: float
+    """What decided, in the aggregator's own words."""
+    has_mu: bool
+    """Whether any gradient survived the aggregator."""
     accepted: tuple[int, ...]
+    """Whose votes counted; all voters where the rule selects nobody in particular."""
     filtered: tuple[int, ...]
+    """The voters whose votes did not count."""
     absent: tuple[int, ...]
     median_agent: int | None
-    """Whose vector is μ_mom."""
+    """Whose vector the rule measured distances from."""
+    weights: dict[int, float] | None
+    """How much each voter's vote counted, from 0 to 1; None where the rule selects nobody in particular."""
+    figures: dict[str, float]
+    """What the aggregator has to tell, by name, for example its "radius"."""
     distances: dict[str, float]
     """Mean pairwise distances: "good", "byzantine", "between"; a key is missing where there is no such pair."""
-    median_distances: dict[int, float]
-    """Each voter's distance to μ_mom; empty without a filter."""
+    centre_distances: dict[int, float]
+    """Each voter's distance to the median agent's vector, or else to μ; empty where there is neither."""
     detection: dict[str, float]
-    """The filter scored against the federation's description: "precision", "recall", "f1"; keys may be missing."""
+    """The filter scored against the federation's description: "precision", "recall", "f1"; keys may be missing, and all
+    are where the rule selects nobody in particular."""
     evaluation_returns: tuple[float, ...]
     evaluation_lengths: tuple[float, ...]
     training_return: float | None
@@ -84,7 +93,9 @@ class RoundRecord:
         for name, value in values.items():
             if isinstance(value, list):
                 values[name] = tuple(value)
-        values["median_distances"] = {int(agent): value for agent, value in values["median_distances"].items()}
+        for name in ("centre_distances", "weights"):
+            if values[name] is not None:
+                values[name] = {int(agent): value for agent, value in values[name].items()}
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 

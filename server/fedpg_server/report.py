@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.parameters import digest
 from fedpg_common.wire import finite_or_zero
 
-from fedpg_server.aggregation import Aggregate
-from fedpg_server.learner import RoundPlan, RoundResult
+from fedpg_server.learner import RoundResult
 from fedpg_server.records import RoundRecord
 
 REPORTED_MAX = float(np.finfo(np.float32).max)
@@ -28,7 +28,8 @@ def make_record(
     seconds: float,
 ) -> RoundRecord:
     """The record of a closed round. `reports` are the voters' WorkReport messages by agent."""
-    aggregate = result.aggregate
+    votes, aggregate = result.votes, result.aggregate
+    accepted, filtered = verdicts_of(aggregate, votes.agents)
     works = {agent: pb.WorkReport.FromString(report) for agent, report in reports.items()}
     honest = [work for agent, work in works.items() if agent not in federation.byzantine]
     horizon_steps = plan.batch_size * federation.task.horizon
@@ -52,15 +53,17 @@ def make_record(
             "aborted": result.inner.dropped.steps,
             "evaluation": result.evaluation_sampled.steps,
         },
-        rule=aggregate.rule.value,
-        radius=aggregate.radius,
-        accepted=aggregate.accepted,
-        filtered=tuple(sorted(set(aggregate.agents) - set(aggregate.accepted))),
-        absent=tuple(sorted(set(range(1, federation.agents + 1)) - set(aggregate.agents))),
+        rule=aggregate.rule,
+        has_mu=aggregate.vector is not None,
+        accepted=accepted,
+        filtered=filtered,
+        absent=tuple(sorted(set(range(1, federation.agents + 1)) - set(votes.agents))),
         median_agent=aggregate.median_agent,
-        distances=_mean_distances(aggregate, federation),
-        median_distances=_median_distances(aggregate),
-        detection=score_filter(aggregate, federation),
+        weights=None if aggregate.weights is None else dict(aggregate.weights),
+        figures=dict(aggregate.figures),
+        distances=_mean_distances(votes, federation),
+        centre_distances=dict(result.centre_distances),
+        detection={} if aggregate.weights is None else score_filter(accepted, filtered, federation),
         evaluation_returns=result.evaluation_returns,
         evaluation_lengths=tuple(float(length) for length in result.evaluation_lengths),
         training_return=_mean_of(honest, "mean_return"),
@@ -75,15 +78,22 @@ def make_record(
     )
 
 
-def score_filter(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
+def verdicts_of(aggregate: Aggregate, voters: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Who was accepted and who was filtered. A rule that selects nobody in particular accepts all, if there is a μ."""
+    if aggregate.weights is None:
+        return (tuple(voters), ()) if aggregate.vector is not None else ((), tuple(voters))
+    accepted = tuple(agent for agent in voters if aggregate.weights.get(agent, 0.0) > 0)
+    return accepted, tuple(agent for agent in voters if agent not in set(accepted))
+
+
+def score_filter(accepted: Sequence[int], filtered: Sequence[int], federation: Federation) -> dict[str, float]:
     """How well "filtered" predicts "Byzantine" among those that submitted: precision, recall and F1.
 
     An agent that is hostile to the protocol alone votes honestly, so that accepting its vote is right.
     Precision is missing when nobody was filtered, recall when no Byzantine agent submitted.
     """
-    filtered = set(aggregate.agents) - set(aggregate.accepted)
-    byzantine = set(aggregate.agents) & federation.poisoners
-    hits = len(filtered & byzantine)
+    byzantine = {*accepted, *filtered} & federation.poisoners
+    hits = len(byzantine.intersection(filtered))
     scores = {}
     if filtered:
         scores["precision"] = hits / len(filtered)
@@ -93,25 +103,17 @@ def score_filter(aggregate: Aggregate, federation: Federation) -> dict[str, floa
     return scores
 
 
-def _mean_distances(aggregate: Aggregate, federation: Federation) -> dict[str, float]:
+def _mean_distances(votes: Votes, federation: Federation) -> dict[str, float]:
     """Mean distance over the pairs of good agents, of Byzantine agents, and between the two."""
-    byzantine = [row for row, agent in enumerate(aggregate.agents) if agent in federation.poisoners]
-    good = [row for row, agent in enumerate(aggregate.agents) if agent not in federation.poisoners]
+    byzantine = [row for row, agent in enumerate(votes.agents) if agent in federation.poisoners]
+    good = [row for row, agent in enumerate(votes.agents) if agent not in federation.poisoners]
     means = {}
     for kind, group in (("good", good), ("byzantine", byzantine)):
         if len(group) > 1:  # each pair lies twice in the block, and its diagonal is zero
-            means[kind] = float(aggregate.distances[np.ix_(group, group)].sum()) / (len(group) * (len(group) - 1))
+            means[kind] = float(votes.distances[np.ix_(group, group)].sum()) / (len(group) * (len(group) - 1))
     if good and byzantine:
-        means["between"] = float(aggregate.distances[np.ix_(good, byzantine)].mean())
+        means["between"] = float(votes.distances[np.ix_(good, byzantine)].mean())
     return means
-
-
-def _median_distances(aggregate: Aggregate) -> dict[int, float]:
-    """Each voter's distance to μ_mom; empty where there is none."""
-    if aggregate.median_agent is None:
-        return {}
-    row = aggregate.distances[aggregate.agents.index(aggregate.median_agent)]
-    return {agent: float(distance) for agent, distance in zip(aggregate.agents, row, strict=True)}
 
 
 def _mean_of(works: list[pb.WorkReport], field: str) -> float | None:

@@ -16,6 +16,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
 from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.streams import agent_seed
 from fedpg_common.verdicts import Verdict
@@ -24,14 +25,15 @@ from fedpg_server import events
 from fedpg_server.board import ENDED, RoundBoard
 from fedpg_server.coordinator import Coordinator, Presence
 from fedpg_server.journal import Journal
-from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
+from fedpg_server.learner import RoundResult
+from fedpg_server.observers import Observer, Observers
 from fedpg_server.polls import PollLimit
 from fedpg_server.report import make_record
 from fedpg_server.restoring import restore_coordinator
 from fedpg_server.rows import Ballot, RecalledRound, Row
+from fedpg_server.state import State
 from fedpg_server.status import describe_round
 from fedpg_server.store import Store
-from fedpg_server.telemetry import Observer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,8 +50,8 @@ class RoundLearner(Protocol):
     def plan(self, round_number: int) -> RoundPlan:
         """The round's random choices."""
 
-    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
-        """Filter, improve and evaluate. Never raises for anything that finite vectors can cause."""
+    def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+        """Filter, improve and evaluate. Finite vectors cause nothing but the UsageError of a part that is not ours."""
 
 
 class Run:
@@ -72,7 +74,7 @@ class Run:
         self.records = store.records()
         self._store = store
         self._learner = learner
-        self._observers = observers
+        self._observers = Observers(observers)
         self._clock = clock
         self._started_s = clock()
         self._coordinator = restore_coordinator(federation, store, self.records)
@@ -107,8 +109,7 @@ class Run:
             self._taken_up.set()
             self._store_thread.shutdown()
             self._learner_thread.shutdown()
-            for observer in self._observers:
-                observer.close()
+            self._observers.close()
 
     async def _all_rounds(self) -> None:
         round_number, state = await self._in_store(self._store.latest_state)
@@ -122,7 +123,7 @@ class Run:
         self._board.post(ENDED)
         await self._linger()
 
-    async def _one_round(self, round_number: int, state: LearnerState, known: RecalledRound) -> LearnerState:
+    async def _one_round(self, round_number: int, state: State, known: RecalledRound) -> State:
         opened_s = self._clock()
         plan = self._learner.plan(round_number)
         await self._collect(plan, state, known)
@@ -137,12 +138,11 @@ class Run:
         await self._in_store(self._store.finish_round, record, result.state)
         self.records.append(record)
         self._feed(events.RoundImproved(round_number, record.accepted, record.filtered))
-        for observer in self._observers:
-            observer.record(record, result.state.theta)
+        self._observers.record(record, result.state.theta)
         log.info(describe_round(record, self.federation.task.trajectories))
         return result.state
 
-    async def _collect(self, plan: RoundPlan, state: LearnerState, known: RecalledRound) -> None:
+    async def _collect(self, plan: RoundPlan, state: State, known: RecalledRound) -> None:
         """Open the round and wait until it is closed, on disk too. `known` is what an earlier process collected."""
         number = plan.round_number
         parameters = wire.vector_to_tensor(state.theta)

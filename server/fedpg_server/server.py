@@ -13,23 +13,24 @@ from pathlib import Path
 
 from fedpg_common import wire
 from fedpg_common.channels import TlsFiles, is_loopback
+from fedpg_common.choices import Choice
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, StorageError, UsageError
-from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
-from fedpg_common.parameters import ParameterSpec
+from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.modules import check_fingerprints, make_importable, with_fingerprints
 from fedpg_common.policies import make_policy
 from grpc_health.v1 import health_pb2
 
-from fedpg_server.checkpointing import CheckpointExporter
 from fedpg_server.gate import STOPS
 from fedpg_server.learner import Learner
 from fedpg_server.listening import SERVICE_NAME, start_listening
+from fedpg_server.observers import Observed, build_observers
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
-from fedpg_server.telemetry import Observer, TensorBoard
 
 CONFIG_NAME = "config.toml"
+SHIPPED_OBSERVERS = (Choice("checkpoints"), Choice("tensorboard"))
 GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ class ServerOptions:
     tls: TlsFiles | None = None
     insecure: bool = False
     """Whether to listen beyond loopback without TLS."""
-    tensorboard: bool = True
-    checkpoint_every_rounds: int = 50
+    observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+    """What looks on."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -69,7 +70,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     """
     check_options(options)
     signalled = _watch_signals()
-    federation = options.federation or _stored_federation(options.folder)
+    federation = _federation_of(options)
     environments = make_environments(federation.task)
     policy = make_policy(federation.task, environments.observation_size, environments.action_space)
     learner = Learner(federation, environments, policy)
@@ -79,9 +80,10 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     )
     try:
         on_bound(endpoint.address)
-        store = await asyncio.to_thread(_open_store, options, learner)
+        store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
-            observers = _observers(options, federation, policy.spec, store)
+            observed = Observed(options.folder, federation, policy.spec, store.records())
+            observers = build_observers(options.observers, observed)
             run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
             service.serve(run)
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
@@ -125,21 +127,27 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
     return signalled
 
 
-def _stored_federation(folder: Path) -> Federation:
-    """The description of the run in a folder. Raises StorageError if there is none."""
-    store = Store.read(folder / STORE_NAME)
-    try:
-        return federation_from_toml(store.description, f"the store {store.path}")
-    finally:
-        store.close()
+def _federation_of(options: ServerOptions) -> Federation:
+    """What is to be served, its own modules importable; their fingerprints are taken of a new run, else compared.
+
+    Raises StorageError if there is no run to resume, UsageError if a module has changed since it began.
+    """
+    if options.federation is not None:
+        make_importable(options.federation)
+        return with_fingerprints(options.federation)
+    with Store.read(options.folder / STORE_NAME) as store:
+        federation = store.federation
+    make_importable(federation)
+    check_fingerprints(federation)
+    return federation
 
 
-def _open_store(options: ServerOptions, learner: Learner) -> Store:
+def _open_store(options: ServerOptions, federation: Federation, learner: Learner) -> Store:
     """The run's store: restored and checked, or new. Raises StorageError."""
     path = options.folder / STORE_NAME
     if options.federation is None:
         return Store.open(path)
-    description = federation_to_toml(options.federation)
+    description = federation_to_toml(federation)
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
         store = Store.create(path, secrets.token_hex(8), description, learner.initial_state())
@@ -147,15 +155,3 @@ def _open_store(options: ServerOptions, learner: Learner) -> Store:
     except OSError as error:
         raise StorageError(f"cannot write in {options.folder}: {error.strerror}") from error
     return store
-
-
-def _observers(options: ServerOptions, federation: Federation, spec: ParameterSpec, store: Store) -> list[Observer]:
-    """What looks on: checkpoints, TensorBoard."""
-    records = store.records()
-    best = max((record.evaluation_return for record in records), default=None)
-    observers: list[Observer] = [
-        CheckpointExporter(options.folder / "checkpoints", federation.task, spec, options.checkpoint_every_rounds, best)
-    ]
-    if options.tensorboard:
-        observers.append(TensorBoard(options.folder / "tensorboard", federation, records))
-    return observers

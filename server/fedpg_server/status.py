@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import Federation
+from fedpg_common.federation import Federation, method_of
 
 from fedpg_server.coordinator import Coordinator, Member, Phase, shorten
 from fedpg_server.records import RoundRecord
@@ -22,7 +22,7 @@ def make_status(
     return pb.GetStatusReply(
         run_id=run_id,
         task=federation.task.name,
-        algorithm=federation.algorithm.value,
+        algorithm=method_of(federation),
         seed=federation.seed,
         phase=pb.Phase.ValueType(coordinator.phase),
         message=coordinator.waiting_for(),
@@ -68,7 +68,7 @@ def summarize(record: RoundRecord) -> pb.RoundSummary:
         evaluation_length=record.evaluation_length,
         training_return=float("nan") if record.training_return is None else record.training_return,
         rule=record.rule,
-        radius=record.radius,
+        radius=record.figures.get("radius", 0.0),
         accepted=record.accepted,
         filtered=record.filtered,
         absent=record.absent,
@@ -89,7 +89,7 @@ def describe_round(record: RoundRecord, trajectories_target: int) -> str:
         parts.append(f"filtered agents {shorten(record.filtered)}")
     if record.absent:
         parts.append(f"absent agents {shorten(record.absent)}")
-    if not record.accepted:
+    if not record.has_mu:
         parts.append("NO GRADIENT SURVIVED: the server took plain policy-gradient steps")
     if record.skipped_steps:
         parts.append(f"{record.skipped_steps} STEPS SKIPPED that would have made the parameters infinite")

@@ -14,8 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fedpg_common.errors import StorageError
+from fedpg_common.federation import Federation, federation_from_toml
 from fedpg_common.parameters import Vector
 from fedpg_common.verdicts import Verdict
 
@@ -29,16 +29,19 @@ from fedpg_server.database import (
     take_lock,
     translated,
 )
-from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, RecalledRound, Row, VerdictRow, VoteRow
+from fedpg_server.state import THETA, State, digest_of, from_bytes, to_bytes
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
 
 
 class Store:
-    """One run's store, held by one process at a time (an advisory lock lies beside the file)."""
+    """One run's store, held by one process at a time (an advisory lock lies beside the file).
+
+    A context manager: leaving it closes it.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
         """Use `Store.create`, `Store.open` or `Store.read`."""
@@ -47,8 +50,8 @@ class Store:
         self._lock = lock
 
     @classmethod
-    def create(cls, path: Path, run_id: str, description: str, state: LearnerState) -> Store:
-        """A new store. `description` is the federation as TOML, `state` the learner's start.
+    def create(cls, path: Path, run_id: str, description: str, state: State) -> Store:
+        """A new store. `description` is the federation as TOML, `state` where learning starts.
 
         Raises StorageError if the file exists or cannot be made.
         """
@@ -90,6 +93,14 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
+    def __enter__(self) -> Store:
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Release the file."""
+        self.close()
+
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def commit(self, rows: Sequence[Row]) -> None:
@@ -106,7 +117,7 @@ class Store:
             connection.executemany(
                 "INSERT INTO gradients VALUES (?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET round = excluded.round, gradient = excluded.gradient",
-                [(row.agent, row.round_number, _bytes(row.ballot.gradient)) for row in votes],
+                [(row.agent, row.round_number, to_bytes(row.ballot.gradient)) for row in votes],
             )
             connection.executemany(
                 "INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)",
@@ -134,21 +145,19 @@ class Store:
         closed = self._rows("SELECT closed FROM rounds WHERE round = ?", round_number)
         return RecalledRound(
             digests={agent: digest for agent, digest, _, _ in rows},
-            ballots={agent: Ballot(_vector(gradient), report) for agent, _, report, gradient in rows},
+            ballots={agent: Ballot(from_bytes(gradient), report) for agent, _, report, gradient in rows},
             is_closed=bool(closed and closed[0][0]),
         )
 
-    def finish_round(self, record: RoundRecord, state: LearnerState) -> None:
-        """Record a round's result and the learner's new state. Raises StorageError."""
+    def finish_round(self, record: RoundRecord, state: State) -> None:
+        """Record a round's result and the new state; of the one before, θ is kept. Raises StorageError."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO rounds (round, closed, record) VALUES (?, 1, ?)"
                 " ON CONFLICT DO UPDATE SET record = excluded.record",
                 (record.round_number, record.to_json()),
             )
-            connection.execute(
-                "UPDATE states SET adam_m = NULL, adam_v = NULL WHERE round = ?", (record.round_number - 1,)
-            )
+            connection.execute("DELETE FROM vectors WHERE round < ? AND name != ?", (record.round_number, THETA))
             _insert_state(connection, record.round_number, state)
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -163,24 +172,31 @@ class Store:
         """The federation as TOML."""
         return self._run_value("federation")
 
-    def latest_state(self) -> tuple[int, LearnerState]:
-        """The last improved round (0 for none) and the learner after it. Raises StorageError if it is damaged."""
-        rows = self._rows(
-            "SELECT round, theta, adam_m, adam_v, adam_steps, digest FROM states ORDER BY round DESC LIMIT 1"
-        )
-        if not rows or None in rows[0]:
+    @property
+    def federation(self) -> Federation:
+        """The description, read. Raises UsageError if this version does not know what it says."""
+        return federation_from_toml(self.description, f"the store {self.path}")
+
+    def latest_state(self) -> tuple[int, State]:
+        """The last improved round (0 for none) and the state after it. Raises StorageError if it is damaged."""
+        rows = self._rows("SELECT round, steps, digest FROM states ORDER BY round DESC LIMIT 1")
+        if not rows:
             raise StorageError(f"{self.path} is damaged: the learner's state is missing")
-        round_number, theta, adam_m, adam_v, adam_steps, expected = rows[0]
-        if sha256(theta + adam_m + adam_v).digest() != expected:
+        round_number, steps, expected = rows[0]
+        stored = self._rows("SELECT name, data FROM vectors WHERE round = ? ORDER BY name", round_number)
+        if any(not isinstance(data, bytes) or len(data) % 4 for _, data in stored):
             raise StorageError(f"{self.path} is damaged: the learner's state after round {round_number} has changed")
-        return round_number, LearnerState(_vector(theta), _vector(adam_m), _vector(adam_v), adam_steps)
+        state = State({name: from_bytes(data) for name, data in stored}, steps)
+        if digest_of(state) != expected:
+            raise StorageError(f"{self.path} is damaged: the learner's state after round {round_number} has changed")
+        return round_number, state
 
     def parameters(self, round_number: int) -> Vector:
         """θ after a round, shape (d,); round 0 is the start. Raises StorageError for a round without."""
-        rows = self._rows("SELECT theta FROM states WHERE round = ?", round_number)
+        rows = self._rows("SELECT data FROM vectors WHERE round = ? AND name = ?", round_number, THETA)
         if not rows:
             raise StorageError(f"{self.path} has no parameters of round {round_number}")
-        return _vector(rows[0][0])
+        return from_bytes(rows[0][0])
 
     def records(self) -> list[RoundRecord]:
         """The improved rounds, in order. Raises StorageError if one is damaged."""
@@ -248,7 +264,7 @@ class Store:
                 raise
 
 
-def _fill(path: Path, run_id: str, description: str, state: LearnerState) -> None:
+def _fill(path: Path, run_id: str, description: str, state: State) -> None:
     """Make the tables and the first rows of a new store."""
     with closing(connect(path, "rwc")) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -261,17 +277,9 @@ def _fill(path: Path, run_id: str, description: str, state: LearnerState) -> Non
         connection.execute("COMMIT")
 
 
-def _insert_state(connection: sqlite3.Connection, round_number: int, state: LearnerState) -> None:
-    theta, adam_m, adam_v = _bytes(state.theta), _bytes(state.adam_m), _bytes(state.adam_v)
-    connection.execute(
-        "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?)",
-        (round_number, theta, adam_m, adam_v, state.adam_steps, sha256(theta + adam_m + adam_v).digest()),
+def _insert_state(connection: sqlite3.Connection, round_number: int, state: State) -> None:
+    connection.execute("INSERT INTO states VALUES (?, ?, ?)", (round_number, state.steps, digest_of(state)))
+    connection.executemany(
+        "INSERT INTO vectors VALUES (?, ?, ?)",
+        [(round_number, name, to_bytes(vector)) for name, vector in state.vectors.items()],
     )
-
-
-def _bytes(vector: Vector) -> bytes:
-    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
-
-
-def _vector(data: bytes) -> Vector:
-    return np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)

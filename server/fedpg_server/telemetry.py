@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation
 from fedpg_common.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
+from fedpg_server.observers import Observed
 from fedpg_server.records import RoundRecord, final_return
 
 SHOWN_AS_RESULTS = ("summary/final_return", "summary/best_return", "summary/environment_steps")
 """The scalars that stand beside the hyperparameters."""
 
 
-class Observer(Protocol):
-    """Whatever wants to see every closed round."""
-
-    def record(self, record: RoundRecord, theta: Vector) -> None:
-        """Take one closed round and the parameters (d,) after it."""
-
-    def close(self) -> None:
-        """Write what is buffered."""
-
-
 class TensorBoard:
     """Writes TensorBoard event files. The step is the trajectory count, as in the published figures."""
 
-    def __init__(self, folder: Path, federation: Federation, records: Sequence[RoundRecord]) -> None:
-        """Write below `folder`; `records` are the rounds so far, and events after them are superseded.
+    def __init__(self, observed: Observed) -> None:
+        """Write below the run folder; events after the rounds so far are superseded.
 
         Raises StorageError if the folder is not writable.
         """
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import, so only where it is used
 
+        records, folder = observed.records, observed.folder / "tensorboard"
         self._records = list(records)
         try:
             resumed_at = records[-1].trajectories_total + 1 if records else None
             self._writer = SummaryWriter(str(folder), purge_step=resumed_at)
         except OSError as error:
             raise StorageError(f"cannot write in {folder}: {error.strerror}") from error
-        self._write_hyperparameters(federation)
+        self._write_hyperparameters(observed.federation)
 
     def record(self, record: RoundRecord, theta: Vector) -> None:
         """Write the round's scalars."""
@@ -74,9 +66,10 @@ class TensorBoard:
 
 def hyperparameters(federation: Federation) -> dict[str, str | float]:
     """The description of a run by name, the same names for every run, as TensorBoard's table wants them."""
-    attacks = sorted({attack.value for attack in federation.byzantine.values()})
+    attacks = sorted({attack.label for attack in federation.byzantine.values()})
     values: dict[str, str | float] = {
-        "algorithm": federation.algorithm.value,
+        "algorithm": federation.algorithm.label,
+        "aggregator": federation.aggregator.label if federation.aggregator else "the algorithm's own",
         "agents": federation.agents,
         "byzantine": len(federation.byzantine),
         "attack": ", ".join(attacks) or "none",
@@ -95,6 +88,8 @@ def totals(records: Sequence[RoundRecord]) -> Iterator[tuple[str, float]]:
     yield "summary/final_return", final
     yield "summary/best_return", max(record.evaluation_return for record in records)
     yield "summary/environment_steps", sum(sum(record.environment_steps.values()) for record in records)
+    for rule, count in Counter(record.rule for record in records).items():
+        yield f"decided_by/{rule.replace(' ', '-')}", count / len(records)
 
 
 def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
@@ -120,8 +115,7 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     yield "filter/accepted", len(record.accepted)
     yield "filter/filtered", len(record.filtered)
     yield "filter/absent", len(record.absent)
-    yield "filter/radius", record.radius
-    yield "filter/decided_by_rule", {"R1": 1, "R2": 2}.get(record.rule, 0)
+    yield from ((f"filter/{name}", value) for name, value in record.figures.items())
     yield from ((f"filter/distance_{kind}", value) for kind, value in record.distances.items())
     yield from ((f"filter/{score}", value) for score, value in record.detection.items())
     yield "sampled/environment_steps", sum(record.environment_steps.values())

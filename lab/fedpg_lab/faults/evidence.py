@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.federation import Federation
 from fedpg_common.parameters import digest
 from fedpg_common.verdicts import Verdict
 from fedpg_server.records import RoundRecord
@@ -46,12 +46,11 @@ class Evidence:
 
 def read_evidence(folder: Path) -> Evidence:
     """Read a run folder. Raises StorageError for a store that is missing or cannot be read."""
-    store = Store.read(folder / STORE_NAME)
-    try:
+    with Store.read(folder / STORE_NAME) as store:
         records = store.records()
         logs = sorted(path for path in (folder / LOG_FOLDER).glob("*.log") if path.is_file())
         return Evidence(
-            federation=federation_from_toml(store.description, f"the store {store.path}"),
+            federation=store.federation,
             records=records,
             votes=store.votes(),
             stored_digests={n: digest(store.parameters(n)) for n in store.state_rounds()},
@@ -59,8 +58,6 @@ def read_evidence(folder: Path) -> Evidence:
             logs=[path.name for path in logs],
             failures=[path.name for path in logs if _has_traceback(path)],
         )
-    finally:
-        store.close()
 
 
 def _has_traceback(path: Path) -> bool:

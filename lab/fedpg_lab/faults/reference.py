@@ -32,7 +32,7 @@ def run_locally(folder: Path, console: Console) -> RunReference:
     """A reference with local processes, in `folder`."""
 
     def run(federation: Federation) -> RunData:
-        options = TrainOptions(agents_per_process=math.ceil(federation.agents / cores()), tensorboard=False)
+        options = TrainOptions(agents_per_process=math.ceil(federation.agents / cores()), observers=())
         return train(federation, folder, options, console)
 
     return run

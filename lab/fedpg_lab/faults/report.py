@@ -172,7 +172,7 @@ def _verdict_table(evidence: Evidence) -> Table:
             sum(agent in getattr(r, fate) for r in evidence.records) for fate in ("accepted", "filtered", "absent")
         ]
         counts = evidence.verdicts.get(agent, {})
-        lines.append((str(agent), attack.value if attack else "honest", *map(str, fates),
+        lines.append((str(agent), attack.label if attack else "honest", *map(str, fates),
                       *(str(counts.get(kind, 0)) for kind in kinds)))  # fmt: skip
     if strangers := evidence.verdicts.get(0):
         lines.append(("others", "no members", "", "", "", *(str(strangers.get(kind, 0)) for kind in kinds)))

@@ -5,7 +5,7 @@ description = "Text for the report."
 seed = 0                        # of the federation, and of who is hit
 at_most_s = 600                 # the whole scenario ends after that long, whatever happens
 
-[federation]                    # as in a federation file, or with the options of `fedpg train`
+[federation]                    # as in a federation file: the options of `fedpg train`
 task = "CartPole-v1"
 agents = 10
 byzantine = 3
@@ -36,7 +36,6 @@ from fedpg_common.federation import SEED_MAX, Federation, federation_from_fields
 from fedpg_common.streams import Purpose, Role, stream
 from fedpg_common.tasks import is_number, is_whole, show
 
-from fedpg_lab.experiments import FEDERATION_FIELDS, TASK_FIELDS, beside, federation_of
 from fedpg_lab.faults.backend import FaultKind
 from fedpg_lab.faults.entries import TIME_MAX_S, plan_entry
 from fedpg_lab.faults.timeline import PlannedFault
@@ -99,7 +98,7 @@ def _scenario(fields: Mapping[str, Any], path: Path, text: str, seed: int | None
     table = fields.get("federation")
     if not isinstance(table, Mapping):
         raise UsageError("a [federation] is needed")
-    federation = _federation({"seed": chosen_seed, **table}, path.parent)
+    federation = federation_from_fields({"seed": chosen_seed, **table}, "[federation]", path.parent)
     if seed is not None:
         federation = replace(federation, seed=seed)
     return Scenario(
@@ -112,17 +111,6 @@ def _scenario(fields: Mapping[str, Any], path: Path, text: str, seed: int | None
         at_most_s=float(at_most_s),
         text=text,
     )
-
-
-def _federation(table: Mapping[str, Any], folder: Path) -> Federation:
-    if isinstance(table.get("task"), Mapping) or isinstance(table.get("byzantine"), Mapping):
-        task = table.get("task")
-        named = {"task": beside(task, folder)} if isinstance(task, str) else {}
-        return federation_from_fields({**table, **named}, "[federation]")
-    refuse_unknown(table, (*FEDERATION_FIELDS, "seed", *TASK_FIELDS), "federation.")
-    if not is_whole(table["seed"]):
-        raise UsageError(f"federation.seed must be a whole number, not {show(table['seed'])}")
-    return federation_of(table, folder)
 
 
 def _planned(entries: object, federation: Federation, seed: int) -> list[PlannedFault]:

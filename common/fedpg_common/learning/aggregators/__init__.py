@@ -1,13 +1,33 @@
-"""How a round's updates become one: pure functions of what arrived and of the task's published settings.
+"""How a round's votes become one vector, a class for each rule: deterministic functions of the votes and their memory.
 
 None of them is told who is Byzantine, or how many are.
 """
 
 from __future__ import annotations
 
-from fedpg_server.aggregation.aggregate import Aggregate, Rule
-from fedpg_server.aggregation.distances import pairwise_distances
-from fedpg_server.aggregation.fedpg import fedpg_aggregate
-from fedpg_server.aggregation.mean import mean_aggregate
+from fedpg_common.learning.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    Memory,
+    Mixed,
+    PreAggregator,
+    RoundPlan,
+    Votes,
+    mean_vector,
+)
+from fedpg_common.learning.aggregators.composition import build_aggregator
+from fedpg_common.learning.aggregators.distances import distances_to, pairwise_distances
 
-__all__ = ["Aggregate", "Rule", "fedpg_aggregate", "mean_aggregate", "pairwise_distances"]
+__all__ = [
+    "Aggregate",
+    "Aggregator",
+    "Memory",
+    "Mixed",
+    "PreAggregator",
+    "RoundPlan",
+    "Votes",
+    "build_aggregator",
+    "distances_to",
+    "mean_vector",
+    "pairwise_distances",
+]

@@ -1,16 +1,16 @@
 """What an aggregator is given, and what it answers with.
 
-An aggregator is a class with one method. Its settings go to the constructor, which checks them and raises ValueError with
-one sentence. It keeps nothing between rounds but its memory, which the server stores with the round, so that it survives
-`kill -9` and a recomputed round has the same bits:
+An aggregator is a class with one method. Its settings go to the constructor, which checks them and raises ValueError
+with one sentence. It keeps nothing between rounds but its memory, which the server stores with the round, so that it
+survives `kill -9` and a recomputed round has the same bits:
 
-    class Median:
+    class Middle:
         '''The coordinate-wise median.'''
 
         def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
             return Aggregate(np.median(votes.matrix, axis=0).astype(np.float32), rule="median")
 
-It is chosen as `aggregator = "my_filters:Median"`. Aggregators live where attackers may import them: a filter must hold
+It is chosen as `aggregator = "my_filters:Middle"`. Aggregators live where attackers may import them: a filter must hold
 against an attacker who knows it.
 """
 
@@ -58,11 +58,13 @@ class Votes:
     """The published settings: α, and σ and δ for the rules that use them."""
     server_gradient: Vector | None = None
     """The server's own estimate ∇L(θ_0), shape (d,), where the algorithm makes one."""
+    tolerated: int | None = None
+    """⌊αK⌋ of the whole federation, where these are not the agents' votes but a pre-aggregator's rows."""
 
     @property
     def faulty(self) -> int:
-        """⌊αK⌋, the largest number of faulty agents that the federation tolerates."""
-        return self.task.tolerated(self.federation_size)
+        """⌊αK⌋, the largest number of faulty votes that the federation tolerates; who is absent counts among them."""
+        return self.task.tolerated(self.federation_size) if self.tolerated is None else self.tolerated
 
     @cached_property
     def distances(self) -> NDArray[np.float64]:
@@ -79,8 +81,8 @@ class Aggregate:
     rule: str
     """What decided, in a word or two: "R1", "median", "none"."""
     weights: Mapping[int, float] | None = None
-    """How much each voter's vector counted, from 0 (filtered out) to 1; an agent that is missing has 0. None where the rule
-    selects nobody in particular."""
+    """How much each voter's vector counted, from 0 (filtered out) to 1; an agent that is missing has 0. None where the
+    rule selects nobody in particular."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What else is worth seeing, by name: "radius", "clipping-norm". They go to the records and the telemetry."""
     memory: Memory = field(default_factory=dict)
@@ -94,6 +96,28 @@ class Aggregator(Protocol):
 
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
         """Combine the votes. Must not depend on their order, nor change them. Deterministic: same input, same bits."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """What a pre-aggregator makes of the votes: rows that the next one, or the aggregator, takes for votes."""
+
+    matrix: NDArray[np.float32]
+    """(rows, d): as many rows as there are votes, or fewer."""
+    shares: NDArray[np.float64]
+    """(rows, k): how much of each vote is in each row. A vote that was only shortened is there with 1."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What else is worth seeing, by name."""
+
+
+class PreAggregator(Protocol):
+    """What happens to the votes before they are aggregated: mixing, bucketing, clipping."""
+
+    def mix(self, votes: Votes) -> Mixed:
+        """Mix the votes, at least one. The same promises as `Aggregator.aggregate`. Random choices follow from the
+        round's number (`votes.plan.round_number`).
+        """
         ...
 
 

@@ -1,66 +1,67 @@
-"""FedPG-Aggregate: the Byzantine filter of FedPG-BR (Fan et al. 2021, Algorithm 2; design.md section 2)."""
+"""FedPG-Aggregate: the Byzantine filter of FedPG-BR (Fan et al. 2021, Algorithm 2)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
-from fedpg_common.parameters import Vector
 from numpy.typing import NDArray
 
-from fedpg_server.aggregation.aggregate import Aggregate, Rule, mean_vector
-from fedpg_server.aggregation.distances import distances_to, pairwise_distances
+from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes, mean_vector
+from fedpg_common.learning.aggregators.checks import check_positive
+from fedpg_common.learning.aggregators.distances import distances_to
+from fedpg_common.tasks import is_number, show
 
 Rows = NDArray[np.int64]
-"""Row numbers of the matrix of updates, ascending."""
+"""Row numbers of the matrix of votes, ascending."""
 
 
-def fedpg_aggregate(
-    updates: Mapping[int, Vector], *, agents: int, batch_size: int, sigma: float, delta: float, alpha: float
-) -> Aggregate:
-    """Average the updates that a majority of the federation agrees with.
+class FedPG:
+    """Average the votes that a majority of the federation agrees with.
 
-    `updates` are finite vectors (d,) by 1-based agent index. `agents` is K, the size of the federation: who is absent
-    counts as faulty. `batch_size` is B_t; σ bounds the spread of honest updates, δ is the confidence, and α the
-    largest fraction of faulty agents. Sums run in the order of the agents, and ties go to the lowest index, so that
-    the result does not depend on the order of arrival.
+    R1 looks within 𝔗 = 2σ√(V/B_t), V = 2 ln(2K/δ), of the vector median, and R2 within 2σ where R1 leaves fewer than
+    K − ⌊αK⌋. Who is absent counts as faulty.
     """
-    K = agents
-    order = tuple(sorted(updates))
-    if not order:
-        return Aggregate(None, Rule.NONE, (), (), np.zeros((0, 0)), radius=0.0, median_agent=None)
-    matrix = np.stack([updates[agent] for agent in order])
-    distances = pairwise_distances(matrix)
 
-    V = 2.0 * math.log(2.0 * K / delta)
-    rule, radius = Rule.R1, 2.0 * sigma * math.sqrt(V / batch_size)
-    median, good = _near_the_median(matrix, distances, radius, K)
-    # |G| < (1−α)K in whole numbers: in floating point, (1 − 0.42) · 50 is a little more than 29.
-    good_at_least = K - math.floor(alpha * K + 1e-9)
-    if len(good) < good_at_least or not len(good):
-        rule, radius = Rule.R2, 2.0 * sigma
-        median, good = _near_the_median(matrix, distances, radius, K)
+    equivariant: ClassVar[tuple[str, ...]] = ("shift",)
 
-    return Aggregate(
-        vector=mean_vector(matrix[good]).astype(np.float32) if len(good) else None,
-        rule=rule if len(good) else Rule.NONE,
-        accepted=tuple(order[row] for row in good),
-        agents=order,
-        distances=distances,
-        radius=radius,
-        median_agent=None if median is None else order[median],
-    )
+    def __init__(self, sigma: float | None = None, delta: float | None = None) -> None:
+        """`sigma` bounds the spread of honest votes, `delta` is the confidence; the task's own where they are None."""
+        check_positive("sigma", sigma)
+        if delta is not None and not (is_number(delta) and 0 < delta < 1):
+            raise ValueError(f"delta must be between 0 and 1, not {show(delta)}")
+        self._sigma = sigma
+        self._delta = delta
+
+    def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
+        """The mean over G. Sums run in the order of the agents, and ties go to the lowest index."""
+        K = votes.federation_size
+        sigma = votes.task.sigma if self._sigma is None else self._sigma
+        delta = votes.task.delta if self._delta is None else self._delta
+
+        V = 2.0 * math.log(2.0 * K / delta)
+        rule, radius = "R1", 2.0 * sigma * math.sqrt(V / votes.plan.batch_size)
+        median, good = _near_the_median(votes, radius)
+        if len(good) < K - votes.faulty or not len(good):
+            rule, radius = "R2", 2.0 * sigma
+            median, good = _near_the_median(votes, radius)
+
+        return Aggregate(
+            vector=mean_vector(votes.matrix[good]).astype(np.float32) if len(good) else None,
+            rule=rule if len(good) else "none",
+            weights={votes.agents[row]: 1.0 for row in good},
+            figures={"radius": radius},
+            median_agent=None if median is None else votes.agents[median],
+        )
 
 
-def _near_the_median(
-    matrix: NDArray[np.float32], distances: NDArray[np.float64], radius: float, K: int
-) -> tuple[int | None, Rows]:
+def _near_the_median(votes: Votes, radius: float) -> tuple[int | None, Rows]:
     """The row of the vector median μ_mom, and G: the rows within `radius` of it. (None, empty) if S is empty."""
-    is_near = distances <= radius
-    S = np.flatnonzero(is_near.sum(axis=1) > K / 2)
+    is_near = votes.distances <= radius
+    S = np.flatnonzero(is_near.sum(axis=1) > votes.federation_size / 2)
     if not len(S):
         return None, S
     # argmin takes the first of equals.
-    median = int(S[np.argmin(distances_to(mean_vector(matrix[S]), matrix[S]))])
+    median = int(S[np.argmin(distances_to(mean_vector(votes.matrix[S]), votes.matrix[S]))])
     return median, np.flatnonzero(is_near[median])

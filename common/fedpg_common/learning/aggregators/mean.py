@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
-from fedpg_common.parameters import Vector
 
-from fedpg_server.aggregation.aggregate import Aggregate, Rule, mean_vector
-from fedpg_server.aggregation.distances import pairwise_distances
+from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes, mean_vector
 
 
-def mean_aggregate(updates: Mapping[int, Vector]) -> Aggregate:
-    """The mean of all updates, which are finite vectors (d,) by 1-based agent index.
+class Mean:
+    """μ = (1/k) Σ μ^(k): everybody, without a filter."""
 
-    The distances are for the telemetry; nothing here depends on them.
-    """
-    agents = tuple(sorted(updates))
-    if not agents:
-        return Aggregate(None, Rule.NONE, (), (), np.zeros((0, 0)), radius=0.0, median_agent=None)
-    matrix = np.stack([updates[agent] for agent in agents])
-    return Aggregate(
-        vector=mean_vector(matrix).astype(np.float32),
-        rule=Rule.MEAN,
-        accepted=agents,
-        agents=agents,
-        distances=pairwise_distances(matrix),
-        radius=0.0,
-        median_agent=None,
-    )
+    equivariant: ClassVar[tuple[str, ...]] = ("shift", "scale")
+    resists: ClassVar[bool] = False
+
+    def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
+        """The mean of all votes, added in the order of the agents."""
+        return Aggregate(mean_vector(votes.matrix).astype(np.float32), rule="mean")

@@ -1,0 +1,107 @@
+"""Aggregators from what a description says of them: those named in `after` run first, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpg_common.catalogue import AGGREGATORS, PRE_AGGREGATORS
+from fedpg_common.choices import Choice
+from fedpg_common.errors import UsageError
+from fedpg_common.learning.aggregators.base import Aggregate, Aggregator, Memory, Mixed, PreAggregator, Votes
+from fedpg_common.tasks import show
+
+
+def build_aggregator(choice: Choice) -> Aggregator:
+    """The aggregator of a description, with the pre-aggregators of its setting `after`. Raises UsageError."""
+    settings = {name: value for name, value in choice.settings.items() if name != "after"}
+    aggregator: Aggregator = AGGREGATORS.build(Choice(choice.name, settings))
+    _require_method(aggregator, "aggregate", f"aggregator {choice.name}")
+    befores: list[PreAggregator] = []
+    for part in parts_before(choice):
+        befores.append(PRE_AGGREGATORS.build(part))
+        _require_method(befores[-1], "mix", f"pre-aggregator {part.name}")
+    return After(aggregator, befores) if befores else aggregator
+
+
+def parts_before(choice: Choice) -> list[Choice]:
+    """The pre-aggregators that a description names in an aggregator's setting `after`. Raises UsageError."""
+    after = choice.settings.get("after", [])
+    if not isinstance(after, list | tuple):
+        raise UsageError(f"aggregator {choice.name}: after must be a list of pre-aggregators, not {show(after)}")
+    return [PRE_AGGREGATORS.parse(part) for part in after]
+
+
+def _require_method(part: object, method: str, what: str) -> None:
+    if not callable(getattr(part, method, None)):
+        raise UsageError(f"{what} has no method {method!r}")
+
+
+class After:
+    """An aggregator that is given mixed votes in place of the agents' own."""
+
+    def __init__(self, aggregator: Aggregator, befores: Sequence[PreAggregator]) -> None:
+        """The `befores` are run in their order, each on what the one before it has made."""
+        self._aggregator = aggregator
+        self._befores = tuple(befores)
+
+    def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
+        """Mix, aggregate, and say of the rows' weights what they mean for the agents."""
+        rows, shares = votes, np.eye(len(votes.agents))
+        figures: dict[str, float] = {}
+        for before in self._befores:
+            mixed = before.mix(rows)
+            _check_mixed(mixed, rows)
+            figures.update(mixed.figures)
+            shares = mixed.shares @ shares
+            rows = _as_votes(mixed, rows)
+        result = self._aggregator.aggregate(rows, memory)
+        return Aggregate(
+            vector=result.vector,
+            rule=result.rule,
+            weights=None if result.weights is None else _weights_of_agents(result, rows, shares, votes),
+            figures={**figures, **result.figures},
+            memory=result.memory,
+            # The row that the rule measured from is a mixture, not an agent's vote.
+            median_agent=None,
+        )
+
+
+def _check_mixed(mixed: Mixed, votes: Votes) -> None:
+    rows, size = mixed.matrix.shape
+    if not 1 <= rows <= len(votes.agents) or size != votes.matrix.shape[1]:
+        raise ValueError(
+            f"mixing {votes.matrix.shape} made {mixed.matrix.shape}: at most as many rows, of equal length"
+        )
+    if mixed.shares.shape != (rows, len(votes.agents)):
+        raise ValueError(f"the shares must have shape {(rows, len(votes.agents))}, not {mixed.shares.shape}")
+
+
+def _as_votes(mixed: Mixed, votes: Votes) -> Votes:
+    """Rows as votes 1, 2, …: of a federation that shrank as the rows did, and that tolerates what it did before."""
+    rows, K = len(mixed.matrix), votes.federation_size
+    # −(−a // b) rounds up: a row that is absent holds at least one agent that is.
+    size = -(-K * rows // len(votes.agents))
+    matrix = np.ascontiguousarray(mixed.matrix, np.float32)
+    matrix.flags.writeable = False
+    return Votes(
+        agents=tuple(range(1, rows + 1)),
+        matrix=matrix,
+        federation_size=size,
+        plan=votes.plan,
+        task=votes.task,
+        server_gradient=votes.server_gradient,
+        tolerated=votes.faulty,
+    )
+
+
+def _weights_of_agents(result: Aggregate, rows: Votes, shares: NDArray[np.float64], votes: Votes) -> dict[int, float]:
+    """How much each agent's vote counted, as a part of the one that counted most."""
+    assert result.weights is not None
+    of_rows = np.array([result.weights.get(row, 0.0) for row in rows.agents])
+    counted = of_rows @ shares
+    most = float(counted.max())
+    scaled = counted / most if most > 0 else counted
+    return dict(zip(votes.agents, scaled.tolist(), strict=True))

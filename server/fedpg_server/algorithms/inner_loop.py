@@ -1,0 +1,47 @@
+"""The variance-reduced inner loop that FedPG-BR and SVRPG share."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from fedpg_common.learning.aggregators.base import RoundPlan
+from fedpg_common.parameters import Vector
+
+from fedpg_server.algorithms.base import InnerReport, Tools
+from fedpg_server.state import State
+
+IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
+"""Where the mean importance ratio of an inner batch must lie."""
+
+
+def variance_reduced_steps(tools: Tools, state: State, plan: RoundPlan, mu: Vector | None) -> tuple[State, InnerReport]:
+    """N_t variance-reduced steps v = ∇L(θ_n) − ∇L_ω(θ_0) + μ, or without μ plain steps v = ∇L(θ_n)."""
+    report = InnerReport()
+    theta_0 = state.theta
+    for n in range(1, plan.inner_steps + 1):
+        batch = tools.sample(state.theta, plan.round_number, n)
+        A = tools.advantages(batch)
+        current = tools.estimate(state.theta, batch, A)
+        report.losses.append(current.loss)
+        v = current.gradient
+        if mu is not None:
+            with np.errstate(over="ignore", invalid="ignore"):  # the ratio and `step` look at what comes of it
+                snapshot = tools.estimate(theta_0, batch, A, reference_log_probs=current.log_probs)
+                ratio = float(snapshot.weights.mean(dtype=np.float64))
+                v = current.gradient - snapshot.gradient + mu
+            report.importance_ratios.append(ratio)
+            # Written so that a ratio that is not a number is out of range, too.
+            if not IMPORTANCE_RATIO_RANGE[0] <= ratio <= IMPORTANCE_RATIO_RANGE[1]:
+                report.aborted = True
+                report.dropped.add(batch)
+                break
+        report.sampled.add(batch)
+        report.gradient_norms.append(norm(v))
+        state = tools.step(state, v, report)
+    return state, report
+
+
+def norm(vector: Vector) -> float:
+    """Euclidean norm, in float64."""
+    return math.sqrt(np.square(vector, dtype=np.float64).sum())

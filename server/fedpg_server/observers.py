@@ -1,0 +1,149 @@
+r"""What looks on while a run goes on, chosen by name: TensorBoard, checkpoints, anybody's own.
+
+An observer is a class. Its constructor is given what it is to observe, and its settings:
+
+    class Csv:
+        '''A line per round in a file of one's own.'''
+
+        def __init__(self, observed: Observed, name: str = "returns.csv") -> None:
+            self._file = (observed.folder / name).open("a")
+
+        def record(self, record: RoundRecord, theta: Vector) -> None:
+            self._file.write(f"{record.round_number},{record.evaluation_return}\n")
+
+        def close(self) -> None:
+            self._file.close()
+
+An observer never ends a run: one that raises is left out from then on, with one warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import typer
+from fedpg_common.choices import Choice, Choices, parse_settings
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import Federation
+from fedpg_common.parameters import ParameterSpec, Vector
+
+from fedpg_server.records import RoundRecord
+
+log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Whatever wants to see every closed round."""
+
+    def record(self, record: RoundRecord, theta: Vector) -> None:
+        """Take one closed round and the parameters (d,) after it. The server waits, so that it should be quick."""
+
+    def close(self) -> None:
+        """Write what is buffered."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What an observer is told when it is made."""
+
+    folder: Path
+    """The run folder."""
+    federation: Federation
+    spec: ParameterSpec
+    """The tensors in θ."""
+    records: Sequence[RoundRecord]
+    """The rounds so far, where a run is resumed."""
+
+
+OBSERVERS: Choices[Observer] = Choices(
+    "observer",
+    {
+        "checkpoints": "fedpg_server.checkpointing:CheckpointExporter",
+        "tensorboard": "fedpg_server.telemetry:TensorBoard",
+    },
+)
+
+
+def parse_observer(text: str) -> Choice:
+    """The choice on a command line: NAME, or "NAME setting=value …" in one word. Raises UsageError."""
+    try:
+        name, *settings = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--observer takes NAME, or 'NAME setting=value', not {text!r}") from error
+    return OBSERVERS.parse({"name": name, **parse_settings(settings)})
+
+
+OBSERVER = typer.Option(
+    help=f"What else looks on: {OBSERVERS.names}, or MODULE:NAME; with settings, 'NAME key=value' in one word. Repeat "
+    "for several.",
+    metavar="NAME",
+    show_default=False,
+)
+"""The option --observer of the commands that serve."""
+
+
+def chosen_observers(tensorboard: bool, others: Sequence[str]) -> tuple[Choice, ...]:
+    """Checkpoints, TensorBoard if it is wanted, and what --observer names in addition, or with other settings."""
+    chosen = {"checkpoints": Choice("checkpoints")} | ({"tensorboard": Choice("tensorboard")} if tensorboard else {})
+    for text in others:
+        choice = parse_observer(text)
+        chosen[choice.label if choice.modules else choice.name] = choice
+    return tuple(chosen.values())
+
+
+def build_observers(choices: Sequence[Choice], observed: Observed) -> list[Observer]:
+    """Make those that are chosen. Raises UsageError, and what the constructors of FedPG's own raise."""
+    built: list[Observer] = []
+    try:
+        for choice in choices:
+            observer = OBSERVERS.build(choice, observed)
+            for method in ("record", "close"):
+                if not callable(getattr(observer, method, None)):
+                    raise UsageError(f"observer {choice.name} has no method {method!r}")
+            built.append(observer)
+    except BaseException:
+        Observers(built).close()
+        raise
+    return built
+
+
+class Observers:
+    """Several observers, none of which can harm the run or each other."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        """Take them over: `close` closes them."""
+        self._observers = list(observers)
+
+    def record(self, record: RoundRecord, theta: Vector) -> None:
+        """Show all of them a closed round."""
+        for observer in list(self._observers):
+            try:
+                observer.record(record, theta)
+            except Exception as error:  # an observer that is not ours may raise anything
+                self._observers.remove(observer)
+                _warn(observer, f"round {record.round_number}", error)
+                _close(observer)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for observer in self._observers:
+            _close(observer)
+        self._observers.clear()
+
+
+def _close(observer: Observer) -> None:
+    try:
+        observer.close()
+    except Exception as error:  # see above
+        _warn(observer, "while it was closed", error)
+
+
+def _warn(observer: Observer, where: str, error: Exception) -> None:
+    log.warning("the observer %s failed, %s, and is left out from now on: %s: %s",
+                type(observer).__name__, where, type(error).__name__, " ".join(str(error).split()))  # fmt: skip
+    log.debug("its traceback", exc_info=error)
