@@ -37,7 +37,7 @@ def asked_as(folder: Path, names: Sequence[str]) -> dict[str, pb.GetStatusReply]
 
     async def play() -> dict[str, pb.GetStatusReply]:
         client = client_credentials(AUTHORITY, IDENTITIES["agent-1"])
-        async with serving(folder / "run", idle_federation(3, 2), files("server"), client) as door:
+        async with serving(folder, idle_federation(3, 2), files("server"), client) as door:
             round_ = await door.open_round(1, 0)
             await door.vote(1, round_)
             return {
@@ -89,7 +89,7 @@ def test_the_folder_of_the_operator_that_fedpg_certs_makes_is_enough(tmp_path: P
     async def play() -> list[pb.GetStatusReply]:
         authority, certificate, key = files("agent-1").read()
         credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-        async with serving(tmp_path / "run", idle_federation(3, 2), files("server"), credentials) as door:
+        async with serving(tmp_path, idle_federation(3, 2), files("server"), credentials) as door:
             await door.open_round(1, 0)
             return [
                 await asyncio.to_thread(fetch_status, door.address, files(name), CALL_TIMEOUT_S)
