@@ -116,8 +116,9 @@ def federation_options(*, envvars: bool = False, file: bool = False) -> Callable
 def _description(
     context: typer.Context, given: dict[str, Any], settings: tuple[str, ...], path: Path | None
 ) -> Description:
+    if given["attack"] == DEFAULT_ATTACK and not _is_typed(context, "attack"):
+        given["attack"] = None  # the description's own default; a bare --set means a part that was named
     if path is None:
-        # An attack without attackers is not part of a federation: `--attack` alone changes nothing.
         return Description({name: value for name, value in given.items() if value is not None}, settings)
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
