@@ -36,7 +36,7 @@ FROM python:3.11-slim-bookworm AS runtime
 # The folders that volumes are mounted on must exist and belong to the user, or Docker makes them root's. A participant
 # has its certificate in /certs; the service that makes all of them has everyone's folders in /everyone.
 RUN useradd --uid 10001 --create-home fedpg \
-    && mkdir /runs /certs /everyone && cd /everyone && seq -f 'agent-%.0f' 1000 | xargs mkdir authority server \
+    && mkdir /runs /certs /everyone && cd /everyone && seq -f 'agent-%.0f' 1000 | xargs mkdir authority server operator \
     && chown -R fedpg:fedpg /runs /certs /everyone
 # Nothing is lost if a file of the library, such as one for its own tests, cannot be compiled.
 RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" || true

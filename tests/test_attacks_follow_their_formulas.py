@@ -1,4 +1,4 @@
-"""Each Byzantine behaviour does what design.md section 4 says of it, and nothing else."""
+"""Each attack on the learning does what its formula says, with its settings, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedpg_client.attacks import LOCAL_ATTACKS, Behaviour, make_behaviour
+from attack_support import ON_THE_LEARNING, SPEC, attack_named, context, generator
+from fedpg_client.attacks import HONEST, Attack, build_attacker
 from fedpg_client.attacks.colluding import agreed_vector
+from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Attack
-from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
+from fedpg_common.parameters import Vector
 from fedpg_common.rollouts import Trajectories
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given
@@ -20,7 +21,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 LARGEST = float(np.finfo(np.float32).max)
-SPEC = ParameterSpec((TensorSpec("weight", (2, 3)), TensorSpec("bias", (2,)), TensorSpec("head", (1, 4))))
 OBSERVATIONS = np.zeros((6, 3), dtype=np.float32)
 
 gradients = st.lists(st.floats(-1e3, 1e3, width=32), min_size=SPEC.size, max_size=SPEC.size).map(
@@ -41,28 +41,9 @@ class Policy:
         return np.full(len(observations), 7)
 
 
-class Pool:
-    """Accomplices who pooled beforehand."""
-
-    def __init__(self, pooled: Sequence[Vector]) -> None:
-        """The gradients to hand out."""
-        self.pooled = pooled
-        self.asked: list[tuple[int, Vector]] = []
-
-    def pool(self, round_number: int, gradient: Vector) -> Sequence[Vector]:
-        """See `Peers`."""
-        self.asked.append((round_number, gradient))
-        return self.pooled
-
-
-def generator(seed: int = 0) -> np.random.Generator:
-    """A generator of its own."""
-    return np.random.default_rng(seed)
-
-
-def tamper(attack: Attack, gradient: Vector, seed: int = 0) -> Vector:
+def tamper(name: str, gradient: Vector, seed: int = 0, **settings: float) -> Vector:
     """What the attack makes of a gradient."""
-    return make_behaviour(attack).tamper_gradient(gradient, SPEC, generator(seed))
+    return attack_named(name, **settings).tamper_gradient(gradient, context(seed))
 
 
 def trajectories(lengths: Sequence[int], seed: int = 0) -> Trajectories:
@@ -83,46 +64,46 @@ def trajectories(lengths: Sequence[int], seed: int = 0) -> Trajectories:
 # Honest parts ---------------------------------------------------------------------------------------------------------
 
 
-def overridden(behaviour: Behaviour) -> set[str]:
-    """The hooks in which a behaviour differs from an honest one."""
-    hooks = ("choose", "tamper_trajectories", "tamper_gradient", "collude")
-    return {hook for hook in hooks if getattr(type(behaviour), hook) is not getattr(Behaviour, hook)}
+def overridden(attack: Attack) -> set[str]:
+    """The hooks in which an attack differs from an honest agent."""
+    hooks = ("calls", "choose", "tamper_trajectories", "tamper_gradient", "collude")
+    return {hook for hook in hooks if getattr(type(attack), hook) is not getattr(Attack, hook)}
 
 
 def test_each_attack_changes_one_thing() -> None:
-    assert overridden(make_behaviour(None)) == set()
-    changed = {attack: overridden(make_behaviour(attack, Pool([]))) for attack in Attack}
-    assert changed == {
-        Attack.RANDOM_NOISE: {"tamper_gradient"},
-        Attack.RANDOM_ACTION: {"choose"},
-        Attack.SIGN_FLIPPING: {"tamper_gradient"},
-        Attack.ZERO_GRADIENT: {"tamper_gradient"},
-        Attack.REWARD_FLIPPING: {"tamper_trajectories"},
-        Attack.RANDOM_REWARD: {"tamper_trajectories"},
-        Attack.FEDPG: {"collude"},
+    assert overridden(HONEST) == set()
+    assert {name: overridden(attack_named(name)) for name in ON_THE_LEARNING} == {
+        "random-noise": {"tamper_gradient"},
+        "random-action": {"choose"},
+        "constant-action": {"choose"},
+        "sign-flipping": {"tamper_gradient"},
+        "zero-gradient": {"tamper_gradient"},
+        "reward-flipping": {"tamper_trajectories"},
+        "random-reward": {"tamper_trajectories"},
+        "fedpg": {"collude"},
     }
 
 
 def test_an_honest_agent_follows_the_protocol() -> None:
-    honest = make_behaviour(None)
     sampled = trajectories([3, 1])
     gradient = np.ones(SPEC.size, dtype=np.float32)
-    assert honest.choose(Policy(), Discrete(9), generator())(OBSERVATIONS).tolist() == [7] * 6
-    assert honest.tamper_trajectories(sampled, generator()) is sampled
-    assert honest.tamper_gradient(gradient, SPEC, generator()) is gradient
-    assert honest.collude(gradient, 1, generator()) is gradient
+    assert HONEST.choose(Policy(), Discrete(9), context())(OBSERVATIONS).tolist() == [7] * 6
+    assert HONEST.tamper_trajectories(sampled, context()) is sampled
+    assert HONEST.tamper_gradient(gradient, context()) is gradient
+    assert HONEST.collude({1: -gradient, 2: gradient}, context()) is gradient
 
 
-@pytest.mark.parametrize("attack", LOCAL_ATTACKS)
-def test_an_attack_is_the_same_each_time_and_spares_its_input(attack: Attack) -> None:
-    behaviour = make_behaviour(attack)
+@pytest.mark.parametrize("name", ON_THE_LEARNING)
+def test_an_attack_is_the_same_each_time_and_spares_its_input(name: str) -> None:
+    attack = attack_named(name)
     sampled, gradient = trajectories([4, 2, 5]), generator(1).standard_normal(SPEC.size).astype(np.float32)
     rewards_before, gradient_before = sampled.rewards.copy(), gradient.copy()
     outcomes = [
         (
-            behaviour.choose(Policy(), Discrete(5), generator(3))(OBSERVATIONS).tobytes(),
-            behaviour.tamper_trajectories(sampled, generator(3)).rewards.tobytes(),
-            behaviour.tamper_gradient(gradient, SPEC, generator(3)).tobytes(),
+            attack.choose(Policy(), Discrete(5), context(3))(OBSERVATIONS).tobytes(),
+            attack.tamper_trajectories(sampled, context(3)).rewards.tobytes(),
+            attack.tamper_gradient(gradient, context(3)).tobytes(),
+            attack.collude({2: gradient, 3: -gradient}, context(3)).tobytes(),
         )
         for _ in range(2)
     ]
@@ -131,12 +112,35 @@ def test_an_attack_is_the_same_each_time_and_spares_its_input(attack: Attack) ->
     assert np.array_equal(gradient, gradient_before)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("random-noise", {"scale": -1}, "attack random-noise: scale must be a number from 0 to 1e+30, not -1"),
+        ("random-noise", {"scale": "wide"}, "scale must be a number from 0 to 1e+30, not 'wide'"),
+        ("random-noise", {"scale": True}, "scale must be a number"),
+        ("random-noise", {"scale": math.nan}, "scale must be a number"),
+        ("sign-flipping", {"factor": math.inf}, "factor must be a number from -1e+30 to 1e+30, not inf"),
+        ("sign-flipping", {"scale": 1}, "its settings are factor (default -2.5)"),
+        ("fedpg", {"deviation": [3]}, "deviation must be a number from 0 to 1e+30, not [3]"),
+        ("zero-gradient", {"scale": 1}, "attack zero-gradient: got an unexpected keyword argument 'scale'"),
+        ("replay", {"factor": 1}, "its settings are none"),
+    ],
+)
+def test_a_setting_that_is_not_one_is_refused_with_a_sentence(
+    name: str, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_attacker(Choice(name, settings))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 # Gradients ------------------------------------------------------------------------------------------------------------
 
 
 @given(gradients, seeds)
 def test_random_noise_is_three_times_as_wide_as_each_tensor(gradient: Vector, seed: int) -> None:
-    noisy = tamper(Attack.RANDOM_NOISE, gradient, seed)
+    noisy = tamper("random-noise", gradient, seed)
     uniform = generator(seed).uniform(-1, 1, SPEC.size)
     for _, place in SPEC.slices():
         spread = float(gradient[place].max()) - float(gradient[place].min())
@@ -146,7 +150,7 @@ def test_random_noise_is_three_times_as_wide_as_each_tensor(gradient: Vector, se
 
 def test_random_noise_fills_its_range() -> None:
     gradient = np.array([0, 1, 0, 1, 0, 1, 5, 5, 0, 0, 0, 10], dtype=np.float32)
-    noise = np.stack([tamper(Attack.RANDOM_NOISE, gradient, seed) - gradient for seed in range(2000)])
+    noise = np.stack([tamper("random-noise", gradient, seed) - gradient for seed in range(2000)])
     for place, width in ((slice(0, 6), 3.0), (slice(8, 12), 30.0)):
         part = noise[:, place] / width
         assert np.abs(part).max() <= 1 + 1e-6
@@ -157,22 +161,22 @@ def test_random_noise_fills_its_range() -> None:
 
 @given(gradients)
 def test_sign_flipping_is_minus_two_and_a_half_times_the_gradient(gradient: Vector) -> None:
-    np.testing.assert_allclose(tamper(Attack.SIGN_FLIPPING, gradient), -2.5 * gradient, rtol=1e-6, atol=1e-44)
+    np.testing.assert_allclose(tamper("sign-flipping", gradient), -2.5 * gradient, rtol=1e-6, atol=1e-44)
 
 
 @given(gradients)
 def test_the_zero_gradient_is_zero(gradient: Vector) -> None:
-    zeros = tamper(Attack.ZERO_GRADIENT, gradient)
+    zeros = tamper("zero-gradient", gradient)
     assert zeros.shape == gradient.shape
     assert not zeros.any()
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("attack", LOCAL_ATTACKS)
-def test_submissions_remain_finite(attack: Attack) -> None:
+@pytest.mark.parametrize("name", ON_THE_LEARNING)
+def test_submissions_remain_finite(name: str) -> None:
     gradient = np.array([LARGEST, -LARGEST] * (SPEC.size // 2), dtype=np.float32)
     for seed in range(20):
-        submitted = tamper(attack, gradient, seed)
+        submitted = tamper(name, gradient, seed)
         assert submitted.dtype == np.float32
         assert np.isfinite(submitted).all()
     agreed = agreed_vector([gradient, -gradient], generator())
@@ -195,7 +199,7 @@ def assert_only_rewards_differ(one: Trajectories, other: Trajectories) -> None:
 @given(lengths, seeds)
 def test_reward_flipping_negates(episode_lengths: list[int], seed: int) -> None:
     sampled = trajectories(episode_lengths, seed)
-    flipped = make_behaviour(Attack.REWARD_FLIPPING).tamper_trajectories(sampled, generator(seed))
+    flipped = attack_named("reward-flipping").tamper_trajectories(sampled, context(seed))
     assert np.array_equal(flipped.rewards, -sampled.rewards)
     assert_only_rewards_differ(sampled, flipped)
 
@@ -203,7 +207,7 @@ def test_reward_flipping_negates(episode_lengths: list[int], seed: int) -> None:
 @given(lengths, seeds)
 def test_random_reward_shuffles_within_each_trajectory(episode_lengths: list[int], seed: int) -> None:
     sampled = trajectories(episode_lengths, seed)
-    shuffled = make_behaviour(Attack.RANDOM_REWARD).tamper_trajectories(sampled, generator(seed))
+    shuffled = attack_named("random-reward").tamper_trajectories(sampled, context(seed))
     assert_only_rewards_differ(sampled, shuffled)
     for episode in range(sampled.count):
         own = sampled.episodes == episode
@@ -214,11 +218,11 @@ def test_every_order_of_rewards_is_as_likely() -> None:
     sampled = trajectories([3, 4, 1])
     own = sampled.episodes == 0
     rank = {reward: place for place, reward in enumerate(sampled.rewards[own])}
-    shuffle = make_behaviour(Attack.RANDOM_REWARD).tamper_trajectories
-    rng = generator(4)
+    shuffle = attack_named("random-reward").tamper_trajectories
+    same = context(4)
     orders: dict[tuple[int, ...], int] = {}
     for _ in range(3000):
-        order = tuple(rank[reward] for reward in shuffle(sampled, rng).rewards[own])
+        order = tuple(rank[reward] for reward in shuffle(sampled, same).rewards[own])
         orders[order] = orders.get(order, 0) + 1
     assert len(orders) == 6
     assert all(400 < count < 600 for count in orders.values())
@@ -229,8 +233,8 @@ def test_every_order_of_rewards_is_as_likely() -> None:
 
 def random_actions(space: Discrete[Any] | Box, count: int) -> NDArray[Any]:
     """That many random actions."""
-    choose: Callable[[NDArray[np.float32]], NDArray[Any]] = make_behaviour(Attack.RANDOM_ACTION).choose(
-        Policy(), space, generator()
+    choose: Callable[[NDArray[np.float32]], NDArray[Any]] = attack_named("random-action").choose(
+        Policy(), space, context()
     )
     return choose(np.zeros((count, 3), dtype=np.float32))
 
@@ -264,6 +268,21 @@ def test_random_actions_are_normal_where_a_box_has_no_bounds() -> None:
     assert actions[:, 3].min() == 2
 
 
+@pytest.mark.parametrize("space", [Discrete(4), Discrete(2, start=3)])
+def test_the_constant_action_is_the_first_of_a_discrete_space(space: Discrete[Any]) -> None:
+    actions = attack_named("constant-action").choose(Policy(), space, context())(OBSERVATIONS)
+    assert actions.dtype == np.int64
+    assert actions.tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3), ()])
+def test_the_constant_action_is_the_zero_vector_of_a_box(shape: tuple[int, ...]) -> None:
+    actions = attack_named("constant-action").choose(Policy(), Box(-1, 1, shape), context())(OBSERVATIONS)
+    assert actions.dtype == np.float32
+    assert actions.shape == (6, math.prod(shape))
+    assert not actions.any()
+
+
 # Collusion ------------------------------------------------------------------------------------------------------------
 
 
@@ -291,16 +310,23 @@ def test_a_lone_attacker_submits_its_own_gradient() -> None:
 
 
 def test_all_colluders_submit_the_same_bits_in_a_round() -> None:
-    pooled = list(generator(6).standard_normal((3, SPEC.size)).astype(np.float32))
-    pools = [Pool(pooled) for _ in pooled]
-    submitted = [
-        make_behaviour(Attack.FEDPG, pool).collude(own, 17, generator(9)).tobytes()
-        for pool, own in zip(pools, pooled, strict=True)
-    ]
-    assert len(set(submitted)) == 1
-    assert [pool.asked for pool in pools] == [[(17, own)] for own in pooled]
+    pooled = dict(zip((2, 3, 5), generator(6).standard_normal((3, SPEC.size)).astype(np.float32), strict=True))
+    submitted = {
+        attack_named("fedpg").collude(dict(pooled), context(9, agent=agent, rng=generator(agent))).tobytes()
+        for agent in pooled
+    }
+    assert submitted == {agreed_vector(list(pooled.values()), generator(9)).tobytes()}
 
 
-def test_collusion_needs_a_channel() -> None:
-    with pytest.raises(UsageError, match="channel to its accomplices"):
-        make_behaviour(Attack.FEDPG)
+@pytest.mark.parametrize("strength", [0.0, 0.5, 7.0])
+def test_settings_are_the_strength_of_an_attack(strength: float) -> None:
+    gradient = generator(3).standard_normal(SPEC.size).astype(np.float32)
+    flipped = tamper("sign-flipping", gradient, factor=-strength)
+    np.testing.assert_allclose(flipped, -strength * gradient, rtol=1e-6)
+    noise = tamper("random-noise", gradient, scale=strength) - gradient
+    np.testing.assert_allclose(
+        noise, strength / 3 * (tamper("random-noise", gradient) - gradient), rtol=1e-4, atol=1e-5
+    )
+    pooled = {1: gradient, 2: -gradient}
+    agreed = attack_named("fedpg", deviation=strength).collude(pooled, context())
+    assert float(np.linalg.norm(agreed)) == pytest.approx(strength * float(np.linalg.norm(gradient)), rel=1e-5)

@@ -18,7 +18,7 @@ from fedpg_lab.certificates import RENEWED_BEFORE, make_certificates
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 NAMES = ("localhost", "127.0.0.1")
-EVERYONE = ["authority", "server", "agent-1", "agent-2"]
+EVERYONE = ["authority", "server", "operator", "agent-1", "agent-2"]
 
 
 def make(
@@ -54,8 +54,8 @@ def test_only_the_server_can_pass_as_a_server(tmp_path: Path) -> None:
         return {purpose._name for purpose in usage}
 
     assert purposes("server") == {"serverAuth", "clientAuth"}
-    assert purposes("agent-1") == {"clientAuth"}
-    for name in ("server", "agent-1"):
+    assert purposes("agent-1") == purposes("operator") == {"clientAuth"}
+    for name in ("server", "operator", "agent-1"):
         assert not certificate(tmp_path, name).extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 

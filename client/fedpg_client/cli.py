@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from fedpg_common.catalogue import ATTACKS, ATTACKS_HELP
 from fedpg_common.channels import parse_address, tls_files
+from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.modules import make_folders_importable
 from fedpg_common.process import log_to_stderr, use_one_thread
 
-from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Ring
+from fedpg_client.attacks import Knowledge, knowledge_of
+from fedpg_client.collusion import ATTACKERS_MAX
+from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Collusion
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,28 +31,58 @@ def agent(
     ],
     index: Annotated[int, typer.Option("--agent", help="Which agent this is, 1 to K.", envvar="FEDPG_AGENT", min=1)],
     attack: Annotated[
-        str, typer.Option(help=f"Be Byzantine: {ATTACKS_HELP}.", envvar="FEDPG_ATTACK", metavar="ATTACK")
+        str,
+        typer.Option(
+            help=f"Be Byzantine: {ATTACKS_HELP}; or MODULE:NAME of your own. Or a table of name and settings, as TOML.",
+            envvar="FEDPG_ATTACK",
+            metavar="ATTACK",
+        ),
     ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several.",
+            envvar="FEDPG_SET",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     attackers: Annotated[
         str,
         typer.Option(
-            help="For --attack fedpg: all colluding agents, e.g. 1,2,3.", envvar="FEDPG_ATTACKERS", metavar="LIST"
+            help="For an attack that colludes: all agents that do, e.g. 1,2,3.",
+            envvar="FEDPG_ATTACKERS",
+            metavar="LIST",
         ),
     ] = "",
     ring: Annotated[
         str,
         typer.Option(
-            help="For --attack fedpg: where the colluding agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT"
+            help="For an attack that colludes: where its agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT"
         ),
     ] = "",
     ring_listen: Annotated[
         str,
         typer.Option(
-            help="For --attack fedpg: serve the meeting point here; one of the attackers does.",
+            help="For an attack that colludes: serve the meeting point here; one of its agents does.",
             envvar="FEDPG_RING_LISTEN",
             metavar="HOST:PORT",
         ),
     ] = "",
+    attackers_secret: Annotated[
+        str,
+        typer.Option(
+            help="For an attack that colludes: what its agents share; their common random draws follow from it.",
+            envvar="FEDPG_ATTACKERS_SECRET",
+            metavar="TEXT",
+        ),
+    ] = "",
+    run_seed: Annotated[
+        int | None,
+        typer.Option(
+            help="For an omniscient attack: the run's seed.", envvar="FEDPG_RUN_SEED", min=0, show_default=False
+        ),
+    ] = None,
     connect_timeout: Annotated[
         float, typer.Option(help="Seconds to wait for the server at the start.", min=0)
     ] = CONNECT_PATIENCE_S,
@@ -70,11 +106,18 @@ def agent(
     log_to_stderr(f"agent-{index}", log_level)
     use_one_thread()
     parse_address(server)
+    make_folders_importable()
+    chosen = parse_attack(attack, settings or [])
+    knowledge = knowledge_of(chosen)
+    colludes = knowledge >= Knowledge.COLLUDERS
+    if knowledge >= Knowledge.OMNISCIENT and run_seed is None:
+        raise UsageError(f"the attack {attack} is omniscient and needs --run-seed, the seed of the run")
     options = AgentOptions(
         index=index,
         server=server,
-        attack=ATTACKS.parse(attack) if attack else None,
-        ring=parse_ring(attackers, ring, ring_listen, index) if attack == "fedpg" else None,
+        attack=chosen,
+        collusion=parse_collusion(attackers, ring, ring_listen, attackers_secret, index) if colludes else None,
+        run_seed=run_seed if knowledge >= Knowledge.OMNISCIENT else None,
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
@@ -82,19 +125,39 @@ def agent(
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 
 
-def parse_ring(attackers: str, address: str, listen: str, index: int) -> Ring:
-    """The colluding attackers' meeting point. Raises UsageError for a bad list, AddressError for a bad address."""
+def parse_attack(text: str, settings: Sequence[str]) -> Choice | None:
+    """The attack of a command line or an environment variable: a name, or an inline table; "" for none.
+
+    Raises UsageError.
+    """
+    if not text.strip():
+        if settings:
+            raise UsageError(f"--set {settings[0]} is a setting of an attack: add --attack NAME")
+        return None
+    value: object = text.strip()
+    if text.lstrip().startswith("{"):
+        try:
+            value = tomllib.loads(f"attack = {text}")["attack"]
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"--attack {text} is not a table in TOML: {error}") from error
+    return ATTACKS.parse(value).with_settings(parse_settings(settings))
+
+
+def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:
+    """How this attacker meets the others. Raises UsageError for a bad list, AddressError for a bad address."""
     try:
         indices = tuple(sorted({int(part) for part in attackers.split(",")})) if attackers else (index,)
     except ValueError:
         raise UsageError(f"--attackers takes agent indices such as 1,2,3, not {attackers!r}") from None
     if index not in indices:
         raise UsageError(f"agent {index} is not among its own --attackers {attackers}")
+    if indices[0] < 1 or len(indices) > ATTACKERS_MAX:
+        raise UsageError(f"--attackers takes 1 to {ATTACKERS_MAX} agent indices from 1, not {attackers}")
     if len(indices) > 1 and not address:
-        raise UsageError("--attack fedpg with accomplices needs --ring, the address where they meet")
+        raise UsageError("an attack that colludes needs --ring, the address where its --attackers meet")
     for given in filter(None, (address, listen)):
         parse_address(given)
-    return Ring(indices, address, listen)
+    return Collusion(indices, address, listen, secret)
 
 
 def run_until_signalled(process: AgentProcess) -> ExitCode:

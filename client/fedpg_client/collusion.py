@@ -1,11 +1,11 @@
-"""The attackers' own channel: they pool their gradients with a ringleader, over the network, never via the server."""
+"""The attackers' own channel: they pool their gradients with one of them, over the network, never via the server."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,25 +23,27 @@ POOL_WAIT_S = 10.0
 POOL_SLACK_S = 5.0
 ROUNDS_KEPT = 4
 ATTACKERS_MAX = 256
-"""Each attacker that waits holds a thread of the ringleader."""
+"""Each attacker that waits holds a thread of the one that serves the pool."""
 
 log = logging.getLogger(__name__)
 
 
-class Ringleader(collusion_pb2_grpc.CollusionServicer):
-    """Collects one gradient an attacker and round, and hands out all of them when they are complete."""
+class PoolServer(collusion_pb2_grpc.CollusionServicer):
+    """Collects one gradient per attacker and round, and hands out all of them. One of the attackers serves it."""
 
-    def __init__(self, attackers: Sequence[int]) -> None:
-        """`attackers` are the agent indices that belong to the ring."""
+    def __init__(self, attackers: Sequence[int], size: int) -> None:
+        """`attackers` are the agent indices of those that collude; `size` is d."""
         self._attackers = frozenset(attackers)
+        self._size = size
         self._pools: OrderedDict[tuple[str, int], dict[int, pb.Contribution]] = OrderedDict()
         self._completed = threading.Condition()
         self._is_closing = False
         self._server: grpc.Server | None = None
 
-    def listen(self, address: str, message_bytes: int) -> str:
+    def listen(self, address: str) -> str:
         """Serve on `address`; returns the address bound (port 0 picks one). Raises AddressError."""
-        options = server_options(message_bytes * len(self._attackers))
+        message_bytes = wire.message_bytes_max(self._size)
+        options = server_options(message_bytes, message_bytes * len(self._attackers))
         server = grpc.server(ThreadPoolExecutor(len(self._attackers) + 2), options=options)
         collusion_pb2_grpc.add_CollusionServicer_to_server(self, server)
         try:
@@ -65,11 +67,11 @@ class Ringleader(collusion_pb2_grpc.CollusionServicer):
     ) -> pb.PoolReply:
         """See collusion.proto."""
         if request.agent not in self._attackers:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"agent {request.agent} is not an attacker")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"agent {request.agent} is not one of the attackers")
         try:
-            wire.tensor_to_vector(request.gradient, int(request.gradient.shape[0]) if request.gradient.shape else 0)
+            wire.tensor_to_vector(request.gradient, self._size)
         except wire.WireError as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"agent {request.agent}: {error}")
         key = (request.run_id, request.round)
         with self._completed:
             pool = self._pools.setdefault(key, {})
@@ -79,14 +81,17 @@ class Ringleader(collusion_pb2_grpc.CollusionServicer):
             self._completed.notify_all()
             wait_s = min(max(request.wait_s, 0.0), POOL_WAIT_S)
             self._completed.wait_for(lambda: self._is_closing or len(pool) == len(self._attackers), wait_s)
-            if len(pool) < len(self._attackers):
-                return pb.PoolReply(complete=False)
-            return pb.PoolReply(complete=True, contributions=[pool[agent] for agent in sorted(pool)])
+            return pb.PoolReply(
+                complete=len(pool) == len(self._attackers), contributions=[pool[agent] for agent in sorted(pool)]
+            )
 
 
 @dataclass
 class PoolClient:
-    """An attacker's line to the ringleader."""
+    """An attacker's line to the one that serves the pool; see `fedpg_client.attacks.Pool`.
+
+    Its calls raise ServerRefusedError if the pool is not this attacker's, and StoppedError.
+    """
 
     agent: int
     run_id: str
@@ -94,7 +99,7 @@ class PoolClient:
     """d."""
     caller: Caller
     wait_s: float
-    """How long to wait for the others in a round before attacking alone."""
+    """How long to wait for the others in a round before attacking with those that have come."""
 
     def __post_init__(self) -> None:
         """Open a channel; nothing is sent yet."""
@@ -102,39 +107,55 @@ class PoolClient:
         self._channel = grpc.insecure_channel(self.caller.address, options=client_options(limit))
         self._stub = collusion_pb2_grpc.CollusionStub(self._channel)
 
-    def pool(self, round_number: int, gradient: Vector) -> Sequence[Vector]:
-        """All attackers' gradients (d,) in order of agent index; this attacker's alone if the others do not show up."""
-        request = pb.PoolRequest(
-            run_id=self.run_id,
-            agent=self.agent,
-            round=round_number,
-            gradient=wire.vector_to_tensor(gradient),
-            wait_s=min(POOL_WAIT_S, self.wait_s),
-        )
+    def exchange(self, round_number: int, gradient: Vector) -> Mapping[int, Vector]:
+        """The attackers' gradients (d,) by agent, ascending: all of them, or those that have come when patience ends.
+
+        This attacker's own is always among them.
+        """
+        request = self._request(round_number, gradient, min(POOL_WAIT_S, self.wait_s))
         timeout_s = request.wait_s + POOL_SLACK_S
         deadline_s = self.caller.clock() + self.wait_s
+        pooled = {self.agent: gradient}
+        why = "they did not pool in time"
         while (left_s := deadline_s - self.caller.clock()) > 0:
             try:
                 reply = self.caller.call(self._stub.Pool, request, timeout_s=timeout_s, patience_s=left_s)
             except UnreachableError as error:
-                log.warning("round %d: attacking alone: %s", round_number, error)
-                return [gradient]
+                why = str(error)
+                break
+            pooled |= self._read(round_number, reply)
             if reply.complete:
-                return [wire.tensor_to_vector(entry.gradient, self.size) for entry in reply.contributions]
-        log.warning("round %d: attacking alone: the other attackers did not pool in time", round_number)
-        return [gradient]
+                return dict(sorted(pooled.items()))
+        log.warning("round %d: attacking without some of the attackers: %s", round_number, why)
+        return dict(sorted(pooled.items()))
+
+    def contribute(self, round_number: int, gradient: Vector) -> None:
+        """Let the others have this attacker's gradient (d,), and wait for nobody."""
+        request = self._request(round_number, gradient, 0.0)
+        try:
+            self.caller.call(self._stub.Pool, request, timeout_s=POOL_SLACK_S, patience_s=0.0)
+        except UnreachableError as error:
+            log.warning("round %d: the other attackers have to do without this one: %s", round_number, error)
+
+    def _request(self, round_number: int, gradient: Vector, wait_s: float) -> pb.PoolRequest:
+        return pb.PoolRequest(
+            run_id=self.run_id,
+            agent=self.agent,
+            round=round_number,
+            gradient=wire.vector_to_tensor(gradient),
+            wait_s=wait_s,
+        )
+
+    def _read(self, round_number: int, reply: pb.PoolReply) -> dict[int, Vector]:
+        """The contributions that are gradients of this run: what another process sends must not end this one."""
+        pooled = {}
+        for entry in reply.contributions:
+            try:
+                pooled[entry.agent] = wire.tensor_to_vector(entry.gradient, self.size)
+            except wire.WireError as error:
+                log.warning("round %d: attacker %d pooled what is not a gradient: %s", round_number, entry.agent, error)
+        return pooled
 
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
-
-
-class Alone:
-    """The pool of an attacker without accomplices."""
-
-    def pool(self, round_number: int, gradient: Vector) -> Sequence[Vector]:
-        """The own gradient."""
-        return [gradient]
-
-    def close(self) -> None:
-        """Nothing to close."""

@@ -8,24 +8,22 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
-from fedpg_common.catalogue import casts_honest_vote
 from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.policies import make_policy
 
-from fedpg_client.agent import Agent, Calls
-from fedpg_client.attacks import Behaviour, make_behaviour
+from fedpg_client.agent import Agent
+from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
 from fedpg_client.calls import FederationCalls
-from fedpg_client.collusion import Alone, PoolClient, Ringleader
-from fedpg_client.hostile import Target, make_hostile
+from fedpg_client.collusion import PoolClient, PoolServer
 from fedpg_client.retry import Caller, StoppedError
 from fedpg_client.worker import Worker
 
@@ -38,15 +36,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ring:
-    """How colluding attackers meet."""
+class Collusion:
+    """How the attackers that collude meet."""
 
     attackers: tuple[int, ...]
-    """Agent indices of all of them."""
+    """Agent indices of all of them, ascending."""
     address: str = ""
-    """Where the ringleader listens; empty for a lone attacker."""
+    """Where they pool; empty for a lone attacker."""
     listen: str = ""
-    """Where to serve the ring in this process; empty if the ringleader lives elsewhere."""
+    """Where to serve the pool in this process; empty if another attacker does."""
+    secret: str = ""
+    """What they share, and nobody else has; their common stream follows from it. Empty for none."""
     wait_s: float = COLLUSION_WAIT_S
 
 
@@ -58,8 +58,11 @@ class AgentOptions:
     server: str
     """HOST:PORT."""
     attack: Choice | None = None
-    ring: Ring | None = None
-    """For the colluding attack."""
+    """None for an honest agent."""
+    collusion: Collusion | None = None
+    """For an attack that colludes."""
+    run_seed: int | None = None
+    """For an omniscient attack alone; others are not told."""
     tls: TlsFiles | None = None
     connect_patience_s: float = CONNECT_PATIENCE_S
     """How long to wait for the server at the start."""
@@ -88,19 +91,16 @@ class AgentProcess:
     def _run_one(self, options: AgentOptions) -> ExitCode:
         with ExitStack() as resources:
             try:
+                attacker = build_attacker(options.attack)
                 caller = self._caller(options.server, options.index)
                 line = FederationCalls(
                     options.index, caller, options.tls, options.connect_patience_s, options.patience_s
                 )
                 resources.callback(line.close)
-                calls: Calls = line
-                if options.attack is not None and casts_honest_vote(options.attack):
-                    hostile = make_hostile(
-                        options.attack.name, line, Target(options.index, options.server, options.tls)
-                    )
-                    resources.callback(hostile.close)
-                    calls = hostile
-                make_worker = partial(self._make_worker, options, resources.enter_context(ExitStack()))
+                calls = attacker.attack.calls(line, Target(options.index, options.server, options.tls))
+                if calls is not line:
+                    resources.callback(calls.close)
+                make_worker = partial(self._make_worker, options, attacker, resources.enter_context(ExitStack()))
                 Agent(options.index, calls, make_worker, time.monotonic).run()
             except StoppedError:
                 log.info("agent %d: stopped", options.index)
@@ -119,7 +119,9 @@ class AgentProcess:
     def _caller(self, address: str, agent: int) -> Caller:
         return Caller(address, np.random.default_rng([agent, time.time_ns()]), self.stop)
 
-    def _make_worker(self, options: AgentOptions, resources: ExitStack, joined: pb.JoinReply) -> Worker:
+    def _make_worker(
+        self, options: AgentOptions, attacker: Attacker, resources: ExitStack, joined: pb.JoinReply
+    ) -> Worker:
         """Build what computes, in place of what an earlier Join had built.
 
         Raises RefusedError if this version builds another policy than the server's.
@@ -131,19 +133,31 @@ class AgentProcess:
         policy = make_policy(task, environments.observation_size, environments.action_space)
         if wire.spec_from_messages(list(joined.parameters)) != policy.spec:
             raise RefusedError(f"this version's policy for {task.name} is not laid out like the server's: update both")
-        behaviour = self._make_behaviour(options, resources, joined.run_id, policy.spec.size)
-        return Worker(options.index, joined.seed, task, policy, environments, behaviour)
+        if attacker.attack.knowledge >= Knowledge.COLLUDERS:
+            attacker = self._colluding(options, attacker, resources, joined.run_id, policy.spec.size)
+        return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker)
 
-    def _make_behaviour(self, options: AgentOptions, resources: ExitStack, run_id: str, size: int) -> Behaviour:
-        ring = options.ring
-        if options.attack is not None and casts_honest_vote(options.attack):
-            return make_behaviour(None)  # its gradient is honest; what it does with it is another matter
-        if options.attack is None or options.attack.name != "fedpg" or ring is None or not ring.address:
-            return make_behaviour(options.attack, Alone())
-        if ring.listen:
-            ringleader = Ringleader(ring.attackers)
-            ringleader.listen(ring.listen, wire.message_bytes_max(size))
-            resources.callback(ringleader.close)
-        client = PoolClient(options.index, run_id, size, self._caller(ring.address, options.index), ring.wait_s)
+    def _colluding(
+        self, options: AgentOptions, attacker: Attacker, resources: ExitStack, run_id: str, size: int
+    ) -> Attacker:
+        """The attacker with what it needs to collude in this run."""
+        knows_all = attacker.attack.knowledge >= Knowledge.OMNISCIENT
+        collusion = options.collusion or Collusion((options.index,))
+        return replace(
+            attacker,
+            attackers=collusion.attackers,
+            secret=collusion.secret,
+            pool=self._open_pool(options.index, collusion, resources, run_id, size),
+            run_seed=options.run_seed if knows_all else None,
+        )
+
+    def _open_pool(self, index: int, collusion: Collusion, resources: ExitStack, run_id: str, size: int) -> Pool | None:
+        if not collusion.address:
+            return None
+        if collusion.listen:
+            server = PoolServer(collusion.attackers, size)
+            server.listen(collusion.listen)
+            resources.callback(server.close)
+        client = PoolClient(index, run_id, size, self._caller(collusion.address, index), collusion.wait_s)
         resources.callback(client.close)
-        return make_behaviour(options.attack, client)
+        return client

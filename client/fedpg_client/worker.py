@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 from fedpg_common import gradient as policy_gradient
 from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.parameters import Vector
@@ -12,7 +13,7 @@ from fedpg_common.rollouts import sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
 
-from fedpg_client.attacks import Behaviour
+from fedpg_client.attacks import Attacker, Context
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,31 @@ class Worker:
     """An agent without its network: the same round always gives the same update."""
 
     agent: int
+    agents: int
+    """K."""
     seed: int
-    """Of the run."""
+    """Of this agent's own streams."""
     task: Task
     policy: Policy
     environments: EnvironmentBatch
-    behaviour: Behaviour
+    attacker: Attacker = field(default_factory=Attacker)
+    """By default an honest agent."""
 
     def work(self, round_number: int, batch_size: int, theta: Vector) -> Update:
-        """Sample `batch_size` trajectories with π_θ and estimate ∇L(θ), both as the agent's behaviour has it.
+        """Sample `batch_size` trajectories with π_θ and estimate ∇L(θ), both as the agent's attack has it.
 
         `theta` has shape (d,). Design.md section 2, round step 2.
         """
-        seeds = episode_seeds(stream(self.seed, Role.AGENT, Purpose.ENVIRONMENT, **self._at(round_number)), batch_size)
-        actions = stream(self.seed, Role.AGENT, Purpose.ACTION, **self._at(round_number))
-        tampering = stream(self.seed, Role.AGENT, Purpose.ATTACK, **self._at(round_number))
-        choose = self.behaviour.choose(self.policy.actor(theta), self.policy.action_space, actions)
+        attack = self.attacker.in_round(round_number)
+        context = self._context(round_number, batch_size, theta)
+        seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number), batch_size)
+        choose = attack.choose(self.policy.actor(theta), self.policy.action_space, context)
         sampled = sample(self.environments, choose, self.task.horizon, seeds)
-        trajectories = self.behaviour.tamper_trajectories(sampled, tampering)
+        trajectories = attack.tamper_trajectories(sampled, context)
         weights = policy_gradient.advantages(trajectories, self.task.gamma)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)
-        gradient = self.behaviour.tamper_gradient(estimate.gradient, self.policy.spec, tampering)
-        agreement = stream(self.seed, Role.ATTACKERS, Purpose.ATTACK, round_number=round_number)
-        gradient = self.behaviour.collude(gradient, round_number, agreement)
+        gradient = attack.tamper_gradient(estimate.gradient, context)
+        gradient = self.attacker.agree(gradient, context)
         return Update(
             gradient=gradient,
             trajectories=sampled.count,
@@ -65,5 +68,21 @@ class Worker:
             loss=estimate.loss,
         )
 
-    def _at(self, round_number: int) -> dict[str, int]:
-        return {"agent": self.agent, "round_number": round_number}
+    def _context(self, round_number: int, batch_size: int, theta: Vector) -> Context:
+        return Context(
+            agent=self.agent,
+            agents=self.agents,
+            attackers=self.attacker.attackers or (self.agent,),
+            round_number=round_number,
+            batch_size=batch_size,
+            task=self.task,
+            policy=self.policy,
+            theta=theta,
+            actions=self._stream(Purpose.ACTION, round_number),
+            rng=self._stream(Purpose.ATTACK, round_number),
+            common=self.attacker.common_stream(self.agent, round_number),
+            run_seed=self.attacker.run_seed,
+        )
+
+    def _stream(self, purpose: Purpose, round_number: int) -> np.random.Generator:
+        return stream(self.seed, Role.AGENT, purpose, agent=self.agent, round_number=round_number)

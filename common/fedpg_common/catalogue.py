@@ -52,17 +52,17 @@ _ON_THE_LEARNING = {
 }
 
 _ON_THE_PROTOCOL = {
-    "replay": "fedpg_client.hostile.submissions:Replay",
-    "equivocation": "fedpg_client.hostile.submissions:Equivocation",
-    "stale-round": "fedpg_client.hostile.submissions:StaleRound",
-    "wrong-shape": "fedpg_client.hostile.submissions:WrongShape",
-    "not-finite": "fedpg_client.hostile.submissions:NotFinite",
-    "oversized": "fedpg_client.hostile.submissions:Oversized",
-    "impersonation": "fedpg_client.hostile.submissions:Impersonation",
-    "slow-loris": "fedpg_client.hostile.connections:SlowLoris",
-    "flood": "fedpg_client.hostile.connections:Flood",
-    "silence": "fedpg_client.hostile.submissions:Silence",
-    "garbage": "fedpg_client.hostile.connections:Garbage",
+    "replay": "fedpg_client.attacks.protocol.submissions:Replay",
+    "equivocation": "fedpg_client.attacks.protocol.submissions:Equivocation",
+    "stale-round": "fedpg_client.attacks.protocol.submissions:StaleRound",
+    "wrong-shape": "fedpg_client.attacks.protocol.submissions:WrongShape",
+    "not-finite": "fedpg_client.attacks.protocol.submissions:NotFinite",
+    "oversized": "fedpg_client.attacks.protocol.submissions:Oversized",
+    "impersonation": "fedpg_client.attacks.protocol.submissions:Impersonation",
+    "slow-loris": "fedpg_client.attacks.protocol.connections:SlowLoris",
+    "flood": "fedpg_client.attacks.protocol.connections:Flood",
+    "silence": "fedpg_client.attacks.protocol.submissions:Silence",
+    "garbage": "fedpg_client.attacks.protocol.connections:Garbage",
 }
 
 ATTACKS: Choices[Any] = Choices("attack", {**_ON_THE_LEARNING, **_ON_THE_PROTOCOL})

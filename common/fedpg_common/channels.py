@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import grpc
 from cryptography.x509 import load_pem_x509_certificate
@@ -23,6 +24,9 @@ CONNECT_BACKOFF_MAX_MS = 2_000
 JOIN_MESSAGE_BYTES_MAX = 1024 * 1024
 """Message limit before a run's own limit is known, that is for Join."""
 AGENT_NAME_PREFIX = "agent-"
+OPERATOR_NAME = "operator"
+"""Common name of the certificate of who runs the federation."""
+SERVER_NAME = "server"
 
 # What one caller can make a server hold (gRPC core, grpc/impl/channel_arg_names.h).
 STREAMS_PER_CONNECTION_MAX = 100
@@ -171,6 +175,20 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return False
+
+
+def is_loopback_peer(peer: str) -> bool:
+    """Whether a caller, as gRPC names it ("ipv4:127.0.0.1:4711", "ipv6:%5B::1%5D:4711"), is on this machine."""
+    kind, _, address = unquote(peer).partition(":")
+    if kind == "unix":
+        return True
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 def agent_of_name(common_name: str) -> int | None:

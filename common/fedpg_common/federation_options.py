@@ -22,6 +22,7 @@ from fedpg_common.federation import (
     federation_from_fields,
     with_settings,
 )
+from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
 from fedpg_common.tasks import TASKS
 
 OWN = "or MODULE:NAME, from a file in the working folder or from a package"
@@ -52,7 +53,7 @@ OPTIONS = (
     Option("aggregator", str | None, None, f"{AGGREGATORS.names}; {OWN}.", "NAME", tuple(AGGREGATORS.shipped),
            shown_default="the algorithm's"),
     Option("trajectories", int | None, None, "Trajectory count at which the run ends.", "N", shown_default="task's"),
-    Option("seed", int, 0, "Every random draw follows from it.", "N"),
+    Option("seed", str, "0", SEED_HELP, "N"),
     Option("sigma", float | None, None, "σ of the filter.", "X", shown_default="task's"),
     Option("alpha", float | None, None, "Tolerated faulty fraction.", "X", shown_default="task's"),
     Option("round_timeout_s", float, ROUND_TIMEOUT_S, "Seconds after which a round closes with a quorum.", "S",
@@ -76,6 +77,8 @@ class Description:
     folder: Path = Path()
     """The description's."""
     source: str = ""
+    drew_seed: bool = False
+    """Whether the seed is one that was drawn now."""
 
     @property
     def task(self) -> Any:
@@ -119,7 +122,9 @@ def _description(
     if given["attack"] == DEFAULT_ATTACK and not _is_typed(context, "attack"):
         given["attack"] = None  # the description's own default; a bare --set means a part that was named
     if path is None:
-        return Description({name: value for name, value in given.items() if value is not None}, settings)
+        seed = parse_seed(given["seed"])
+        fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
+        return Description(fields, settings, drew_seed=given["seed"] == RANDOM)
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -129,7 +134,10 @@ def _description(
     except (ValueError, RecursionError) as error:
         raise UsageError(f"federation file {path} is not TOML: {error}") from error
     typed = {name: value for name, value in given.items() if _is_typed(context, name)}
-    return Description({**fields, **typed}, settings, path.parent, f"federation file {path}")
+    drew_seed = typed.get("seed", fields.get("seed")) == RANDOM
+    if drew_seed or "seed" in typed:
+        typed["seed"] = parse_seed(RANDOM if drew_seed else typed["seed"])
+    return Description({**fields, **typed}, settings, path.parent, f"federation file {path}", drew_seed)
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

@@ -16,11 +16,16 @@ from fedpg_common.federation import Federation
 
 
 def make_importable(federation: Federation) -> None:
-    """Let modules beside the description, and in the working folder, be imported here and in this process's children.
+    """Let modules beside the description, and in the working folder, be imported here and in child processes."""
+    make_folders_importable(federation.module_folder)
+
+
+def make_folders_importable(*folders: str) -> None:
+    """Let modules in these folders, and in the working folder, be imported here and in this process's children.
 
     They come after everything that is installed, so that no file of theirs hides another's module.
     """
-    for place in filter(None, (federation.module_folder, str(Path.cwd()))):
+    for place in filter(None, (*folders, str(Path.cwd()))):
         if place not in sys.path:
             sys.path.append(place)
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""A private authority for one federation: certificates for its server and its agents.
+"""A private authority for one federation: certificates for its server, its agents, and the operator.
 
 Every participant gets a folder of its own (`ca.pem`, `cert.pem`, `key.pem`), so that it can be handed its key and no
 other. The authority's own key lies in the folder `authority` and is needed only to make further certificates.
@@ -19,13 +19,14 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from fedpg_common.channels import AGENT_NAME_PREFIX
+from fedpg_common.channels import AGENT_NAME_PREFIX, OPERATOR_NAME, SERVER_NAME
 from fedpg_common.errors import StorageError, UsageError
 
 AUTHORITY = "authority"
 AUTHORITY_CERTIFICATE, AUTHORITY_KEY = "ca.pem", "ca.key"
 CERTIFICATE, KEY = "cert.pem", "key.pem"
-SERVER = "server"
+SERVER = SERVER_NAME
+OPERATOR = OPERATOR_NAME
 BACKDATED = datetime.timedelta(minutes=10)
 """Clocks of other machines may be a little behind."""
 RENEWED_BEFORE = datetime.timedelta(days=7)
@@ -59,8 +60,7 @@ def make_certificates(
         if not _is_good(folder / SERVER, authority, hosts, now):
             _issue(folder / SERVER, authority, server_usages, hosts, now, expires)
             made.append(SERVER)
-        for index in range(1, agents + 1):
-            name = f"{AGENT_NAME_PREFIX}{index}"
+        for name in (OPERATOR, *(f"{AGENT_NAME_PREFIX}{index}" for index in range(1, agents + 1))):
             if not _is_good(folder / name, authority, [], now):
                 _issue(folder / name, authority, [ExtendedKeyUsageOID.CLIENT_AUTH], [], now, expires)
                 made.append(name)

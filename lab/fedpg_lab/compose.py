@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
+from fedpg_common.streams import attackers_secret
 from fedpg_common.tasks import TASKS
 
 RING_PORT = 50052
@@ -61,6 +62,7 @@ services:
     volumes:
       - certs-authority:/everyone/authority
       - certs-server:/everyone/server
+      - certs-operator:/everyone/operator
 {certificate_mounts}
 
   server:
@@ -101,6 +103,7 @@ volumes:
   runs:
   certs-authority:
   certs-server:
+  certs-operator:
 {volumes}
 """
 
@@ -175,7 +178,9 @@ def agent_settings(index: int, federation: Federation, attack: str | None) -> li
         ringleader = min(federation.byzantine)
         attackers = ",".join(map(str, sorted(federation.byzantine)))
         lines.append(f"      FEDPG_ATTACK: ${{ATTACK:-{attack}}}")
-        lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for ATTACK=fedpg, whose agents collude')
+        lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for an attack that colludes, as ATTACK=fedpg does')
+        secret = attackers_secret(federation.seed, federation.byzantine)
+        lines.append(f"      FEDPG_ATTACKERS_SECRET: ${{ATTACKERS_SECRET:-{secret}}} # their common random draws")
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")

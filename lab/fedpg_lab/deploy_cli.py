@@ -26,10 +26,17 @@ def status_command(
     ] = "127.0.0.1:50051",
     tls: Annotated[
         Path | None,
-        typer.Option(help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS"),
+        typer.Option(
+            help="Folder with ca.pem, cert.pem and key.pem: the operator's sees everything, an agent's its own row.",
+            envvar="FEDPG_TLS",
+            metavar="FOLDER",
+        ),
     ] = None,
 ) -> None:
     """Show a running federation: round, return, and each agent with its verdicts.
+
+    Who was filtered is for the operator: with TLS, whoever has the folder `operator` of `fedpg certs`, or the server's;
+    without TLS, whoever asks on the server's own machine. Others see where the round is.
 
     Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
     """
@@ -45,10 +52,10 @@ def certs_command(
     out: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("certs"),
     days: Annotated[int, typer.Option(help="How long they last.", min=1, max=36500)] = 365,
 ) -> None:
-    """Make an authority and a certificate for the server and for each agent, each in a folder of its own.
+    """Make an authority and a certificate for the server, the operator and each agent, each in a folder of its own.
 
     What is there and lasts is kept, so repeating the command is safe, also to add agents or renew. Hand each machine
-    its own folder; the folder `authority` stays with you.
+    its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`.
 
     Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
     """
@@ -73,6 +80,8 @@ def compose_command(
     Exit codes: 0 written; 2 bad option.
     """
     federation = described.federation()
+    if described.drew_seed:
+        typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
     task_file = described.task if described.task.endswith(".toml") else None
     typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
 

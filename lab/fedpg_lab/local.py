@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from fedpg_client.process import AgentOptions, Ring
+from fedpg_client.attacks import Knowledge, knowledge_of
+from fedpg_client.process import AgentOptions, Collusion
 from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
+from fedpg_common.streams import attackers_secret
 from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
@@ -73,8 +75,9 @@ class LocalFederation:
     address: str = field(default="127.0.0.1:0", init=False)
 
     def __enter__(self) -> LocalFederation:
-        """Start everything. Raises ProcessFailedError if the server cannot start."""
+        """Start everything. Raises UsageError for an attack that cannot be, ProcessFailedError for a failed start."""
         make_importable(self.federation)  # children inherit the path
+        self._options = agent_options(self.federation, self.address)
         self._context = fork_server()
         self._groups: list[_AgentGroup] = []
         self._server_restarts = 0
@@ -180,7 +183,7 @@ class LocalFederation:
                 server=self.way_to_server(options.index, self.address),
                 tls=self.tls(f"agent-{options.index}"),
             )
-            for options in agent_options(self.federation, self.address)
+            for options in self._options
         ]
         for start in range(0, len(everyone), self.agents_per_process):
             group = everyone[start : start + self.agents_per_process]
@@ -218,16 +221,46 @@ class LocalFederation:
 
 
 def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
-    """Every agent's configuration on this machine; colluding attackers meet on a loopback port of their own."""
-    attackers = tuple(sorted(index for index, attack in federation.byzantine.items() if attack.name == "fedpg"))
-    meeting_point = free_address() if len(attackers) > 1 else ""
-    options = []
-    for index in range(1, federation.agents + 1):
-        ring = None
-        if index in attackers:
-            ring = Ring(attackers, meeting_point, listen=meeting_point if index == attackers[0] else "")
-        options.append(AgentOptions(index, server, federation.byzantine.get(index), ring))
-    return options
+    """Every agent's configuration on this machine.
+
+    Agents with the same attack, settings included, collude with each other if it is an attack that does: they meet on
+    a loopback port of their own, and share a secret that follows from the run's seed. That seed itself is for attackers
+    whose attack is omniscient. Raises UsageError for an attack or a setting that is not one.
+    """
+    collusions: dict[int, Collusion] = {}
+    omniscient: set[int] = set()
+    for attack, attackers in same_attack(federation):
+        knowledge = knowledge_of(attack)
+        if knowledge >= Knowledge.COLLUDERS:
+            meeting_point = free_address() if len(attackers) > 1 else ""
+            secret = attackers_secret(federation.seed, attackers)
+            for index in attackers:
+                listen = meeting_point if index == attackers[0] else ""
+                collusions[index] = Collusion(attackers, meeting_point, listen, secret)
+        if knowledge >= Knowledge.OMNISCIENT:
+            omniscient.update(attackers)
+    return [
+        AgentOptions(
+            index,
+            server,
+            federation.byzantine.get(index),
+            collusions.get(index),
+            run_seed=federation.seed if index in omniscient else None,
+        )
+        for index in range(1, federation.agents + 1)
+    ]
+
+
+def same_attack(federation: Federation) -> list[tuple[Choice, tuple[int, ...]]]:
+    """Each attack of the federation, and the agents that make it, ascending."""
+    groups: list[tuple[Choice, list[int]]] = []
+    for index, attack in sorted(federation.byzantine.items()):
+        members = next((members for other, members in groups if other == attack), None)
+        if members is None:
+            groups.append((attack, [index]))
+        else:
+            members.append(index)
+    return [(attack, tuple(members)) for attack, members in groups]
 
 
 def free_address() -> str:

@@ -41,7 +41,9 @@ def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetS
 
 
 def render(status: pb.GetStatusReply) -> Group:
-    """The status for a terminal: what the run is at, and a row an agent."""
+    """The status for a terminal: what the run is at, and a row per agent that is told of."""
+    if status.is_partial:
+        return _render_partial(status)
     lines = [
         f"{status.task}, {status.algorithm}, seed {status.seed}, run {status.run_id}",
         f"round {status.round}: {status.message}",
@@ -66,6 +68,19 @@ def render(status: pb.GetStatusReply) -> Group:
     return Group(*map(Text, lines), _agents_table(status))
 
 
+def _render_partial(status: pb.GetStatusReply) -> Group:
+    """What an agent, or somebody who is not known, is told."""
+    lines = [
+        f"{status.task}, run {status.run_id}",
+        f"round {status.round}: {status.message}",
+        f"{status.trajectories}/{status.trajectories_target} trajectories, quorum {status.quorum}",
+        "Who was filtered, the return and the other agents are for the operator: on the server's machine, or with "
+        "--tls and the folder operator of `fedpg certs`.",
+    ]
+    table = [_agents_table(status)] if status.agents else []
+    return Group(*map(Text, lines), *table)
+
+
 def _agents_table(status: pb.GetStatusReply) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("agent", "state", "last seen", "last vote", "last verdict", "last round", *_COUNTS):
@@ -78,13 +93,16 @@ def _agents_table(status: pb.GetStatusReply) -> Table:
             "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s",
             str(agent.last_vote_round or "none"),
             Verdict(agent.last_verdict).label if agent.last_verdict else "none",
-            _outcome(agent.agent, status),
-            str(agent.rounds_accepted),
-            str(agent.rounds_filtered),
+            *(("-", "-", "-") if status.is_partial else _filtering(agent, status)),
             str(_refused(agent)),
             style="red" if agent.agent in status.latest.filtered else None,
         )
     return table
+
+
+def _filtering(agent: pb.AgentStatus, status: pb.GetStatusReply) -> tuple[str, str, str]:
+    """What the filter made of the agent: in the latest round, and how often it was accepted and filtered out."""
+    return _outcome(agent.agent, status), str(agent.rounds_accepted), str(agent.rounds_filtered)
 
 
 def _outcome(agent: int, status: pb.GetStatusReply) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fedpg_client.attacks import build_attacker
 from fedpg_common.catalogue import ALGORITHMS
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
@@ -51,8 +52,9 @@ def train_command(
         return
     federation = described.federation()
     check_parts(federation)
-    seed = federation.seed
-    if not 1 <= runs <= SEED_MAX - seed:
+    if described.drew_seed:
+        console.print(f"Seed {federation.seed}, drawn at random.", highlight=False)
+    if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be at least 1, not {runs}")
     folder = new_folder(out, name, name_of(federation))
     if runs == 1:
@@ -60,7 +62,7 @@ def train_command(
         return
     done = []
     for offset in range(runs):
-        one = dataclasses.replace(federation, seed=seed + offset)
+        one = dataclasses.replace(federation, seed=federation.seed + offset)
         done.append(_train_one(one, folder / f"seed-{one.seed}", options, console))
     plot_seeds(done, folder)
     console.print(f"All seeds in one picture: {folder / PLOT_NAME}", soft_wrap=True)
@@ -95,6 +97,8 @@ def check_parts(federation: Federation) -> None:
     ALGORITHMS.find(federation.algorithm.name)
     if federation.aggregator is not None:
         build_aggregator(federation.aggregator)
+    for attack in federation.byzantine.values():
+        build_attacker(attack)
 
 
 def raise_terminated(_number: int, _frame: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from fedpg_server.observers import OBSERVER, chosen_observers
 from fedpg_server.server import ServerOptions, serve
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+log = logging.getLogger(__name__)
 
 
 @app.command()
@@ -59,7 +61,9 @@ def server(
     if resume and described.source:
         raise UsageError("--resume takes the federation from the run's store: leave out --federation")
     if home is not None and federation is not None:
-        out, resume = folder_for(home, federation)
+        out, resume = folder_for(home, federation, any_seed=described.drew_seed)
+    if described.drew_seed and federation is not None and not resume:
+        log.info("seed %d, drawn at random", federation.seed)
     options = ServerOptions(
         folder=out,
         address=listen,

@@ -18,6 +18,7 @@ from fedpg_common import wire
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import ParameterSpec, Vector
+from fedpg_common.streams import agent_seed
 from fedpg_common.verdicts import Verdict
 
 from fedpg_server import events
@@ -194,7 +195,7 @@ class Run:
             run_id=self.run_id,
             task=wire.task_to_message(self.federation.task),
             parameters=wire.spec_to_messages(self.spec),
-            seed=self.federation.seed,
+            seed=agent_seed(self.federation.seed, agent),
             agents=self.federation.agents,
             message_bytes_max=wire.message_bytes_max(self._size),
         )

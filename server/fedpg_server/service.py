@@ -16,6 +16,7 @@ from fedpg_server.journal import RunStoppedError
 from fedpg_server.run import Run
 from fedpg_server.sparse import SparseLog
 from fedpg_server.status import make_status
+from fedpg_server.viewers import status_for, viewer_of
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class FederationService(federation_pb2_grpc.FederationServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusReply:  # noqa: N802
         """See federation.proto."""
         run = await self._require_run(context)
-        return make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
+        whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
+        return status_for(viewer_of(context.peer(), _certificate_names(context), self._authenticated), whole)
 
     async def _admit(self, agent: int, context: Context) -> Run:
         """The run, for a caller that is the member it says it is."""
@@ -103,8 +105,8 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._require_run(context)
         if not self._authenticated:
             return run
-        names = list(context.auth_context().get("x509_common_name", ()))
-        owner = agent_of_name(names[0].decode(errors="replace")) if names else None
+        names = _certificate_names(context)
+        owner = agent_of_name(names[0]) if names else None
         if owner is None:
             run.count_intrusion()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")
@@ -124,3 +126,8 @@ class FederationService(federation_pb2_grpc.FederationServicer):
     async def _refuse(self, context: Context, why: str) -> NoReturn:
         self._log.write(logging.WARNING, "refused", f"refused {context.peer()}: {why}")
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
+
+
+def _certificate_names(context: Context) -> list[str]:
+    """The common names of the caller's certificate; empty without one."""
+    return [name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", ())]

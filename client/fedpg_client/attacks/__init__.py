@@ -1,41 +1,21 @@
-"""Byzantine behaviours (design.md section 4): what each attack changes of an honest agent's work."""
+"""What Byzantine agents do: attacks on the learning, and on the protocol (`protocol`).
 
-from __future__ import annotations
+Attacks are chosen by name (`fedpg_common.catalogue.ATTACKS`) and built by `build_attacker`.
+"""
 
-from collections.abc import Mapping
+from fedpg_client.attacks.attacker import Attacker, Pool, build_attacker, knowledge_of
+from fedpg_client.attacks.base import (
+    HONEST,
+    Attack,
+    Choose,
+    Context,
+    Knowledge,
+    Target,
+    checked_number,
+    to_finite_float32,
+)
 
-from fedpg_common.choices import Choice
-from fedpg_common.errors import UsageError
-
-from fedpg_client.attacks.actions import RandomAction
-from fedpg_client.attacks.behaviour import Behaviour
-from fedpg_client.attacks.colluding import FedPGAttack, Peers
-from fedpg_client.attacks.gradients import RandomNoise, SignFlipping, ZeroGradient
-from fedpg_client.attacks.rewards import RandomReward, RewardFlipping
-
-__all__ = ["LOCAL_ATTACKS", "Behaviour", "FedPGAttack", "Peers", "make_behaviour"]
-
-LOCAL_ATTACKS: Mapping[str, type[Behaviour]] = {
-    "random-noise": RandomNoise,
-    "random-action": RandomAction,
-    "sign-flipping": SignFlipping,
-    "zero-gradient": ZeroGradient,
-    "reward-flipping": RewardFlipping,
-    "random-reward": RandomReward,
-}
-"""The attacks that an agent can do on its own."""
-
-
-def make_behaviour(attack: Choice | None, peers: Peers | None = None) -> Behaviour:
-    """The behaviour of an honest agent (None) or of an attacker.
-
-    Only the colluding attack meets `peers`; without them it raises UsageError, for a forgotten channel would make it
-    no attack at all.
-    """
-    if attack is None:
-        return Behaviour()
-    if attack.name != "fedpg":
-        return LOCAL_ATTACKS[attack.name]()
-    if peers is None:
-        raise UsageError(f"the attack {attack.name} needs a channel to its accomplices")
-    return FedPGAttack(peers)
+__all__ = [
+    "HONEST", "Attack", "Attacker", "Choose", "Context", "Knowledge", "Pool", "Target", "build_attacker",
+    "checked_number", "knowledge_of", "to_finite_float32",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The attack on the actions."""
+"""Attacks on the actions: the gradient is that of the actions taken."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from fedpg_common.policies import Actor
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from fedpg_client.attacks.behaviour import Behaviour, Choose
+from fedpg_client.attacks.base import Attack, Choose, Context
 
 
-class RandomAction(Behaviour):
-    """Ignores the policy and acts at random; the gradient is that of the actions taken."""
+class RandomAction(Attack):
+    """Ignores the policy and acts at random."""
 
-    def choose(self, actor: Actor, action_space: Discrete[Any] | Box, rng: np.random.Generator) -> Choose:
+    def choose(self, actor: Actor, action_space: Discrete[Any] | Box, context: Context) -> Choose:
         """Uniform over a Discrete space, or within a Box's bounds.
 
         There is no uniform distribution over what has no bounds: a dimension without both of them gets a standard
         normal draw, moved to the bound that it has if it lies beyond.
         """
+        rng = context.actions
         if isinstance(action_space, Discrete):
             count = int(action_space.n)
             return lambda observations: rng.integers(count, size=len(observations), dtype=np.int64)
@@ -34,3 +35,14 @@ class RandomAction(Behaviour):
             return actions.astype(np.float32)
 
         return choose
+
+
+class ConstantAction(Attack):
+    """Ignores the policy and always takes the zero action, as the code published with the paper does."""
+
+    def choose(self, actor: Actor, action_space: Discrete[Any] | Box, context: Context) -> Choose:
+        """A Discrete space's first action; a Box's zero vector, whatever its bounds."""
+        if isinstance(action_space, Discrete):
+            return lambda observations: np.zeros(len(observations), dtype=np.int64)
+        size = int(np.prod(action_space.shape))
+        return lambda observations: np.zeros((len(observations), size), dtype=np.float32)

@@ -1,40 +1,36 @@
-"""The attack made against FedPG-BR: accomplices agree on one vector that hides within the spread of honest ones."""
+"""The attack made against FedPG-BR: attackers agree on one vector that hides within the spread of honest ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from fedpg_common.parameters import Vector
 
-from fedpg_client.attacks.behaviour import Behaviour, to_finite_float32
+from fedpg_client.attacks.base import Attack, Context, Knowledge, checked_number, to_finite_float32
+from fedpg_client.attacks.gradients import STRENGTH_MAX
 
 DEVIATION = 3.0
 
 
-class Peers(Protocol):
-    """How an attacker meets its accomplices."""
+class FedPGAttack(Attack):
+    """Submits what the attackers have agreed on (Fan et al. 2021, the FedPG attack)."""
 
-    def pool(self, round_number: int, gradient: Vector) -> Sequence[Vector]:
-        """Hand in an own gradient (d,) and get the gradients of all attackers, this one's included, by agent index."""
-        ...
+    knowledge: ClassVar[Knowledge] = Knowledge.COLLUDERS
+    unanimous: ClassVar[bool] = True
 
+    def __init__(self, deviation: float = DEVIATION) -> None:
+        """`deviation` is how far from the mean it goes, in half diameters of the pooled gradients; 0 or more."""
+        self._deviation = checked_number("deviation", deviation, 0.0, STRENGTH_MAX)
 
-class FedPGAttack(Behaviour):
-    """Submits what the attackers have agreed on (Fan et al. 2021, the FedPG attack; design.md section 4)."""
-
-    def __init__(self, peers: Peers) -> None:
-        """`peers` is the attackers' own channel."""
-        self._peers = peers
-
-    def collude(self, gradient: Vector, round_number: int, rng: np.random.Generator) -> Vector:
+    def collude(self, pooled: Mapping[int, Vector], context: Context) -> Vector:
         """The same vector for every attacker that pooled the same gradients."""
-        return agreed_vector(self._peers.pool(round_number, gradient), rng)
+        return agreed_vector(list(pooled.values()), context.common, self._deviation)
 
 
-def agreed_vector(gradients: Sequence[Vector], rng: np.random.Generator) -> Vector:
-    """M + 3σ̄·u of at least one gradient (d,): m their mean, 2σ̄ their largest distance, u a random unit vector.
+def agreed_vector(gradients: Sequence[Vector], rng: np.random.Generator, deviation: float = DEVIATION) -> Vector:
+    """M + deviation·σ̄·u of at least one gradient (d,): m their mean, 2σ̄ their largest distance, u a random unit vector.
 
     A lone attacker has σ̄ = 0 and submits its own gradient.
     """
@@ -42,4 +38,4 @@ def agreed_vector(gradients: Sequence[Vector], rng: np.random.Generator) -> Vect
     diameter = max(float(np.sqrt(np.square(pooled - row).sum(axis=1)).max()) for row in pooled)
     direction = rng.standard_normal(pooled.shape[1])
     direction /= np.sqrt(np.square(direction).sum())
-    return to_finite_float32(pooled.mean(axis=0) + DEVIATION * (diameter / 2.0) * direction)
+    return to_finite_float32(pooled.mean(axis=0) + deviation * (diameter / 2.0) * direction)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fedpg_client.attacks import Knowledge, knowledge_of
 from fedpg_common.errors import FedPGError
 from fedpg_common.federation import Federation, federation_from_toml
 from fedpg_server.records import RoundRecord
@@ -50,7 +51,7 @@ def compare_with_reference(evidence: Evidence, run: RunReference | None) -> Find
     checked = f"{comparable} of {len(records)} rounds are comparable"
     if run is None:
         return Finding(NAME, Outcome.NOT_CHECKED, checked, "no reference was wanted")
-    if any(attack.name == "fedpg" for attack in evidence.federation.byzantine.values()):
+    if any(knowledge_of(attack) >= Knowledge.COLLUDERS for attack in evidence.federation.byzantine.values()):
         return Finding(NAME, Outcome.NOT_CHECKED, checked, "colluding attackers pool what arrives in time")
     if not comparable:
         return Finding(NAME, Outcome.NOT_CHECKED, checked, why or "no round was closed")

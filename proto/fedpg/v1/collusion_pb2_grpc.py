@@ -47,7 +47,7 @@ class CollusionServicer:
     def Pool(self, request, context):
         """Contribute a gradient for a round and wait for the others'. The first contribution of an attacker for a round
         stands; repeating the call is safe. Answers when all attackers have contributed, or when `wait_s` has passed.
-        INVALID_ARGUMENT: the tensor is not a finite flat float32 vector, or the agent is not an attacker.
+        INVALID_ARGUMENT: the tensor is not a finite float32 vector of shape (d), or the agent is not one of the attackers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

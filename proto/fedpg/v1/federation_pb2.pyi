@@ -364,7 +364,10 @@ class JoinReply(_message.Message):
     run_id: _builtins.str
     """Names the run; part of every later call."""
     seed: _builtins.int
-    """Seed of the run; every random stream is derived from it."""
+    """Seed of this agent's own random streams, and of nothing else: it follows from the run's seed and the agent's index
+    by SHA-256 (fedpg_common/streams.py), so that no agent can compute another's draws, or the server's, from its own.
+    The same at every Join of the same run.
+    """
     agents: _builtins.int
     """K."""
     message_bytes_max: _builtins.int
@@ -740,6 +743,7 @@ class GetStatusReply(_message.Message):
     UPTIME_S_FIELD_NUMBER: _builtins.int
     INTRUSIONS_FIELD_NUMBER: _builtins.int
     UNREADABLE_FIELD_NUMBER: _builtins.int
+    IS_PARTIAL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """As in JoinReply."""
     task: _builtins.str
@@ -747,7 +751,7 @@ class GetStatusReply(_message.Message):
     algorithm: _builtins.str
     """"fedpg-br", "svrpg" or "gpomdp"."""
     seed: _builtins.int
-    """As in JoinReply."""
+    """Seed of the run, for the operator."""
     phase: Global___Phase.ValueType
     """Where the run is."""
     message: _builtins.str
@@ -772,13 +776,15 @@ class GetStatusReply(_message.Message):
     """Requests to this server process that did not arrive whole or in time, were too large to be read, or were no message
     of the call's type, counted. The callers are not known.
     """
+    is_partial: _builtins.bool
+    """Whether what is for the operator alone is missing: see GetStatus."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
         """The latest closed round; missing before the first."""
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
-        """One entry an agent, in order of index."""
+        """One entry per agent, in order of index; for an agent its own alone."""
 
     def __init__(
         self,
@@ -800,10 +806,11 @@ class GetStatusReply(_message.Message):
         uptime_s: _builtins.float = ...,
         intrusions: _builtins.int = ...,
         unreadable: _builtins.int = ...,
+        is_partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "is_partial", b"is_partial", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -98,7 +98,16 @@ class FederationServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """A snapshot of the run for people and tools. A read; open to every caller that can connect.
+        """A snapshot of the run for people and tools. A read; open to every caller that can connect. What is told depends on
+        who asks, since the filter's verdicts would be an oracle for attackers:
+        - The operator is told everything. With TLS that is the certificate with the common name "operator", which `fedpg
+        certs` makes, or the server's own, "server", for `fedpg status` in its container. Without TLS it is whoever calls
+        from the server's own machine (loopback).
+        - An agent, by its certificate, is told the state of the round, and of the agents its own row alone, without
+        `rounds_accepted` and `rounds_filtered`.
+        - Everybody else is told the state of the round: `run_id`, `task`, `phase`, `message` (which then names no agent
+        and counts them), `round`, `trajectories`, `trajectories_target`, `quorum`, `deadline_in_s`, `uptime_s`.
+        `is_partial` is set for all but the operator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -76,7 +76,17 @@ class FederationStub:
     Leave: _grpc.UnaryUnaryMultiCallable[_federation_pb2.LeaveRequest, _federation_pb2.LeaveReply]
     """Say that this agent will not come back of its own accord. Votes already cast stay valid."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_federation_pb2.GetStatusRequest, _federation_pb2.GetStatusReply]
-    """A snapshot of the run for people and tools. A read; open to every caller that can connect."""
+    """A snapshot of the run for people and tools. A read; open to every caller that can connect. What is told depends on
+    who asks, since the filter's verdicts would be an oracle for attackers:
+      - The operator is told everything. With TLS that is the certificate with the common name "operator", which `fedpg
+        certs` makes, or the server's own, "server", for `fedpg status` in its container. Without TLS it is whoever calls
+        from the server's own machine (loopback).
+      - An agent, by its certificate, is told the state of the round, and of the agents its own row alone, without
+        `rounds_accepted` and `rounds_filtered`.
+      - Everybody else is told the state of the round: `run_id`, `task`, `phase`, `message` (which then names no agent
+        and counts them), `round`, `trajectories`, `trajectories_target`, `quorum`, `deadline_in_s`, `uptime_s`.
+    `is_partial` is set for all but the operator.
+    """
 
 @_typing.type_check_only
 class FederationAsyncStub(FederationStub):
@@ -98,7 +108,17 @@ class FederationAsyncStub(FederationStub):
     Leave: _aio.UnaryUnaryMultiCallable[_federation_pb2.LeaveRequest, _federation_pb2.LeaveReply]  # type: ignore[assignment]
     """Say that this agent will not come back of its own accord. Votes already cast stay valid."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_federation_pb2.GetStatusRequest, _federation_pb2.GetStatusReply]  # type: ignore[assignment]
-    """A snapshot of the run for people and tools. A read; open to every caller that can connect."""
+    """A snapshot of the run for people and tools. A read; open to every caller that can connect. What is told depends on
+    who asks, since the filter's verdicts would be an oracle for attackers:
+      - The operator is told everything. With TLS that is the certificate with the common name "operator", which `fedpg
+        certs` makes, or the server's own, "server", for `fedpg status` in its container. Without TLS it is whoever calls
+        from the server's own machine (loopback).
+      - An agent, by its certificate, is told the state of the round, and of the agents its own row alone, without
+        `rounds_accepted` and `rounds_filtered`.
+      - Everybody else is told the state of the round: `run_id`, `task`, `phase`, `message` (which then names no agent
+        and counts them), `round`, `trajectories`, `trajectories_target`, `quorum`, `deadline_in_s`, `uptime_s`.
+    `is_partial` is set for all but the operator.
+    """
 
 class FederationServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -147,6 +167,16 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         request: _federation_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.GetStatusReply, _abc.Awaitable[_federation_pb2.GetStatusReply]]:
-        """A snapshot of the run for people and tools. A read; open to every caller that can connect."""
+        """A snapshot of the run for people and tools. A read; open to every caller that can connect. What is told depends on
+        who asks, since the filter's verdicts would be an oracle for attackers:
+          - The operator is told everything. With TLS that is the certificate with the common name "operator", which `fedpg
+            certs` makes, or the server's own, "server", for `fedpg status` in its container. Without TLS it is whoever calls
+            from the server's own machine (loopback).
+          - An agent, by its certificate, is told the state of the round, and of the agents its own row alone, without
+            `rounds_accepted` and `rounds_filtered`.
+          - Everybody else is told the state of the round: `run_id`, `task`, `phase`, `message` (which then names no agent
+            and counts them), `round`, `trajectories`, `trajectories_target`, `quorum`, `deadline_in_s`, `uptime_s`.
+        `is_partial` is set for all but the operator.
+        """
 
 def add_FederationServicer_to_server(servicer: FederationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -19,14 +19,17 @@ from typing import cast
 import numpy as np
 import pytest
 from agent_stubs import StubWorker
+from attack_support import ON_THE_PROTOCOL
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.agent import Agent, Calls
+from fedpg_client.attacks import Target, build_attacker
+from fedpg_client.attacks.protocol import AttackerCalls, ProtocolAttack
 from fedpg_client.calls import FederationCalls
-from fedpg_client.hostile import BEHAVIOURS, HostileCalls, Target, make_hostile
 from fedpg_client.retry import Caller
 from fedpg_client.worker import Update, Worker
 from fedpg_common.channels import TlsFiles
-from fedpg_common.federation import Hostility
+from fedpg_common.choices import Choice
+from fedpg_common.errors import UsageError
 from fedpg_common.parameters import Vector, digest
 from fedpg_common.verdicts import Verdict
 from fedpg_lab.status import fetch_status, render
@@ -44,7 +47,15 @@ QUORUM_SOON_S = 0.05
 """A deadline that has passed by the time the two honest votes are in."""
 
 AUTHORITY = make_identity("authority")
-IDENTITIES = {name: make_identity(name, AUTHORITY) for name in ("server", "agent-1", "agent-2", "agent-3")}
+NAMES = ("server", "operator", "agent-1", "agent-2", "agent-3")
+IDENTITIES = {name: make_identity(name, AUTHORITY) for name in NAMES}
+
+
+def attack_called(name: str) -> ProtocolAttack:
+    """The attack on the protocol of that name."""
+    attack = build_attacker(Choice(name)).attack
+    assert isinstance(attack, ProtocolAttack)
+    return attack
 
 
 class OwnWorker(StubWorker):
@@ -85,8 +96,8 @@ class Story:
         return capture.get()
 
 
-Evidence = Callable[[Door, HostileCalls], int]
-"""How many misdeeds have been noticed."""
+Evidence = Callable[[Door, AttackerCalls], int]
+"""How many attacks have been noticed."""
 
 
 @dataclass
@@ -94,7 +105,7 @@ class Play:
     """A federation of real agents with stubs for their work, one of them hostile, against a real server."""
 
     folder: Path
-    hostility: Hostility
+    attack: str
     evidence: Evidence
     needed: Callable[[int], int]
     """How much evidence there must be before the first agent votes in a round."""
@@ -102,9 +113,9 @@ class Play:
 
     async def run(self) -> Story:
         """The run from its first round to its last."""
-        voting = BEHAVIOURS[self.hostility].casts_vote
+        voting = attack_called(self.attack).casts_vote
         federation = idle_federation(AGENTS, ROUNDS, 1000.0 if voting else QUORUM_SOON_S)
-        arrival_max_s = LORIS_ARRIVAL_MAX_S if self.hostility is Hostility.SLOW_LORIS else ARRIVAL_MAX_S
+        arrival_max_s = LORIS_ARRIVAL_MAX_S if self.attack == "slow-loris" else ARRIVAL_MAX_S
         server, client = None, None
         if self.secure:
             server, client = self._files("server"), client_credentials(AUTHORITY, IDENTITIES["agent-1"])
@@ -119,12 +130,13 @@ class Play:
         """Run all agents to their end."""
         lines = {index: self._line(door, index) for index in range(1, AGENTS + 1)}
         tls = self._tls.get(HOSTILE)
-        hostile = make_hostile(self.hostility, lines[HOSTILE], Target(HOSTILE, door.address, tls))
+        operator = self._files("operator") if self.secure else None
+        hostile = attack_called(self.attack).calls(lines[HOSTILE], Target(HOSTILE, door.address, tls))
 
         def wait_for_evidence(round_number: int) -> None:
             wait_until(lambda: self.evidence(door, hostile) >= self.needed(round_number))
             if round_number == ROUNDS:
-                self._status = fetch_status(door.address, self._tls.get(1), CALL_TIMEOUT_S)
+                self._status = fetch_status(door.address, operator, CALL_TIMEOUT_S)
 
         calls: dict[int, Calls] = {**lines, HOSTILE: hostile}
         workers = {index: OwnWorker(index, wait_for_evidence if index == 1 else lambda _: None) for index in calls}
@@ -168,12 +180,10 @@ def expected_digests(voters: tuple[int, ...]) -> list[str]:
     return digests
 
 
-def play(
-    folder: Path, hostility: Hostility, evidence: Evidence, needed: Callable[[int], int], secure: bool = False
-) -> Story:
+def play(folder: Path, attack: str, evidence: Evidence, needed: Callable[[int], int], secure: bool = False) -> Story:
     """The run, of which everything has been checked that holds for every behaviour."""
-    story = asyncio.run(Play(folder, hostility, evidence, needed, secure).run())
-    voters = (1, 2, 3) if BEHAVIOURS[hostility].casts_vote else (1, 2)
+    story = asyncio.run(Play(folder, attack, evidence, needed, secure).run())
+    voters = (1, 2, 3) if attack_called(attack).casts_vote else (1, 2)
     assert story.accepted == {voters}
     assert story.digests == expected_digests(voters)
     return story
@@ -193,19 +203,17 @@ secure_or_not = pytest.mark.parametrize("secure", [False, True], ids=["plain", "
 
 @secure_or_not
 @pytest.mark.parametrize(
-    ("hostility", "verdict"),
+    ("attack", "verdict"),
     [
-        (Hostility.EQUIVOCATION, Verdict.CONFLICT),
-        (Hostility.STALE_ROUND, Verdict.STALE_ROUND),
-        (Hostility.WRONG_SHAPE, Verdict.WRONG_SHAPE),
-        (Hostility.NOT_FINITE, Verdict.NOT_FINITE),
-        (Hostility.OVERSIZED, Verdict.TOO_LARGE),
+        ("equivocation", Verdict.CONFLICT),
+        ("stale-round", Verdict.STALE_ROUND),
+        ("wrong-shape", Verdict.WRONG_SHAPE),
+        ("not-finite", Verdict.NOT_FINITE),
+        ("oversized", Verdict.TOO_LARGE),
     ],
 )
-def test_what_is_submitted_gets_its_verdict(
-    tmp_path: Path, hostility: Hostility, verdict: Verdict, secure: bool
-) -> None:
-    story = play(tmp_path, hostility, verdict_count(verdict), each_round(1), secure)
+def test_what_is_submitted_gets_its_verdict(tmp_path: Path, attack: str, verdict: Verdict, secure: bool) -> None:
+    story = play(tmp_path, attack, verdict_count(verdict), each_round(1), secure)
     assert story.verdicts[verdict] == ROUNDS
     refused = ROUNDS
     hostile_row = next(line for line in story.shown.splitlines() if line.startswith(f"    {HOSTILE} "))
@@ -214,32 +222,26 @@ def test_what_is_submitted_gets_its_verdict(
 
 def test_a_replay_counts_once_whatever_it_is_labelled(tmp_path: Path) -> None:
     needed = [0, 0, 2, 6, 12]  # by the end of each round: two for each of the earlier rounds
-    story = play(
-        tmp_path, Hostility.REPLAY, verdict_count(Verdict.DUPLICATE, Verdict.CONFLICT), lambda number: needed[number]
-    )
+    story = play(tmp_path, "replay", verdict_count(Verdict.DUPLICATE, Verdict.CONFLICT), lambda number: needed[number])
     assert story.verdicts == {Verdict.ACCEPTED: 4, Verdict.DUPLICATE: 6, Verdict.CONFLICT: 6}
 
 
 def test_nobody_votes_in_anothers_name(tmp_path: Path) -> None:
-    story = play(
-        tmp_path, Hostility.IMPERSONATION, lambda door, _: door.run.coordinator.intrusions, each_round(2), secure=True
-    )
+    story = play(tmp_path, "impersonation", lambda door, _: door.run.coordinator.intrusions, each_round(2), secure=True)
     assert story.status.intrusions == 2 * ROUNDS
     assert f"{2 * ROUNDS} calls from strangers or with another's identity were refused" in story.shown
 
 
 @secure_or_not
 def test_messages_too_large_to_be_read_are_counted(tmp_path: Path, secure: bool) -> None:
-    story = play(tmp_path, Hostility.OVERSIZED, lambda door, _: door.run.coordinator.unreadable, each_round(1), secure)
+    story = play(tmp_path, "oversized", lambda door, _: door.run.coordinator.unreadable, each_round(1), secure)
     assert story.status.unreadable >= ROUNDS
     assert "requests did not arrive whole, in time, or were no message" in story.shown
 
 
 @secure_or_not
 def test_calls_whose_message_never_comes_are_given_up_and_counted(tmp_path: Path, secure: bool) -> None:
-    story = play(
-        tmp_path, Hostility.SLOW_LORIS, lambda door, _: door.run.coordinator.unreadable, each_round(10), secure
-    )
+    story = play(tmp_path, "slow-loris", lambda door, _: door.run.coordinator.unreadable, each_round(10), secure)
     assert story.status.unreadable >= 10 * ROUNDS
     assert "requests did not arrive whole, in time, or were no message" in story.shown
 
@@ -247,7 +249,7 @@ def test_calls_whose_message_never_comes_are_given_up_and_counted(tmp_path: Path
 @secure_or_not
 def test_a_flood_of_polls_is_bounded_and_counted(tmp_path: Path, secure: bool) -> None:
     story = play(
-        tmp_path, Hostility.FLOOD, lambda door, _: door.run.coordinator.members[HOSTILE].polls_cut, each_round(25),
+        tmp_path, "flood", lambda door, _: door.run.coordinator.members[HOSTILE].polls_cut, each_round(25),
         secure,
     )  # fmt: skip
     assert story.status.agents[HOSTILE - 1].polls_cut >= 25 * ROUNDS
@@ -256,7 +258,7 @@ def test_a_flood_of_polls_is_bounded_and_counted(tmp_path: Path, secure: bool) -
 
 
 def test_silence_is_absence(tmp_path: Path) -> None:
-    story = play(tmp_path, Hostility.SILENCE, lambda *_: 0, each_round(0))
+    story = play(tmp_path, "silence", lambda *_: 0, each_round(0))
     assert list(story.status.latest.absent) == [HOSTILE]
     assert not story.verdicts
 
@@ -264,11 +266,18 @@ def test_silence_is_absence(tmp_path: Path) -> None:
 @secure_or_not
 def test_garbage_on_the_port_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture, secure: bool) -> None:
     with caplog.at_level(logging.ERROR):
-        play(tmp_path, Hostility.GARBAGE, lambda _, hostile: hostile.misdeeds, each_round(5), secure)
+        play(tmp_path, "garbage", lambda _, hostile: hostile.attempts, each_round(5), secure)
     assert not caplog.records
 
 
-@pytest.mark.parametrize("hostility", Hostility)
-def test_every_behaviour_overrides_one_method(hostility: Hostility) -> None:
-    own = {"misbehave", "pester"} & set(vars(BEHAVIOURS[hostility]))
-    assert len(own) == (hostility is not Hostility.SILENCE)
+@pytest.mark.parametrize("name", ON_THE_PROTOCOL)
+def test_every_attack_on_the_protocol_overrides_one_method(name: str) -> None:
+    own = {"on_submit", "background_task"} & set(vars(type(attack_called(name))))
+    assert len(own) == (name != "silence")
+
+
+@pytest.mark.parametrize("setting", ["starts_at", "ends_at", "on", "off"])
+def test_an_attack_on_the_protocol_has_no_schedule(setting: str) -> None:
+    schedule = {"on": 1, "off": 1} if setting in ("on", "off") else {setting: 3}
+    with pytest.raises(UsageError, match="attack replay: it is on the protocol and has no rounds"):
+        build_attacker(Choice("replay", schedule))

@@ -1,4 +1,4 @@
-"""Hostile behaviours that lie in what is submitted."""
+"""Attacks that lie in what is submitted."""
 
 from __future__ import annotations
 
@@ -9,109 +9,107 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
 from fedpg_common.parameters import Vector
 
-from fedpg_client.agent import Calls
-from fedpg_client.hostile.line import HostileCalls, Target
+from fedpg_client.attacks.protocol.base import AttackerCalls, ProtocolAttack
 
 REPLAYED_MAX = 4
 """Earlier submissions that a replaying agent keeps and sends again."""
 BAD_VALUES = (np.nan, np.inf, -np.inf)
 
 
-class Silence(HostileCalls):
+class Silence(ProtocolAttack):
     """Joins and fetches every round, and never votes."""
 
 
-class Replay(HostileCalls):
+class Replay(ProtocolAttack):
     """Votes honestly, then sends its last four submissions again: as they were, and as if they were this round's."""
 
     casts_vote = True
 
-    def __init__(self, line: Calls, target: Target) -> None:
+    def __init__(self) -> None:
         """Nothing to replay yet."""
-        super().__init__(line, target)
         self._earlier: deque[pb.SubmitUpdateRequest] = deque(maxlen=REPLAYED_MAX)
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class. The first kind is a duplicate, the second a conflict with the vote."""
         for earlier in self._earlier:
-            self.send(earlier)
+            calls.send(earlier)
             relabelled = pb.SubmitUpdateRequest()
             relabelled.CopyFrom(earlier)
             relabelled.round, relabelled.run_id = honest.round, honest.run_id
             relabelled.parameters_digest = honest.parameters_digest
-            self.send(relabelled)
+            calls.send(relabelled)
         self._earlier.append(honest)
 
 
-class Equivocation(HostileCalls):
+class Equivocation(ProtocolAttack):
     """Votes honestly, then submits another gradient for the same round."""
 
     casts_vote = True
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
-        self.send(with_vector(honest, noise_like(honest, rng)))
+        calls.send(with_vector(honest, noise_like(honest, rng)))
 
 
-class StaleRound(HostileCalls):
+class StaleRound(ProtocolAttack):
     """Never votes; submits its gradient for the round before."""
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
         honest.round -= 1  # from 1: round 0 is before every round
-        self.send(honest)
+        calls.send(honest)
 
 
-class WrongShape(HostileCalls):
+class WrongShape(ProtocolAttack):
     """Never votes; submits a gradient that is too long, too short, or claims to have two dimensions."""
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
         vector = noise_like(honest, rng)
         match int(rng.integers(3)):
             case 0:
-                self.send(with_vector(honest, np.append(vector, np.float32(1))))
+                calls.send(with_vector(honest, np.append(vector, np.float32(1))))
             case 1:
-                self.send(with_vector(honest, vector[:-1]))
+                calls.send(with_vector(honest, vector[:-1]))
             case _:
                 honest.gradient.shape.append(1)
-                self.send(honest)
+                calls.send(honest)
 
 
-class NotFinite(HostileCalls):
+class NotFinite(ProtocolAttack):
     """Never votes; submits a gradient in which some values are NaN or infinite."""
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
         vector = noise_like(honest, rng)
         vector[rng.integers(vector.size, size=3)] = rng.choice(np.array(BAD_VALUES, np.float32), size=3)
-        self.send(with_vector(honest, vector))
+        calls.send(with_vector(honest, vector))
 
 
-class Oversized(HostileCalls):
+class Oversized(ProtocolAttack):
     """Never votes; submits one and a half times the largest message of the run, and then four times."""
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
-        limit_bytes = self.joined.message_bytes_max
+        limit_bytes = calls.joined.message_bytes_max
         for size_bytes in (limit_bytes * 3 // 2, limit_bytes * 4):
-            self.send(with_vector(honest, np.zeros(size_bytes // wire.FLOAT32.itemsize, np.float32)))
+            calls.send(with_vector(honest, np.zeros(size_bytes // wire.FLOAT32.itemsize, np.float32)))
 
 
-class Impersonation(HostileCalls):
+class Impersonation(ProtocolAttack):
     """Never votes in its own name; submits noise in the name of the next agent, and of one that does not exist.
 
     Without TLS nobody can tell, and the noise is that agent's vote if it arrives before the agent's own.
     """
 
-    def misbehave(self, honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> None:
+    def on_submit(self, honest: pb.SubmitUpdateRequest, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
-        agents = self.joined.agents
-        for name in (self.target.index % agents + 1, agents + 1):
-            if name != self.target.index:
+        agents = calls.joined.agents
+        for name in (calls.target.index % agents + 1, agents + 1):
+            if name != calls.target.index:
                 forged = with_vector(honest, noise_like(honest, rng))
                 forged.agent = name
-                self.send(forged)
+                calls.send(forged)
 
 
 def noise_like(honest: pb.SubmitUpdateRequest, rng: np.random.Generator) -> Vector:

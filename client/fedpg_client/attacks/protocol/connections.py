@@ -1,4 +1,4 @@
-"""Hostile behaviours that lie in connections and calls. Every loop is bounded in rate and in what it holds open."""
+"""Attacks that lie in connections and calls. Every loop is bounded in rate and in what it holds open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import parse_address
 
-from fedpg_client.hostile.line import HostileCalls
+from fedpg_client.attacks.protocol.base import AttackerCalls, ProtocolAttack
 
 CONNECT_TIMEOUT_S = 1.0
 SUBMIT_METHOD = "/fedpg.v1.Federation/SubmitUpdate"
@@ -40,23 +40,23 @@ FLOOD_TIMEOUT_S = 10.0
 log = logging.getLogger(__name__)
 
 
-class SlowLoris(HostileCalls):
+class SlowLoris(ProtocolAttack):
     """Never votes; holds 32 calls open whose message never comes, and 8 connections that trickle a byte at a time.
 
     Calls and connections that the server ends are begun again.
     """
 
-    def pester(self, rng: np.random.Generator) -> None:
+    def background_task(self, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
         with ExitStack() as held:
-            channel = held.enter_context(self.open_channel())
+            channel = held.enter_context(calls.open_channel())
             begin = channel.stream_unary(SUBMIT_METHOD, None, None)
-            calls: list[grpc.Future[Any] | None] = [None] * LORIS_STREAMS
-            tricklers = [Trickler(self.target.address) for _ in range(LORIS_CONNECTIONS)]
+            endless: list[grpc.Future[Any] | None] = [None] * LORIS_STREAMS
+            tricklers = [Trickler(calls.target.address) for _ in range(LORIS_CONNECTIONS)]
             for trickler in tricklers:
                 held.callback(trickler.close)
-            while not self.done.wait(LORIS_EVERY_S):
-                calls = [call if call and not call.done() else _endless(begin) for call in calls]
+            while not calls.done.wait(LORIS_EVERY_S):
+                endless = [call if call and not call.done() else _endless(begin) for call in endless]
                 for trickler in tricklers:
                     trickler.send_a_byte(int(rng.integers(256)))
 
@@ -102,24 +102,24 @@ class Trickler:
             self._socket = None
 
 
-class Garbage(HostileCalls):
+class Garbage(ProtocolAttack):
     """Never votes; twenty times a second it sends up to 4 KiB of random bytes to the port, half with a good start."""
 
-    def pester(self, rng: np.random.Generator) -> None:
+    def background_task(self, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
-        while not self.done.wait(GARBAGE_EVERY_S):
+        while not calls.done.wait(GARBAGE_EVERY_S):
             start = PREFACE if rng.integers(2) else b""
             data = start + rng.bytes(int(rng.integers(1, GARBAGE_BYTES_MAX)))
             try:
-                with connect(self.target.address) as connection:
+                with connect(calls.target.address) as connection:
                     connection.sendall(data)
                     connection.recv(GARBAGE_BYTES_MAX)  # so that the server reads before we hang up
-                self.misdeeds += 1
+                calls.attempts += 1
             except OSError as error:
                 log.debug("garbage was not taken: %s", error)
 
 
-class Flood(HostileCalls):
+class Flood(ProtocolAttack):
     """Votes honestly, and floods the server with reads: 400 a second in four threads, 128 of them held at a time.
 
     Most are long polls, which the server holds; the rest are Join, GetStatus and polls that are answered at once.
@@ -127,10 +127,10 @@ class Flood(HostileCalls):
 
     casts_vote = True
 
-    def pester(self, rng: np.random.Generator) -> None:
+    def background_task(self, calls: AttackerCalls, rng: np.random.Generator) -> None:
         """See the class."""
         threads = [
-            threading.Thread(target=self._flood, args=(generator,), name="flood")
+            threading.Thread(target=self._flood, args=(calls, generator), name="flood")
             for generator in rng.spawn(FLOOD_THREADS)
         ]
         for thread in threads:
@@ -138,17 +138,17 @@ class Flood(HostileCalls):
         for thread in threads:
             thread.join()
 
-    def _flood(self, rng: np.random.Generator) -> None:
+    def _flood(self, calls: AttackerCalls, rng: np.random.Generator) -> None:
         in_flight = threading.BoundedSemaphore(FLOOD_IN_FLIGHT)
-        with self.open_channel() as channel:
+        with calls.open_channel() as channel:
             stub = federation_pb2_grpc.FederationStub(channel)
-            while not self.done.wait(FLOOD_EVERY_S):
+            while not calls.done.wait(FLOOD_EVERY_S):
                 if in_flight.acquire(timeout=FLOOD_EVERY_S):
-                    self._start(stub, int(rng.integers(8))).add_done_callback(partial(_let_in, in_flight))
+                    self._start(calls, stub, int(rng.integers(8))).add_done_callback(partial(_let_in, in_flight))
 
-    def _start(self, stub: federation_pb2_grpc.FederationStub, kind: int) -> grpc.Future[Any]:
+    def _start(self, calls: AttackerCalls, stub: federation_pb2_grpc.FederationStub, kind: int) -> grpc.Future[Any]:
         """Begin a call; `kind` is 0 to 7."""
-        index, run_id = self.target.index, self.joined.run_id
+        index, run_id = calls.target.index, calls.joined.run_id
         poll = pb.AwaitRoundRequest(run_id=run_id, agent=index)
         match kind:
             case 0:
@@ -157,7 +157,7 @@ class Flood(HostileCalls):
                 return stub.GetStatus.future(pb.GetStatusRequest(), timeout=FLOOD_TIMEOUT_S)
             case 2:
                 return stub.AwaitRound.future(poll, timeout=FLOOD_TIMEOUT_S)
-        poll.after_round, poll.wait_s = self.round_number, FLOOD_TIMEOUT_S
+        poll.after_round, poll.wait_s = calls.round_number, FLOOD_TIMEOUT_S
         return stub.AwaitRound.future(poll, timeout=FLOOD_TIMEOUT_S)
 
 
