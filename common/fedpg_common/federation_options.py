@@ -119,8 +119,9 @@ def federation_options(*, envvars: bool = False, file: bool = False) -> Callable
 def _description(
     context: typer.Context, given: dict[str, Any], settings: tuple[str, ...], path: Path | None
 ) -> Description:
+    if given["attack"] == DEFAULT_ATTACK and not _is_typed(context, "attack"):
+        given["attack"] = None  # the description's own default; a bare --set means a part that was named
     if path is None:
-        # An attack without attackers is not part of a federation: `--attack` alone changes nothing.
         seed = parse_seed(given["seed"])
         fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
         return Description(fields, settings, drew_seed=given["seed"] == RANDOM)

@@ -109,8 +109,8 @@ def pictures_of(groups: Sequence[Group]) -> list[Picture]:
     shown = [group for group in filtering if group.federation.agents > 1 and has_distances(group)]
     if 0 < len(shown) <= DISTANCE_PANELS_MAX:
         caption = (
-            "Distance of each agent's gradient to the median vector, or to μ, and the radius of the rule that decided, for "
-            "the first seed of each federation."
+            "Distance of each agent's gradient to the median vector, or to μ, and the radius of the rule that decided, "
+            "for the first seed of each federation."
         )
         pictures.append(Picture("distances", caption, draw_distances(shown, honest=False)))
     return pictures
