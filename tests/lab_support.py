@@ -29,7 +29,7 @@ def small_federation(agents: int = 4, byzantine: int = 1, attack: str = "random-
 
 def run_federation(federation: Federation, folder: Path, agents_per_process: int = 1) -> RunData:
     """Run it with real processes, without TensorBoard files."""
-    options = TrainOptions(agents_per_process=agents_per_process, tensorboard=False)
+    options = TrainOptions(agents_per_process=agents_per_process, observers=())
     return train(federation, folder, options, Console(file=io.StringIO()))
 
 

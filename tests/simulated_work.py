@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import RoundPlan, Votes
+from fedpg_common.learning.aggregators.fedpg import FedPG
 from fedpg_common.parameters import Vector
 from fedpg_common.streams import Purpose, Role, stream
-from fedpg_server.aggregation import fedpg_aggregate
-from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
+from fedpg_common.tasks import CARTPOLE
+from fedpg_server.algorithms.base import InnerReport
+from fedpg_server.learner import RoundResult
+from fedpg_server.state import ADAM_M, THETA, State
 from support import SIZE
 
 
@@ -22,15 +26,14 @@ class SimulatedLearner:
     def plan(self, round_number: int) -> RoundPlan:
         return RoundPlan(round_number, batch_size=1 + round_number % 3, inner_steps=0)
 
-    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
-        aggregate = fedpg_aggregate(
-            updates, agents=self._federation.agents, batch_size=plan.batch_size, sigma=1.0, delta=0.6, alpha=0.4
-        )
+    def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+        votes = Votes(tuple(updates), np.stack(list(updates.values())), self._federation.agents, plan, CARTPOLE)
+        aggregate = FedPG(sigma=1.0).aggregate(votes, {})
         mu = np.zeros(SIZE, np.float32) if aggregate.vector is None else aggregate.vector
-        after = LearnerState(state.theta - mu / np.float32(3), state.adam_m + mu, state.adam_v, state.adam_steps + 1)
+        moved = {THETA: state.theta - mu / np.float32(3), ADAM_M: state.vectors[ADAM_M] + mu}
         return RoundResult(
-            after, aggregate, gradient_norm=0.0, inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,),
-            evaluation_lengths=(0,), learning_rate=0.0,
+            state.with_vectors(moved, state.steps + 1), votes, aggregate, {}, gradient_norm=0.0,
+            inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
         )  # fmt: skip
 
 

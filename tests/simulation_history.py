@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.parameters import digest
 from fedpg_common.verdicts import Verdict
-from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
+from fedpg_server.state import State
 from fedpg_server.store import Store
 from simulated_work import SimulatedLearner, gradient_of
 from support import digest_of_vector, initial_state
@@ -149,7 +149,7 @@ def _parameters(simulation: Simulation, records: list[RoundRecord]) -> list[str]
 def replay(simulation: Simulation, voters: Mapping[int, set[int]]) -> dict[int, str]:
     """The digest of the parameters after each round, computed in order from who voted in it."""
     learner = SimulatedLearner(simulation.federation)
-    state: LearnerState = initial_state()
+    state: State = initial_state()
     digests = {}
     for number in sorted(voters):
         updates = {agent: gradient_of(agent, number, state.theta) for agent in sorted(voters[number])}

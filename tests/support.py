@@ -19,15 +19,19 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common import wire
 from fedpg_common.channels import TlsFiles
 from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
-from fedpg_server.aggregation import Aggregate, Rule
+from fedpg_common.tasks import CARTPOLE
+from fedpg_server.algorithms.adam import fresh
+from fedpg_server.algorithms.base import InnerReport
 from fedpg_server.coordinator import Phase
 from fedpg_server.gate import ARRIVAL_MAX_S
-from fedpg_server.learner import InnerReport, LearnerState, RoundPlan, RoundResult
+from fedpg_server.learner import RoundResult
 from fedpg_server.listening import start_listening
 from fedpg_server.records import RoundRecord
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
+from fedpg_server.state import THETA, State
 from fedpg_server.store import STORE_NAME, Store
 
 DESCRIPTION = federation_to_toml(describe("CartPole-v1", agents=5))
@@ -48,8 +52,9 @@ def make_round_record(round_number: int, **changes: Any) -> RoundRecord:
         "round_number": round_number, "parameters_digest": "00" * 32, "batch_size": 16, "inner_steps": 3,
         "inner_steps_taken": 2, "inner_aborted": True, "trajectories_total": 16 * round_number,
         "sampled_trajectories": {"agents": 80, "inner": 8}, "environment_steps": {"agents": 1600, "inner": 160},
-        "rule": "R1", "radius": 0.05, "accepted": (1, 2, 3), "filtered": (4,), "absent": (5,), "median_agent": 2,
-        "distances": {"good": 0.02}, "median_distances": {1: 0.01, 2: 0.0, 3: 0.02, 4: 7.5},
+        "rule": "R1", "has_mu": True, "weights": {1: 1.0, 2: 1.0, 3: 1.0, 4: 0.0}, "figures": {"radius": 0.05},
+        "accepted": (1, 2, 3), "filtered": (4,), "absent": (5,), "median_agent": 2,
+        "distances": {"good": 0.02}, "centre_distances": {1: 0.01, 2: 0.0, 3: 0.02, 4: 7.5},
         "detection": {"precision": 1.0}, "evaluation_returns": (20.0, 30.0), "evaluation_lengths": (20.0, 30.0),
         "training_return": 21.5, "training_length": 21.5, "loss": -0.1, "gradient_norm": 0.03,
         "inner_gradient_norms": (0.02, 0.03), "importance_ratios": (1.0, 1.01), "learning_rate": 1e-3,
@@ -65,22 +70,21 @@ class IdleLearner:
         """A round of one trajectory an agent."""
         return RoundPlan(round_number, batch_size=1, inner_steps=0)
 
-    def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+    def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Take the mean."""
-        voters = tuple(updates)
         theta = state.theta + np.mean(list(updates.values()), axis=0, dtype=np.float32)
-        distances = np.zeros((len(voters), len(voters)))
-        aggregate = Aggregate(None, Rule.MEAN, voters, voters, distances, radius=0.0, median_agent=None)
+        votes = Votes(tuple(updates), np.stack(list(updates.values())), len(updates), plan, CARTPOLE)
+        aggregate = Aggregate(None, rule="mean", weights=dict.fromkeys(updates, 1.0))
         return RoundResult(
-            LearnerState(theta, state.adam_m, state.adam_v, state.adam_steps + 1), aggregate, gradient_norm=0.0,
+            state.with_vectors({THETA: theta}, state.steps + 1), votes, aggregate, {}, gradient_norm=0.0,
             inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
         )  # fmt: skip
 
 
-def initial_state() -> LearnerState:
+def initial_state() -> State:
     """Zeros."""
     zeros = np.zeros(SIZE, np.float32)
-    return LearnerState(zeros, zeros, zeros, 0)
+    return fresh(zeros)
 
 
 def idle_federation(agents: int, rounds: int, round_timeout_s: float = 1000.0) -> Federation:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedpg_common.federation import SEED_MAX, Algorithm, Attack, Federation, Hostility
+from fedpg_common.catalogue import AGGREGATORS, ALGORITHMS, ATTACKS
+from fedpg_common.choices import SETTING, Choice, Choices
+from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.tasks import ACTIVATIONS, WHOLE_MAX, Task
 from hypothesis import strategies as st
 
@@ -45,6 +47,17 @@ def tasks(draw: st.DrawFn) -> Task:
     )
 
 
+SETTINGS = st.dictionaries(
+    st.from_regex(SETTING, fullmatch=True).filter(lambda name: name != "name"), SCALARS, max_size=2
+)
+
+
+def choices(kind: Choices[Any]) -> st.SearchStrategy[Choice]:
+    """Any choice of a kind, anybody's own among them; whether it can be built is another matter."""
+    names = st.sampled_from([*kind.shipped, "my_module:Part", "a.b:C"])
+    return st.builds(Choice, names, SETTINGS)
+
+
 @st.composite
 def federations(draw: st.DrawFn) -> Federation:
     """Any federation that is allowed, of a handful of agents."""
@@ -52,8 +65,9 @@ def federations(draw: st.DrawFn) -> Federation:
     return Federation(
         task=draw(tasks()),
         agents=agents,
-        algorithm=draw(st.sampled_from(Algorithm)),
+        algorithm=draw(choices(ALGORITHMS)),
+        aggregator=draw(st.none() | choices(AGGREGATORS)),
         seed=draw(st.integers(0, SEED_MAX)),
-        byzantine=draw(st.dictionaries(st.integers(1, agents), st.sampled_from([*Attack, *Hostility]))),
+        byzantine=draw(st.dictionaries(st.integers(1, agents), choices(ATTACKS))),
         round_timeout_s=draw(st.floats(1e-3, 1e6)),
     )

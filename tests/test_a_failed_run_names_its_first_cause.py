@@ -50,5 +50,5 @@ def test_a_summary_that_cannot_be_written_does_not_hide_why_the_run_failed(
     monkeypatch.setattr(train_module, "_watch", fail)
     monkeypatch.setattr(train_module, "finish", refuse)
     with pytest.raises(ProcessFailedError, match="the server failed"):
-        train(small_federation(), tmp_path / "run", TrainOptions(tensorboard=False), Console(file=io.StringIO()))
+        train(small_federation(), tmp_path / "run", TrainOptions(observers=()), Console(file=io.StringIO()))
     assert f"cannot write {tmp_path / 'run' / 'summary.json'}" in caplog.text

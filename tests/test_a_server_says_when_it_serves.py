@@ -62,7 +62,7 @@ def test_not_serving_then_serving_then_ended_by_a_signal(
 
     async def play() -> ExitCode:
         bound: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        options = ServerOptions(tmp_path, "127.0.0.1:0", describe("CartPole-v1", agents=2), tensorboard=False)
+        options = ServerOptions(tmp_path, "127.0.0.1:0", describe("CartPole-v1", agents=2), observers=())
         served = asyncio.create_task(serve(options, bound.set_result))
         async with open_aio_channel(await bound) as channel:
             stub = federation_pb2_grpc.FederationStub(channel)

@@ -54,7 +54,7 @@ def test_whoever_waits_for_a_round_is_sent_away_at_once(
 
     async def play() -> tuple[ExitCode, list[object]]:
         bound: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        options = ServerOptions(tmp_path, "127.0.0.1:0", describe("CartPole-v1", agents=AGENTS), tensorboard=False)
+        options = ServerOptions(tmp_path, "127.0.0.1:0", describe("CartPole-v1", agents=AGENTS), observers=())
         served = asyncio.create_task(serve(options, bound.set_result))
         async with open_aio_channel(await bound) as channel:
             stub = federation_pb2_grpc.FederationStub(channel)

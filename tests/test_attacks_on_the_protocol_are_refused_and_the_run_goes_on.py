@@ -30,11 +30,11 @@ from fedpg_client.worker import Update, Worker
 from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
+from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import Vector, digest
 from fedpg_common.verdicts import Verdict
 from fedpg_lab.status import fetch_status, render
 from fedpg_server.gate import ARRIVAL_MAX_S
-from fedpg_server.learner import RoundPlan
 from rich.console import Console
 from support import CALL_TIMEOUT_S, Door, IdleLearner, idle_federation, initial_state, serving, wait_until
 from tls_files import client_credentials, make_identity, write_files

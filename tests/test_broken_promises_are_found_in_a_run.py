@@ -132,7 +132,7 @@ def stop_counting(exhibit: Exhibit) -> None:
 
 
 def change_parameters(exhibit: Exhibit) -> None:
-    exhibit.sql("UPDATE states SET theta = zeroblob(length(theta)) WHERE round = 2")
+    exhibit.sql("UPDATE vectors SET data = zeroblob(length(data)) WHERE round = 2 AND name = 'theta'")
 
 
 def lose_parameters(exhibit: Exhibit) -> None:

@@ -10,13 +10,23 @@ import numpy as np
 import pytest
 from fedpg_common.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from fedpg_common.errors import StorageError
+from fedpg_common.federation import describe
 from fedpg_common.parameters import ParameterSpec, TensorSpec
 from fedpg_common.tasks import CARTPOLE, LUNAR_LANDER, task_to_fields
 from fedpg_server.checkpointing import CheckpointExporter
+from fedpg_server.observers import Observed
 from safetensors.numpy import save
 from support import make_round_record
 
 SPEC = ParameterSpec((TensorSpec("b", (2, 3)), TensorSpec("a", (4,)), TensorSpec("c", (1,))))
+
+
+def observed(folder: Path, *returns: float) -> Observed:
+    """A run with these returns so far."""
+    records = [make_round_record(n, evaluation_returns=(mean,)) for n, mean in enumerate(returns, start=1)]
+    return Observed(folder, describe("CartPole-v1"), SPEC, records)
+
+
 THETA = np.linspace(0, 1, SPEC.size, dtype=np.float32)
 
 
@@ -30,7 +40,7 @@ def test_it_comes_back_bit_for_bit_in_its_own_order(tmp_path: Path) -> None:
 
 
 def test_latest_best_and_every_few_rounds_are_kept(tmp_path: Path) -> None:
-    exporter = CheckpointExporter(tmp_path / "checkpoints", CARTPOLE, SPEC, every_rounds=2, best_return=None)
+    exporter = CheckpointExporter(observed(tmp_path), every_rounds=2)
     for number, mean_return in enumerate((10.0, 50.0, 30.0, 50.0), start=1):
         exporter.record(make_round_record(number, evaluation_returns=(mean_return,)), THETA + np.float32(number))
     exporter.close()
@@ -43,9 +53,9 @@ def test_latest_best_and_every_few_rounds_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_best(tmp_path: Path) -> None:
-    exporter = CheckpointExporter(tmp_path, CARTPOLE, SPEC, every_rounds=50, best_return=50.0)
+    exporter = CheckpointExporter(observed(tmp_path, 50.0))
     exporter.record(make_round_record(9, evaluation_returns=(49.0,)), THETA)
-    assert not (tmp_path / "best.safetensors").exists()
+    assert not (tmp_path / "checkpoints" / "best.safetensors").exists()
 
 
 def metadata(**changes: object) -> dict[str, str]:

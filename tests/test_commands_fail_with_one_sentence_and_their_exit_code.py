@@ -16,7 +16,7 @@ from fedpg_client import cli as client_cli
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe, federation_to_toml
 from fedpg_server import cli as server_cli
-from fedpg_server.learner import LearnerState
+from fedpg_server.algorithms.adam import fresh
 from fedpg_server.store import STORE_NAME, Store
 from support import idle_federation, serving_in_a_thread
 from tls_files import make_identity, write_files
@@ -132,7 +132,7 @@ def test_a_run_that_is_there_already(server: Command, tmp_path: Path) -> None:
     zeros = np.zeros(3, np.float32)
     description = federation_to_toml(describe("CartPole-v1"))
     (tmp_path / "run").mkdir()
-    Store.create(tmp_path / "run" / STORE_NAME, "run-1", description, LearnerState(zeros, zeros, zeros, 0)).close()
+    Store.create(tmp_path / "run" / STORE_NAME, "run-1", description, fresh(zeros)).close()
     outcome = server()
     assert_told(outcome, ExitCode.STORAGE, "exists already: resume that run, or choose another folder")
     assert is_one_sentence(outcome[1])

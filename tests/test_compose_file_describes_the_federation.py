@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Attack, Federation, describe
+from fedpg_common.federation import Federation, describe
 from fedpg_common.tasks import task_to_fields
 from fedpg_lab import cli
 from fedpg_lab.compose import compose_file
@@ -170,7 +171,7 @@ def test_a_path_that_would_need_quoting_is_refused(path: str) -> None:
 
 
 def test_one_attack_for_all_or_none() -> None:
-    federation = replace(describe("CartPole-v1"), byzantine={1: Attack.FEDPG, 2: Attack.ZERO_GRADIENT})
+    federation = replace(describe("CartPole-v1"), byzantine={1: Choice("fedpg"), 2: Choice("zero-gradient")})
     with pytest.raises(UsageError, match="one attack for all Byzantine agents, not fedpg and zero-gradient"):
         compose_file(federation)
 

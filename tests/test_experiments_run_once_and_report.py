@@ -22,6 +22,7 @@ from fedpg_lab.experiment_runs import RunsFailedError, run_missing
 from fedpg_lab.experiments import PATIENT_S, Experiment, PlannedRun, read_experiment, shipped
 from fedpg_lab.runs import RunData, load_run
 from fedpg_lab.tables import row_of, to_csv, to_markdown
+from fedpg_server.algorithms.adam import fresh
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME, Store
 from lab_support import Command, digests, run_federation, small_federation, write_run
@@ -249,13 +250,9 @@ def test_an_unfinished_run_is_resumed_and_a_failing_one_does_not_stop_the_others
 def _copy_start(source: Path, target: Path) -> None:
     whole = Store.open(source / STORE_NAME)
     (start, run_id, description) = (whole.parameters(0), whole.run_id, whole.description)
-    _, latest = whole.latest_state()
     whole.close()
     target.mkdir(parents=True)
-    zeros = start * 0
-    Store.create(
-        target / STORE_NAME, run_id, description, replace(latest, theta=start, adam_m=zeros, adam_v=zeros, adam_steps=0)
-    ).close()
+    Store.create(target / STORE_NAME, run_id, description, fresh(start)).close()
 
 
 def test_a_folder_with_another_run_is_left_alone(small: Path, tmp_path: Path, fedpg: Command) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fedpg_common.catalogue import ALGORITHM_TITLES
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import Federation, describe
 from fedpg_lab.curves import (
@@ -22,7 +23,7 @@ from fedpg_lab.curves import (
     mean_curve,
 )
 from fedpg_lab.figures import _legend_below, draw_filter, draw_returns, panels_of
-from fedpg_lab.published import METHODS, published_for
+from fedpg_lab.published import published_for
 from fedpg_lab.runs import RunData
 from fedpg_lab.scaling import draw_scaling, reachable
 from fedpg_server.records import RoundRecord
@@ -46,7 +47,7 @@ def run_of(federation: Federation, counts: Sequence[int], returns: Sequence[floa
 
 
 def cartpole(agents: int = 5, seed: int = 0, **changes: object) -> Federation:
-    return describe("CartPole-v1", **{"agents": agents, "seed": seed, "trajectories": 40, **changes})  # type: ignore[arg-type]
+    return describe("CartPole-v1", **{"agents": agents, "seed": seed, "trajectories": 40, **changes})
 
 
 def test_the_quantiles_are_those_of_students_t() -> None:
@@ -137,7 +138,7 @@ def test_published_points_are_found_by_task_method_size_and_attack() -> None:
     assert published_for(describe("CartPole-v1", agents=4)) is None
     assert published_for(describe("CartPole-v1", byzantine=3)) is None
     assert published_for(describe("HalfCheetah-v5", byzantine=2)) is None
-    every = [published_for(describe(task, agents=K, algorithm=method.value)) for method in METHODS
+    every = [published_for(describe(task, agents=K, algorithm=method)) for method in ALGORITHM_TITLES
              for task in ("CartPole-v1", "LunarLander-v3", "HalfCheetah-v5") for K in (1, 3, 10)]  # fmt: skip
     assert sum(curve is not None for curve in every) == 15  # figure 1: five curves a task
 
@@ -209,8 +210,8 @@ def test_an_unfinished_run_is_drawn_and_named(tmp_path: Path, fedpg: Command) ->
         (["run", "--out", "taken.png"], ExitCode.STORAGE, "the picture taken.png cannot be written: Is a directory"),
         (["run", "--smooth", "0"], ExitCode.USAGE, "--smooth must be 1 round or more"),
         (["run", "--kind", "scaling"], ExitCode.USAGE, "in several sizes, and these have K = 5"),
-        (["mean", "--kind", "filter"], ExitCode.USAGE, "only FedPG-BR has a filter"),
-        (["mean", "--kind", "distances"], ExitCode.USAGE, "distances to the median vector are FedPG-BR's"),
+        (["mean", "--kind", "filter"], ExitCode.USAGE, "none of these runs has an aggregator that filters"),
+        (["mean", "--kind", "distances"], ExitCode.USAGE, "there is nothing to measure distances from"),
     ],
 )
 def test_bad_input_is_one_sentence_and_an_exit_code(
@@ -222,7 +223,7 @@ def test_bad_input_is_one_sentence_and_an_exit_code(
     Path("damaged/run.sqlite").write_bytes(b"SQLite format 3\0 and no more")
     write_run(Path("run"), cartpole(), records([40], [1.0]))
     write_run(Path("young"), cartpole(), [])
-    plain = [replace(record, rule="mean", median_distances={}) for record in records([40], [1.0])]
+    plain = [replace(record, rule="mean", weights=None, centre_distances={}) for record in records([40], [1.0])]
     write_run(Path("mean"), cartpole(algorithm="gpomdp"), plain)
     ended, _, text = fedpg("figure", *arguments)
     assert (ended, len(text.splitlines())) == (code, 1), text

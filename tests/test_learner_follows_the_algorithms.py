@@ -9,15 +9,19 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 import torch
+from fedpg_common.choices import Choice
 from fedpg_common.environments import EnvironmentBatch, make_environments
-from fedpg_common.federation import Algorithm, Attack, Federation
+from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.policies import Policy, make_policy
 from fedpg_common.rollouts import Trajectories, sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
-from fedpg_server.aggregation import Rule
-from fedpg_server.learner import Learner, LearnerState, RoundPlan, RoundResult, adam_step
+from fedpg_server.algorithms.adam import adam_step, fresh
+from fedpg_server.learner import Learner, RoundResult
+from fedpg_server.report import verdicts_of
+from fedpg_server.state import ADAM_M, ADAM_V, THETA, State
 from numpy.typing import NDArray
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -49,10 +53,10 @@ class Bench:
     environments: EnvironmentBatch
     policy: Policy
 
-    def learner(self, algorithm: Algorithm, agents: int = 5, learning_rate: float = TASK.learning_rate) -> Learner:
+    def learner(self, algorithm: str, agents: int = 5, learning_rate: float = TASK.learning_rate) -> Learner:
         """A learner of the small task."""
         task = dataclasses.replace(TASK, learning_rate=learning_rate)
-        return Learner(Federation(task, agents, algorithm, SEED), self.environments, self.policy)
+        return Learner(Federation(task, agents, Choice(algorithm), seed=SEED), self.environments, self.policy)
 
 
 @pytest.fixture
@@ -77,9 +81,9 @@ def mean(updates: Mapping[int, Vector]) -> NDArray[np.float64]:
     return result
 
 
-def bits(state: LearnerState) -> tuple[bytes, bytes, bytes, int]:
+def bits(state: State) -> tuple[bytes, bytes, bytes, int]:
     """The state's exact value."""
-    return state.theta.tobytes(), state.adam_m.tobytes(), state.adam_v.tobytes(), state.adam_steps
+    return state.theta.tobytes(), state.vectors[ADAM_M].tobytes(), state.vectors[ADAM_V].tobytes(), state.steps
 
 
 # Plain code -----------------------------------------------------------------------------------------------------------
@@ -134,10 +138,10 @@ class PlainAdam:
     t: int = 0
 
     @classmethod
-    def at(cls, state: LearnerState) -> PlainAdam:
+    def at(cls, state: State) -> PlainAdam:
         """Adam at a learner's state."""
-        theta, m, v = (part.astype(np.float64) for part in (state.theta, state.adam_m, state.adam_v))
-        return cls(theta, m, v, state.adam_steps)
+        theta, m, v = (state.vectors[name].astype(np.float64) for name in (THETA, ADAM_M, ADAM_V))
+        return cls(theta, m, v, state.steps)
 
     def step(self, gradient: NDArray[np.float64], learning_rate: float) -> None:
         """One step of Algorithm 1."""
@@ -149,7 +153,7 @@ class PlainAdam:
 
 
 def plain_inner_loop(
-    bench: Bench, state: LearnerState, mu: NDArray[np.float64] | None, learning_rate: float
+    bench: Bench, state: State, mu: NDArray[np.float64] | None, learning_rate: float
 ) -> tuple[PlainAdam, list[float]]:
     """The inner loop of design.md section 2, and its mean importance ratios."""
     adam = PlainAdam.at(state)
@@ -180,25 +184,25 @@ def plain_batch(bench: Bench, theta: NDArray[np.float64], n: int) -> Trajectorie
     return sample(bench.environments, lambda seen: actor.sample(seen, streams[1]), TASK.horizon, seeds)
 
 
-def assert_close(state: LearnerState, adam: PlainAdam, learning_rate: float = TASK.learning_rate) -> None:
+def assert_close(state: State, adam: PlainAdam, learning_rate: float = TASK.learning_rate) -> None:
     """Equal up to float32."""
-    assert state.adam_steps == adam.t
+    assert state.steps == adam.t
     np.testing.assert_allclose(state.theta, adam.theta, rtol=1e-5, atol=1e-3 * learning_rate)
-    np.testing.assert_allclose(state.adam_m, adam.m, rtol=1e-3, atol=1e-7)
-    np.testing.assert_allclose(state.adam_v, adam.v, rtol=1e-3, atol=1e-10)
+    np.testing.assert_allclose(state.vectors[ADAM_M], adam.m, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(state.vectors[ADAM_V], adam.v, rtol=1e-3, atol=1e-10)
 
 
 # A round --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", [Algorithm.FEDPG_BR, Algorithm.SVRPG])
-def test_variance_reduced_steps_are_those_of_plain_code(bench: Bench, algorithm: Algorithm) -> None:
+@pytest.mark.parametrize("algorithm", ["fedpg-br", "svrpg"])
+def test_variance_reduced_steps_are_those_of_plain_code(bench: Bench, algorithm: str) -> None:
     learner, updates = bench.learner(algorithm), gradients(bench.policy)
     state = learner.initial_state()
     mu = mean(updates)
     adam, ratios = plain_inner_loop(bench, state, mu, TASK.learning_rate)
     result = learner.improve(state, ROUND, updates)
-    assert len(result.aggregate.accepted) == 5
+    assert len(verdicts_of(result.aggregate, result.votes.agents)[0]) == 5
     assert_close(result.state, adam)
     assert result.inner.importance_ratios == pytest.approx(ratios, rel=1e-6)
     assert (result.inner.steps_taken, result.inner.aborted, result.inner.skipped_steps) == (3, False, 0)
@@ -211,19 +215,19 @@ def test_fedpg_br_filters_and_svrpg_averages(bench: Bench) -> None:
     updates[2] = -50 * updates[2]
     kept = [updates[agent] for agent in (1, 3, 4, 5)]
     for algorithm, rule, vectors in (
-        (Algorithm.FEDPG_BR, Rule.R1, kept),
-        (Algorithm.SVRPG, Rule.MEAN, [*updates.values()]),
-        (Algorithm.GPOMDP, Rule.MEAN, [*updates.values()]),
+        ("fedpg-br", "R1", kept),
+        ("svrpg", "mean", [*updates.values()]),
+        ("gpomdp", "mean", [*updates.values()]),
     ):
         learner = bench.learner(algorithm)
         result = learner.improve(learner.initial_state(), ROUND, updates)
-        assert result.aggregate.rule is rule
+        assert result.aggregate.rule == rule
         assert result.aggregate.vector is not None
         np.testing.assert_allclose(result.aggregate.vector, np.mean(vectors, axis=0), rtol=1e-4, atol=1e-8)
 
 
 def test_gpomdp_takes_one_step_on_the_mean(bench: Bench) -> None:
-    learner, updates = bench.learner(Algorithm.GPOMDP), gradients(bench.policy)
+    learner, updates = bench.learner("gpomdp"), gradients(bench.policy)
     state = learner.initial_state()
     adam = PlainAdam.at(state)
     adam.step(mean(updates), TASK.learning_rate)
@@ -232,21 +236,21 @@ def test_gpomdp_takes_one_step_on_the_mean(bench: Bench) -> None:
     assert (result.inner.sampled.trajectories, result.inner.importance_ratios) == (0, [])
 
 
-@pytest.mark.parametrize("algorithm", [Algorithm.FEDPG_BR, Algorithm.SVRPG])
-def test_without_a_gradient_the_inner_loop_takes_plain_steps(bench: Bench, algorithm: Algorithm) -> None:
+@pytest.mark.parametrize("algorithm", ["fedpg-br", "svrpg"])
+def test_without_a_gradient_the_inner_loop_takes_plain_steps(bench: Bench, algorithm: str) -> None:
     learner = bench.learner(algorithm)
     state = learner.initial_state()
     adam, _ = plain_inner_loop(bench, state, None, TASK.learning_rate)
     scattered = {agent: np.full(bench.policy.spec.size, 10.0 * agent, dtype=np.float32) for agent in range(1, 6)}
-    for updates in (scattered, {}) if algorithm is Algorithm.FEDPG_BR else ({},):
+    for updates in (scattered, {}) if algorithm == "fedpg-br" else ({},):
         result = learner.improve(state, ROUND, updates)
-        assert (result.aggregate.vector, result.aggregate.rule, result.gradient_norm) == (None, Rule.NONE, 0.0)
+        assert (result.aggregate.vector, result.aggregate.rule, result.gradient_norm) == (None, "none", 0.0)
         assert_close(result.state, adam)
         assert (result.inner.steps_taken, result.inner.importance_ratios) == (3, [])
 
 
 def test_without_a_gradient_gpomdp_stays_where_it_is(bench: Bench) -> None:
-    learner = bench.learner(Algorithm.GPOMDP)
+    learner = bench.learner("gpomdp")
     state = learner.initial_state()
     result = learner.improve(state, learner.plan(1), {})
     assert bits(result.state) == bits(state)
@@ -259,7 +263,7 @@ def test_the_inner_loop_stops_when_the_policy_has_moved_too_far(
     bench: Bench, learning_rate: float, direction: int
 ) -> None:
     # One step of that size in every parameter takes the importance ratio out of its range: above it, and below it.
-    learner, updates = bench.learner(Algorithm.SVRPG, learning_rate=learning_rate), gradients(bench.policy)
+    learner, updates = bench.learner("svrpg", learning_rate=learning_rate), gradients(bench.policy)
     state = learner.initial_state()
     mu = mean(updates)
     adam, ratios = plain_inner_loop(bench, state, mu, learning_rate)
@@ -275,7 +279,7 @@ def test_the_inner_loop_stops_when_the_policy_has_moved_too_far(
 
 
 def test_evaluation_is_ten_greedy_episodes(bench: Bench) -> None:
-    learner = bench.learner(Algorithm.SVRPG)
+    learner = bench.learner("svrpg")
     result = learner.improve(learner.initial_state(), ROUND, gradients(bench.policy))
     seeds = episode_seeds(stream(SEED, Role.SERVER, Purpose.EVALUATION, round_number=ROUND.round_number), 10)
     greedy = bench.policy.actor(result.state.theta).greedy
@@ -289,16 +293,16 @@ def test_evaluation_is_ten_greedy_episodes(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "agents", "plan", "count"),
     [
-        (Algorithm.FEDPG_BR, 10, RoundPlan(1, 16, 3), 16),  # (160 + 12) / 11 = 15.6
-        (Algorithm.FEDPG_BR, 10, RoundPlan(1, 12, 9), 14),  # (120 + 36) / 11 = 14.2
-        (Algorithm.SVRPG, 3, RoundPlan(1, 16, 3), 15),  # (48 + 12) / 4
-        (Algorithm.SVRPG, 1, RoundPlan(1, 16, 3), 28),
-        (Algorithm.GPOMDP, 10, RoundPlan(1, 16, 0), 15),  # 160 / 11 = 14.5
-        (Algorithm.GPOMDP, 1, RoundPlan(1, 16, 0), 16),
+        ("fedpg-br", 10, RoundPlan(1, 16, 3), 16),  # (160 + 12) / 11 = 15.6
+        ("fedpg-br", 10, RoundPlan(1, 12, 9), 14),  # (120 + 36) / 11 = 14.2
+        ("svrpg", 3, RoundPlan(1, 16, 3), 15),  # (48 + 12) / 4
+        ("svrpg", 1, RoundPlan(1, 16, 3), 28),
+        ("gpomdp", 10, RoundPlan(1, 16, 0), 15),  # 160 / 11 = 14.5
+        ("gpomdp", 1, RoundPlan(1, 16, 0), 16),
     ],
 )
 def test_trajectories_are_counted_as_in_the_published_figures(
-    bench: Bench, algorithm: Algorithm, agents: int, plan: RoundPlan, count: int
+    bench: Bench, algorithm: str, agents: int, plan: RoundPlan, count: int
 ) -> None:
     # At this learning rate the second inner batch is dropped: the count is of the plan.
     learner = bench.learner(algorithm, agents, learning_rate=0.3)
@@ -311,24 +315,27 @@ def test_trajectories_are_counted_as_in_the_published_figures(
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("huge", [LARGEST, -LARGEST, 1e25])
-@pytest.mark.parametrize("algorithm", Algorithm)
-def test_a_step_beyond_float32_is_not_taken(bench: Bench, algorithm: Algorithm, huge: float) -> None:
+@pytest.mark.parametrize("algorithm", ["fedpg-br", "svrpg", "gpomdp"])
+def test_a_step_beyond_float32_is_not_taken(bench: Bench, algorithm: str, huge: float) -> None:
     learner, updates = bench.learner(algorithm), gradients(bench.policy)
     updates[1] = np.full(bench.policy.spec.size, huge, dtype=np.float32)
     state = learner.initial_state()
     result = learner.improve(state, ROUND, updates)
-    assert all(np.isfinite(part).all() for part in (result.state.theta, result.state.adam_m, result.state.adam_v))
+    assert all(
+        np.isfinite(part).all()
+        for part in (result.state.theta, result.state.vectors[ADAM_M], result.state.vectors[ADAM_V])
+    )
     assert math.isfinite(result.gradient_norm)
-    if algorithm is Algorithm.FEDPG_BR:
+    if algorithm == "fedpg-br":
         assert (result.inner.steps_taken, result.inner.skipped_steps) == (3, 0)
     else:
-        assert result.inner.skipped_steps == (1 if algorithm is Algorithm.GPOMDP else 3)
+        assert result.inner.skipped_steps == (1 if algorithm == "gpomdp" else 3)
         assert result.inner.steps_taken == 0
         assert bits(result.state) == bits(state)
 
 
 def test_after_a_skipped_step_learning_goes_on(bench: Bench) -> None:
-    learner, updates = bench.learner(Algorithm.SVRPG), gradients(bench.policy)
+    learner, updates = bench.learner("svrpg"), gradients(bench.policy)
     flooded = learner.improve(learner.initial_state(), ROUND, updates | {1: np.full_like(updates[1], LARGEST)})
     after = learner.improve(flooded.state, ROUND, updates)
     assert bits(after.state) == bits(learner.improve(learner.initial_state(), ROUND, updates).state)
@@ -337,7 +344,7 @@ def test_after_a_skipped_step_learning_goes_on(bench: Bench) -> None:
 # The same each time ---------------------------------------------------------------------------------------------------
 
 
-def run_rounds(learner: Learner, state: LearnerState, rounds: range, updates: Mapping[int, Vector]) -> RoundResult:
+def run_rounds(learner: Learner, state: State, rounds: range, updates: Mapping[int, Vector]) -> RoundResult:
     """Several rounds with the same updates."""
     for round_number in rounds:
         result = learner.improve(state, learner.plan(round_number), updates)
@@ -345,15 +352,15 @@ def run_rounds(learner: Learner, state: LearnerState, rounds: range, updates: Ma
     return result
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
-def test_a_round_recomputed_from_stored_bytes_has_the_same_bits(bench: Bench, algorithm: Algorithm) -> None:
+@pytest.mark.parametrize("algorithm", ["fedpg-br", "svrpg", "gpomdp"])
+def test_a_round_recomputed_from_stored_bytes_has_the_same_bits(bench: Bench, algorithm: str) -> None:
     updates = gradients(bench.policy)
     learner = bench.learner(algorithm)
     whole = run_rounds(learner, learner.initial_state(), range(1, 5), updates)
     half = run_rounds(learner, learner.initial_state(), range(1, 3), updates).state
-    theta, m, v = (np.frombuffer(part.tobytes(), dtype="<f4") for part in (half.theta, half.adam_m, half.adam_v))
+    stored = {name: np.frombuffer(vector.tobytes(), dtype="<f4") for name, vector in half.vectors.items()}
     restarted = bench.learner(algorithm)
-    rest = run_rounds(restarted, LearnerState(theta, m, v, half.adam_steps), range(3, 5), updates)
+    rest = run_rounds(restarted, State(stored, half.steps), range(3, 5), updates)
     assert bits(rest.state) == bits(whole.state)
     assert rest.evaluation_returns == whole.evaluation_returns
     assert rest.inner == whole.inner
@@ -362,12 +369,12 @@ def test_a_round_recomputed_from_stored_bytes_has_the_same_bits(bench: Bench, al
 def test_neither_arrival_order_nor_the_description_of_attackers_matters(bench: Bench) -> None:
     updates = gradients(bench.policy)
     reversed_ = dict(sorted(updates.items(), reverse=True))
-    described = Federation(TASK, 5, Algorithm.FEDPG_BR, SEED, byzantine={1: Attack.ZERO_GRADIENT})
+    described = Federation(TASK, 5, seed=SEED, byzantine={1: Choice("zero-gradient")})
     outcomes = {
         bits(run_rounds(learner, learner.initial_state(), range(1, 4), arrivals).state)
         for learner, arrivals in (
-            (bench.learner(Algorithm.FEDPG_BR), updates),
-            (bench.learner(Algorithm.FEDPG_BR), reversed_),
+            (bench.learner("fedpg-br"), updates),
+            (bench.learner("fedpg-br"), reversed_),
             (Learner(described, bench.environments, bench.policy), updates),
         )
     }
@@ -375,7 +382,7 @@ def test_neither_arrival_order_nor_the_description_of_attackers_matters(bench: B
 
 
 def test_improving_changes_no_input(bench: Bench) -> None:
-    learner, updates = bench.learner(Algorithm.FEDPG_BR), gradients(bench.policy)
+    learner, updates = bench.learner("fedpg-br"), gradients(bench.policy)
     state = learner.initial_state()
     before = bits(state), {agent: gradient.tobytes() for agent, gradient in updates.items()}
     learner.improve(state, ROUND, updates)
@@ -385,22 +392,24 @@ def test_improving_changes_no_input(bench: Bench) -> None:
 def test_adam_is_adam(policy: Policy) -> None:
     rng = np.random.default_rng(2)
     theta = rng.standard_normal(40).astype(np.float32)
-    state = LearnerState(theta, np.zeros_like(theta), np.zeros_like(theta), 0)
+    state = fresh(theta)
     adam = PlainAdam(theta.astype(np.float64), np.zeros(40), np.zeros(40))
     for _ in range(20):
         gradient = (rng.standard_normal(40) * 10.0 ** rng.integers(-6, 6, 40)).astype(np.float32)
-        state = adam_step(state, gradient, learning_rate=0.01)
+        stepped = adam_step(state, gradient, learning_rate=0.01)
+        assert stepped is not None
+        state = stepped
         adam.step(gradient.astype(np.float64), learning_rate=0.01)
     np.testing.assert_allclose(state.theta, adam.theta, rtol=1e-5, atol=1e-6)
-    assert state.adam_steps == 20
+    assert state.steps == 20
 
 
 # The plan -------------------------------------------------------------------------------------------------------------
 
 
 def test_svrpg_and_gpomdp_have_fixed_plans(bench: Bench) -> None:
-    assert bench.learner(Algorithm.SVRPG).plan(5) == RoundPlan(5, TASK.batch_size, TASK.inner_steps)
-    assert bench.learner(Algorithm.GPOMDP).plan(5) == RoundPlan(5, TASK.batch_size, 0)
+    assert bench.learner("svrpg").plan(5) == RoundPlan(5, TASK.batch_size, TASK.inner_steps)
+    assert bench.learner("gpomdp").plan(5) == RoundPlan(5, TASK.batch_size, 0)
 
 
 @pytest.mark.parametrize("task", [CARTPOLE, LUNAR_LANDER, HALF_CHEETAH], ids=lambda task: task.name)

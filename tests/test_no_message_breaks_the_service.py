@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import digest
 from fedpg_server.gate import Gate
-from fedpg_server.learner import RoundPlan
 from fedpg_server.listening import SERVICE_NAME
 from fedpg_server.service import FederationService
 from mutations import mutate

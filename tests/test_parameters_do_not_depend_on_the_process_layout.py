@@ -28,7 +28,7 @@ def test_one_two_or_ten_agents_to_a_process(tmp_path: Path, reference: RunData, 
 
 def test_a_server_and_an_agent_killed_in_mid_run_come_back(tmp_path: Path, reference: RunData) -> None:
     folder = tmp_path / "run"
-    federation = LocalFederation(reference.federation, folder, tensorboard=False)
+    federation = LocalFederation(reference.federation, folder, observers=())
     killed = threading.Event()
 
     def kill_after_the_first_round() -> None:

@@ -66,7 +66,7 @@ def agents_at(address: str) -> Iterator[Future[ExitCode]]:
 
 def serve_once(folder: Path, federation: Federation | None, address: str, on_bound: Callable[[str], None]) -> ExitCode:
     """A server's life in this thread, to the end of the run or to a signal."""
-    options = ServerOptions(folder, address, federation, tensorboard=False)
+    options = ServerOptions(folder, address, federation, observers=())
     return asyncio.run(serve(options, on_bound))
 
 

@@ -16,8 +16,9 @@ from lab_support import small_federation
 RECORD = RoundRecord(
     round_number=1, parameters_digest="00" * 32, batch_size=16, inner_steps=3, inner_steps_taken=3,
     inner_aborted=False, trajectories_total=20, sampled_trajectories={"agents": 64}, environment_steps={"agents": 900},
-    rule="R1", radius=0.1, accepted=(2, 3), filtered=(1,), absent=(4,), median_agent=2, distances={"good": 0.05},
-    median_distances={1: 3.0, 2: 0.0, 3: 0.05}, detection={"recall": 1.0}, evaluation_returns=(10.0, 20.0),
+    rule="R1", has_mu=True, weights={1: 0.0, 2: 1.0, 3: 1.0}, figures={"radius": 0.1},
+    accepted=(2, 3), filtered=(1,), absent=(4,), median_agent=2, distances={"good": 0.05},
+    centre_distances={1: 3.0, 2: 0.0, 3: 0.05}, detection={"recall": 1.0}, evaluation_returns=(10.0, 20.0),
     evaluation_lengths=(10.0, 20.0), training_return=12.0, training_length=12.0, loss=0.1, gradient_norm=1.0,
     inner_gradient_norms=(1.0,), importance_ratios=(1.0,), learning_rate=1e-3, skipped_steps=0, seconds=0.5,
 )  # fmt: skip

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import SEED_MAX, Attack, Hostility, describe
+from fedpg_common.federation import SEED_MAX, describe
 from fedpg_common.tasks import find_task, task_to_fields
 from fedpg_lab.faults import scenario as documented
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
@@ -263,7 +264,7 @@ def test_a_federation_is_described_with_the_options_of_train_or_as_in_its_file(t
     )  # fmt: skip
     text = '[federation]\ntask = "CartPole-v1"\nagents = 6\nbyzantine = { 2 = "fedpg", 5 = "replay" }\n'
     whole = described(tmp_path, text)
-    assert whole.federation.byzantine == {2: Attack.FEDPG, 5: Hostility.REPLAY}
+    assert whole.federation.byzantine == {2: Choice("fedpg"), 5: Choice("replay")}
 
 
 @pytest.mark.parametrize("attackers", ["byzantine = 1", 'byzantine = { 2 = "fedpg" }'])

@@ -14,8 +14,8 @@ import pytest
 from fedpg_common.parameters import Vector
 from fedpg_common.verdicts import Verdict
 from fedpg_server.database import connect
-from fedpg_server.learner import LearnerState
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
+from fedpg_server.state import ADAM_M, ADAM_V, THETA, State
 from fedpg_server.store import Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,12 +26,13 @@ SIZE = 6
 VECTORS = hnp.arrays(np.float32, SIZE, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 
 
-def state_of(value: float, steps: int = 0) -> LearnerState:
+def state_of(value: float, steps: int = 0) -> State:
     theta = np.full(SIZE, value, np.float32)
-    return LearnerState(theta, np.full(SIZE, value / 3, np.float32), np.full(SIZE, value**2, np.float32), steps)
+    m, v = np.full(SIZE, value / 3, np.float32), np.full(SIZE, value**2, np.float32)
+    return State({THETA: theta, ADAM_M: m, ADAM_V: v, "aggregator/centre": theta[:2] * 7}, steps)
 
 
-def create(path: Path, state: LearnerState | None = None) -> Store:
+def create(path: Path, state: State | None = None) -> Store:
     return Store.create(path, "run-1", DESCRIPTION, state or state_of(0.5))
 
 
@@ -40,9 +41,10 @@ def vote(round_number: int, agent: int, gradient: Vector | None = None, report: 
     return VoteRow(round_number, agent, digest_of_vector(vector), Ballot(vector, report))
 
 
-def same(left: LearnerState, right: LearnerState) -> bool:
-    pairs = zip((left.theta, left.adam_m, left.adam_v), (right.theta, right.adam_m, right.adam_v), strict=True)
-    return left.adam_steps == right.adam_steps and all(a.tobytes() == b.tobytes() for a, b in pairs)
+def same(left: State, right: State) -> bool:
+    if left.steps != right.steps or set(left.vectors) != set(right.vectors):
+        return False
+    return all(vector.tobytes() == right.vectors[name].tobytes() for name, vector in left.vectors.items())
 
 
 @settings(max_examples=25)
@@ -52,7 +54,7 @@ def test_states_and_votes_come_back_bit_for_bit(
     report: bytes,
 ) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("store") / "run.sqlite"
-    state = LearnerState(theta, m, v, steps)
+    state = State({THETA: theta, ADAM_M: m, ADAM_V: v, "algorithm/a": v[:3], "algorithm/none": v[:0]}, steps)
     store = create(path, state)
     store.commit([vote(1, 2, gradient, report)])
     store.close()

@@ -18,8 +18,10 @@ from fedpg_common.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import Federation, describe
+from fedpg_common.parameters import ParameterSpec, TensorSpec
 from fedpg_common.policies import make_policy
 from fedpg_lab.tensorboard_cli import write_video_event
+from fedpg_server.observers import Observed
 from fedpg_server.records import final_return
 from fedpg_server.telemetry import TensorBoard, hyperparameters
 from lab_support import Command, write_run
@@ -28,18 +30,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 THETA = np.zeros(1, np.float32)
+SPEC = ParameterSpec((TensorSpec("w", (1,)),))
 ROUNDS = [make_round_record(n, evaluation_returns=(float(n),), environment_steps={"agents": 10}) for n in range(1, 41)]
 
 
 def write_events(folder: Path, federation: Federation) -> None:
-    board = TensorBoard(folder, federation, [])
+    board = TensorBoard(Observed(folder, federation, SPEC, []))
     for record in ROUNDS:
         board.record(record, THETA)
     board.close()
 
 
 def read_events(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     return events
 
@@ -77,7 +80,7 @@ def test_a_resumed_run_goes_on_from_its_own_past(tmp_path: Path) -> None:
     federation = describe("CartPole-v1")
     write_events(tmp_path / "whole", federation)
     for part in (slice(0, 25), slice(25, 40)):
-        board = TensorBoard(tmp_path / "halves", federation, ROUNDS[: part.start])
+        board = TensorBoard(Observed(tmp_path / "halves", federation, SPEC, ROUNDS[: part.start]))
         for record in ROUNDS[part]:
             board.record(record, THETA)
         board.close()
@@ -94,15 +97,15 @@ def test_a_policys_episode_is_an_animated_image(tmp_path: Path) -> None:
     theta = policy.initial_parameters(np.random.default_rng(0))
     write_checkpoint(tmp_path / "best.safetensors", Checkpoint(theta, policy.spec, task, 7, None))
     for _ in range(2):  # a second video takes the first one's place
-        write_video_event(tmp_path / "best.safetensors", tmp_path / "events")
-    (image,) = read_events(tmp_path / "events").Images("best_policy/episode")
+        write_video_event(tmp_path / "best.safetensors", tmp_path / "tensorboard")
+    (image,) = read_events(tmp_path).Images("best_policy/episode")
     assert (image.step, image.width, image.height) == (7, 600, 400)
     assert image.encoded_image_string.startswith(b"GIF89a")
 
 
 def test_the_command_serves_every_run_by_name_until_ctrl_c(tmp_path: Path) -> None:
-    write_events(tmp_path / "svrpg" / "seed-0" / "tensorboard", describe("CartPole-v1"))
-    write_events(tmp_path / "svrpg" / "seed-1" / "tensorboard", describe("CartPole-v1", seed=1))
+    write_events(tmp_path / "svrpg" / "seed-0", describe("CartPole-v1"))
+    write_events(tmp_path / "svrpg" / "seed-1", describe("CartPole-v1", seed=1))
     command = [sys.executable, "-c", "from fedpg_lab.cli import main; main()", "tensorboard", str(tmp_path)]
     with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

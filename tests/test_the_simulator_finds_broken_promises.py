@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import simulated_federation
 from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import Vector
 from fedpg_server import run as server_run
 from fedpg_server.events import CloseRound
 from fedpg_server.journal import Journal
-from fedpg_server.learner import LearnerState, RoundPlan, RoundResult
+from fedpg_server.learner import RoundResult
 from fedpg_server.rows import Row, VoteRow
+from fedpg_server.state import State
 from fedpg_server.store import Store
 from simulated_faults import KillPoint, Schedule, Trouble, draw_schedule
 from simulated_federation import simulate
@@ -78,7 +80,7 @@ def test_a_learner_whose_step_follows_from_more_than_the_round(tmp_path: Path, m
     class Drifting(SimulatedLearner):
         steps = 0
 
-        def improve(self, state: LearnerState, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+        def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
             Drifting.steps += 1
             doubled = {agent: vector * Drifting.steps for agent, vector in updates.items()}
             return super().improve(state, plan, doubled)

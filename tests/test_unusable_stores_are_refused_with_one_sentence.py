@@ -11,8 +11,8 @@ import pytest
 from fedpg_common.errors import ExitCode, StorageError
 from fedpg_common.parameters import Vector
 from fedpg_server.database import FORMAT_VERSION
-from fedpg_server.learner import LearnerState
 from fedpg_server.rows import Ballot, ClosedRow, VoteRow
+from fedpg_server.state import ADAM_M, ADAM_V, THETA, State
 from fedpg_server.store import Store
 from support import DESCRIPTION, digest_of_vector, make_round_record
 
@@ -24,8 +24,8 @@ def vector_of(value: int) -> Vector:
     return np.arange(SIZE, dtype=np.float32) + value
 
 
-def state_of(value: int) -> LearnerState:
-    return LearnerState(vector_of(value), vector_of(value), vector_of(value), value)
+def state_of(value: int) -> State:
+    return State({name: vector_of(value) for name in (THETA, ADAM_M, ADAM_V)}, value)
 
 
 def make_store(path: Path) -> None:
@@ -148,11 +148,11 @@ def test_a_flipped_bit_in_a_vote(path: Path) -> None:
 
 
 def test_a_damaged_record(path: Path) -> None:
-    overwrite(path, b'"radius"', b'"radios"')
+    overwrite(path, b'"accepted"', b'"acceptad"')
     assert "record" in refused(lambda: use_everything(path), path)
 
 
-@pytest.mark.parametrize("table", ["states", "votes", "rounds", "run"])
+@pytest.mark.parametrize("table", ["states", "vectors", "votes", "rounds", "run"])
 def test_a_store_without_one_of_its_tables(path: Path, table: str) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"DROP TABLE {table}")
