@@ -117,7 +117,7 @@ def test_another_name_of_the_server_renews_the_server_alone(tmp_path: Path) -> N
 def test_another_authority_replaces_everyone_even_those_left_out_at_first(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "authority" / "ca.key").unlink()
-    assert make(tmp_path, agents=1) == ["authority", "server", "agent-1"]
+    assert make(tmp_path, agents=1) == ["authority", "server", "operator", "agent-1"]
     assert make(tmp_path, agents=2) == ["agent-2"]
     certificate(tmp_path, "agent-2").verify_directly_issued_by(
         x509.load_pem_x509_certificate((tmp_path / "authority" / "ca.pem").read_bytes())
@@ -145,7 +145,9 @@ def test_keys_are_their_owners_alone_from_the_first_moment(tmp_path: Path, monke
     finally:
         os.umask(previous)
     keys = {name: mode for name, mode in seen.items() if name.endswith(("ca.key", "key.pem"))}
-    assert sorted(keys) == ["agent-1/key.pem", "agent-2/key.pem", "authority/ca.key", "server/key.pem"]
+    assert sorted(keys) == [
+        "agent-1/key.pem", "agent-2/key.pem", "authority/ca.key", "operator/key.pem", "server/key.pem"
+    ]  # fmt: skip
     assert set(keys.values()) == {0o600}
     for path in tmp_path.rglob("*key*"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

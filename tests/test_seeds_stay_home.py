@@ -148,7 +148,7 @@ def test_names_of_runs_and_agents_do_not_run_into_each_other() -> None:
 
 
 def first_draws(generator: np.random.Generator) -> list[int]:
-    return generator.integers(2**63, size=2).tolist()
+    return [int(draw) for draw in generator.integers(2**63, size=2)]
 
 
 def test_streams_of_the_server_the_agents_and_the_attackers_do_not_meet() -> None:

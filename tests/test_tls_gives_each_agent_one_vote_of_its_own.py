@@ -26,6 +26,7 @@ NAMESAKE = make_identity("authority")
 """Another authority that has the same name."""
 OTHER_AUTHORITY = make_identity("other authority")
 SERVER = make_identity("server", AUTHORITY)
+OPERATOR = make_identity("operator", AUTHORITY)
 AGENT_1 = make_identity("agent-1", AUTHORITY)
 AGENT_2 = make_identity("agent-2", AUTHORITY)
 
@@ -79,7 +80,9 @@ def test_nobody_acts_for_another(tmp_path: Path) -> None:
                 code, details = await failure(call)  # type: ignore[arg-type]
                 assert code is grpc.StatusCode.PERMISSION_DENIED
                 assert details == "the certificate is agent 2's, the message agent 1's"
-            assert (await door.status()).intrusions == 4
+            async with calling_as(door, OPERATOR) as operator:
+                status = await operator.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
+                assert status.intrusions == 4
             assert not door.run.coordinator.votes
             await finish(door, round_)
 
