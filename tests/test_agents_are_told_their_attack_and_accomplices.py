@@ -26,6 +26,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "extending"
         ('{ name = "fedpg", deviation = 2.5 }', [], Choice("fedpg", {"deviation": 2.5})),
         ('{ name = "fedpg", deviation = 2.5 }', ["deviation=4"], Choice("fedpg", {"deviation": 4})),
         ("alie:ALIE", ["z=1.2"], Choice("alie:ALIE", {"z": 1.2})),
+        ("alie:ALIE", ["attack.z=1.2", "aggregator.faulty=3"], Choice("alie:ALIE", {"z": 1.2})),
+        ("", ["task.gamma=0.9", "algorithm.steps=2"], None),
     ],
 )
 def test_an_attack_is_a_name_or_a_table(text: str, settings: list[str], expected: Choice | None) -> None:

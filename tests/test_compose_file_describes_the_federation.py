@@ -179,3 +179,44 @@ def test_one_attack_for_all_or_none() -> None:
 def test_a_bad_description_is_refused_like_everywhere() -> None:
     with pytest.raises(UsageError, match="4 Byzantine agents do not fit in a federation of 3"):
         CliRunner().invoke(cli.app, ["compose", "--agents", "3", "--byzantine", "4"], catch_exceptions=False)
+
+
+def test_settings_reach_the_server_and_the_attackers() -> None:
+    described = describe(
+        "CartPole-v1",
+        agents=5,
+        byzantine=2,
+        attack={"name": "fedpg", "deviation": 2.5, "starts_at": 500},
+        aggregator={"name": "krum", "faulty": 2},
+    )
+    services = parsed(described)["services"]
+    expected = "${SET:-aggregator.faulty=2 attack.deviation=2.5 attack.starts_at=500}"
+    server = services["server"]["environment"]
+    assert (server["FEDPG_SET"], server["FEDPG_ATTACK"]) == (expected, "${ATTACK:-fedpg}")
+    assert server["FEDPG_AGGREGATOR"] == "${AGGREGATOR:-krum}"
+    attackers = [services[f"agent-{index}"]["environment"] for index in range(1, 6)]
+    assert [environment.get("FEDPG_SET") for environment in attackers] == [expected] * 2 + [None] * 3
+    assert [environment.get("FEDPG_ATTACK") for environment in attackers] == ["${ATTACK:-fedpg}"] * 2 + [None] * 3
+
+
+@pytest.mark.parametrize("value", ["two words", "}", "$HOME", 'a"b', {"a": 1}])
+def test_a_setting_that_would_need_quoting_is_refused(value: object) -> None:
+    described = describe("CartPole-v1", agents=5, byzantine=2, attack={"name": "fedpg", "deviation": value})
+    with pytest.raises(UsageError, match="cannot hold the setting"):
+        compose_file(described)
+
+
+def test_only_attackers_have_the_secret_and_only_omniscient_ones_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "all_knowing.py").write_text(
+        "from fedpg_client.attacks import Attack, Knowledge\n"
+        "class AllKnowing(Attack):\n    knowledge = Knowledge.OMNISCIENT\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for attack, knows in (("fedpg", False), ("sign-flipping", False), ("all_knowing:AllKnowing", True)):
+        described = replace(describe("CartPole-v1", agents=5, byzantine=2, attack=attack), seed=271828)
+        for index, service in agents_of(parsed(described)).items():
+            environment = service["environment"]
+            assert ("FEDPG_ATTACKERS_SECRET" in environment) is (index <= 2)
+            assert ("271828" in str(environment)) is (knows and index <= 2)

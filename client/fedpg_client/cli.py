@@ -21,6 +21,8 @@ from fedpg_client.attacks import Knowledge, knowledge_of
 from fedpg_client.collusion import ATTACKERS_MAX
 from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Collusion
 
+SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.")
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -42,7 +44,8 @@ def agent(
         list[str] | None,
         typer.Option(
             "--set",
-            help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several.",
+            help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several. One that belongs to "
+            "the server, such as aggregator.faulty=3, is passed over.",
             envvar="FEDPG_SET",
             metavar="NAME=VALUE",
         ),
@@ -128,8 +131,9 @@ def agent(
 def parse_attack(text: str, settings: Sequence[str]) -> Choice | None:
     """The attack of a command line or an environment variable: a name, or an inline table; "" for none.
 
-    Raises UsageError.
+    A setting is NAME=VALUE or attack.NAME=VALUE; those of other owners are the server's. Raises UsageError.
     """
+    settings = [pair.removeprefix("attack.") for pair in settings if not pair.startswith(SETTINGS_OF_THE_SERVER)]
     if not text.strip():
         if settings:
             raise UsageError(f"--set {settings[0]} is a setting of an attack: add --attack NAME")

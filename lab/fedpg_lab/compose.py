@@ -5,15 +5,20 @@ The project's docker-compose.yml is what `fedpg compose` writes for ten agents, 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+from fedpg_client.attacks import Knowledge, knowledge_of
+from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.streams import attackers_secret
-from fedpg_common.tasks import TASKS
+from fedpg_common.tasks import TASKS, show
 
 RING_PORT = 50052
+PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
+"""Values of settings that need no quoting anywhere in a Compose file."""
 PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
 """Paths that need no quoting anywhere in a Compose file."""
 
@@ -132,12 +137,37 @@ def compose_file(federation: Federation, task_file: str | None = None) -> str:
     return head + services + _TAIL.format(volumes=volumes).rstrip() + "\n" + configs
 
 
-def common_attack(federation: Federation) -> str | None:
+def common_attack(federation: Federation) -> Choice | None:
     """What the Byzantine agents do; None without any. Raises UsageError if they do different things."""
-    attacks = sorted({attack.label for attack in federation.byzantine.values()})
+    attacks: list[Choice] = []
+    for attack in federation.byzantine.values():
+        if attack not in attacks:
+            attacks.append(attack)
     if len(attacks) > 1:
-        raise UsageError(f"a Compose file has one attack for all Byzantine agents, not {' and '.join(attacks)}")
+        labels = " and ".join(sorted(attack.label for attack in attacks))
+        raise UsageError(f"a Compose file has one attack for all Byzantine agents, not {labels}")
     return attacks[0] if attacks else None
+
+
+def common_settings(federation: Federation, attack: Choice | None) -> str:
+    """The settings of algorithm, aggregator and attack, as FEDPG_SET has them. Raises UsageError."""
+    parts = {"algorithm": federation.algorithm, "aggregator": federation.aggregator, "attack": attack}
+    return " ".join(
+        f"{owner}.{name}={_plain_setting(owner, name, value)}"
+        for owner, choice in parts.items()
+        if choice is not None
+        for name, value in choice.settings.items()
+    )
+
+
+def _plain_setting(owner: str, name: str, value: object) -> str:
+    """A setting's value in TOML. Raises UsageError for one that would need quoting in a Compose file."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if not PLAIN_SETTING.fullmatch(text):
+        raise UsageError(
+            f"a Compose file cannot hold the setting {owner}.{name} = {show(value)}: use numbers, words and lists"
+        )
+    return text
 
 
 def task_target(task_file: str) -> str:
@@ -152,7 +182,7 @@ def check_path(path: str) -> None:
         raise UsageError(f"a Compose file cannot hold the path {path!r}: use letters, digits, dots, _ and -")
 
 
-def server_settings(federation: Federation, task_file: str | None, attack: str | None) -> list[str]:
+def server_settings(federation: Federation, task_file: str | None, attack: Choice | None) -> list[str]:
     """The server's settings as lines of YAML, each with the description's value as its default."""
     task = federation.task
     published = TASKS.get(task.name)
@@ -166,28 +196,36 @@ def server_settings(federation: Federation, task_file: str | None, attack: str |
         value = getattr(task, name)
         # Left to the task where it is the task's own, so that TASK=... brings its own values along.
         defaults[name.upper()] = "" if published and getattr(published, name) == value else value
+    if federation.aggregator is not None:
+        defaults["AGGREGATOR"] = federation.aggregator.name
     if attack:
-        defaults["ATTACK"] = attack
+        defaults["ATTACK"] = attack.name
+    if settings := common_settings(federation, attack):
+        defaults["SET"] = settings
     return [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
 
 
-def agent_settings(index: int, federation: Federation, attack: str | None) -> list[str]:
+def agent_settings(index: int, federation: Federation, attack: Choice | None) -> list[str]:
     """What tells one agent from the others, as lines of YAML."""
     lines = [f'      FEDPG_AGENT: "{index}"']
-    if index in federation.byzantine:
+    if attack is not None and index in federation.byzantine:
         ringleader = min(federation.byzantine)
         attackers = ",".join(map(str, sorted(federation.byzantine)))
-        lines.append(f"      FEDPG_ATTACK: ${{ATTACK:-{attack}}}")
+        lines.append(f"      FEDPG_ATTACK: ${{ATTACK:-{attack.name}}}")
+        if settings := common_settings(federation, attack):
+            lines.append(f"      FEDPG_SET: ${{SET:-{settings}}} # the attack's settings; the others are the server's")
         lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for an attack that colludes, as ATTACK=fedpg does')
         secret = attackers_secret(federation.seed, federation.byzantine)
         lines.append(f"      FEDPG_ATTACKERS_SECRET: ${{ATTACKERS_SECRET:-{secret}}} # their common random draws")
+        if knowledge_of(attack) >= Knowledge.OMNISCIENT:
+            lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
     return lines
 
 
-def _agent(index: int, federation: Federation, attack: str | None) -> str:
+def _agent(index: int, federation: Federation, attack: Choice | None) -> str:
     """One agent's service. The first one builds the image for all."""
     lines = [f"  agent-{index}:", "    <<: *agent"]
     if index == 1:

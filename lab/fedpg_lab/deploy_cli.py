@@ -10,6 +10,7 @@ import typer
 from fedpg_common.channels import tls_files
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.federation_options import Description, federation_options
+from fedpg_common.modules import make_importable
 from rich.console import Console
 
 from fedpg_lab.certificates import make_certificates
@@ -80,6 +81,7 @@ def compose_command(
     Exit codes: 0 written; 2 bad option.
     """
     federation = described.federation()
+    make_importable(federation)
     if described.drew_seed:
         typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
     task_file = described.task if described.task.endswith(".toml") else None

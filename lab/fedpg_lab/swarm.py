@@ -8,6 +8,7 @@ images come from a registry, since a Swarm builds none.
 from __future__ import annotations
 
 from fedpg_common.channels import AGENT_NAME_PREFIX
+from fedpg_common.choices import Choice
 from fedpg_common.federation import Federation
 
 from fedpg_lab.certificates import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY, SERVER
@@ -98,7 +99,7 @@ def stack_file(federation: Federation, certificates: str, task_file: str | None 
     return f"{head}{services}\nvolumes:\n  runs:\n\nsecrets:\n{secrets}\nconfigs:\n{authority}{configs}{task}"
 
 
-def _agent(index: int, federation: Federation, attack: str | None) -> str:
+def _agent(index: int, federation: Federation, attack: Choice | None) -> str:
     """One agent's service."""
     name = f"{AGENT_NAME_PREFIX}{index}"
     settings = "\n".join(agent_settings(index, federation, attack))
