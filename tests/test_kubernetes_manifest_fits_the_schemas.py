@@ -11,6 +11,7 @@ import pytest
 import yaml
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
+from fedpg_common.streams import attackers_secret
 from fedpg_lab.compose import RING_PORT
 
 MANIFEST = Path(__file__).parents[1] / "deploy" / "kubernetes.yaml"
@@ -109,3 +110,15 @@ def test_a_mistake_is_not_repeated() -> None:
     rules = resources()["Job", "server"]["spec"]["podFailurePolicy"]["rules"]
     (codes,) = [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailJob"]
     assert codes == [ExitCode.USAGE, ExitCode.ADDRESS, ExitCode.STORAGE]
+
+
+def test_the_attackers_share_the_secret_that_the_launchers_derive() -> None:
+    settings = resources()["ConfigMap", "federation"]["data"]
+    holders = {
+        name: [variable for variable in container["env"] if variable["name"] == "FEDPG_ATTACKERS_SECRET"]
+        for name, spec in pod_specs().items()
+        for container in spec["containers"]
+    }
+    attackers = range(1, int(settings["FEDPG_BYZANTINE"]) + 1)
+    secret = attackers_secret(int(settings["FEDPG_SEED"]), attackers)
+    assert [found[0]["value"] for found in holders.values() if found] == [secret]
