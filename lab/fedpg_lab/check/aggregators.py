@@ -159,7 +159,7 @@ def _unchanged(bench: Bench) -> Iterator[str]:
 
 
 def _symmetric(bench: Bench) -> Iterator[str]:
-    for votes in (honest(), _attacked(2, 3.0), {agent: row for agent, row in honest().items() if agent % 3}):
+    for votes in (honest(), _attacked(2, 3.0), {agent: row for agent, row in honest().items() if agent != 3}):
         names = np.random.default_rng(3).permutation(len(votes))
         renamed = {agent: list(votes.values())[place] for agent, place in zip(votes, names, strict=True)}
         one, other = bench.once(votes), bench.once(renamed)
@@ -219,8 +219,10 @@ def _resists(bench: Bench) -> Iterator[str]:
                 away = float(np.linalg.norm(result.vector - good.mean(axis=0)))
                 allowed = BOUND * (SPREAD + float(np.linalg.norm(centre(number) - centre(1))))
                 if not away <= allowed:
-                    yield (f"4 of {AGENTS} attackers, {kind}, with entries of {size:g}, move it {away:.3g} from the honest "
-                           f"mean in round {number}; honest votes lie {SPREAD:g} apart")  # fmt: skip
+                    yield (
+                        f"4 of {AGENTS} attackers, {kind}, with entries of {size:g}, move it {away:.3g} from the honest "
+                        f"mean in round {number}, and honest votes lie {SPREAD:g} apart"
+                    )
 
 
 def _shifts(bench: Bench) -> Iterator[str]:
