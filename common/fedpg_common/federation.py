@@ -267,6 +267,8 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
 
 def _owner(fields: Mapping[str, Any], pair: str) -> str:
     owners = [name for name in ("aggregator", "attack") if name in fields]
+    if not owners:
+        raise UsageError(f"--set {pair}: neither an aggregator nor an attack is chosen that could have it")
     if len(owners) != 1:
         raise UsageError(f"--set {pair}: whose setting is it? Write aggregator.{pair}, attack.{pair} or task.{pair}")
     return owners[0]

@@ -55,7 +55,8 @@ def check_command(
     Of an aggregator: the order of the agents does not matter, the same input has the same bits, votes of any size leave
     the result near the honest ones, absent agents and identical votes do no harm, its memory survives a restart, and it
     is fast enough for a thousand agents. What it claims in its class attribute `equivariant` ("shift", "scale") is
-    checked, too; with `resists = False` it does not claim to withstand attackers.
+    checked, too; with `resists = False` it does not claim to withstand attackers, and with `symmetric = False` it draws
+    lots among agents.
 
     Exit codes: 0 all promises are kept; 2 bad name or setting; 8 a promise is broken.
     """
