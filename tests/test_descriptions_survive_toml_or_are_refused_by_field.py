@@ -41,7 +41,7 @@ BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     *[("seed", bad, "seed") for bad in (-1, 0.5, "x", True, 2**63)],
     *[("round_timeout_s", bad, "round_timeout_s") for bad in (0, -1.0, float("nan"), float("inf"), 1e300, "x", True)],
     *[("algorithm", bad, "algorithm") for bad in ("ppo", 3, ["svrpg"])],
-    *[("byzantine", bad, "byzantine") for bad in (3, "x", [1], {"x": "random-noise"}, {"-1": "random-noise"})],
+    *[("byzantine", bad, "byzantine") for bad in (2.5, True, "x", [1], {"x": "random-noise"}, {"-1": "random-noise"})],
     ("byzantine", {"11": "random-noise"}, "agent 11"),
     ("byzantine", {"0": "random-noise"}, "agent 0"),
     ("byzantine", {"1": "bribery"}, "attack"),

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,8 @@ def run_of(federation: Federation, counts: Sequence[int], returns: Sequence[floa
 
 
 def cartpole(agents: int = 5, seed: int = 0, **changes: object) -> Federation:
-    return describe("CartPole-v1", **{"agents": agents, "seed": seed, "trajectories": 40, **changes})
+    fields: dict[str, Any] = {"agents": agents, "seed": seed, "trajectories": 40, **changes}
+    return describe("CartPole-v1", **fields)
 
 
 def test_the_quantiles_are_those_of_students_t() -> None:

@@ -144,6 +144,8 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not SETTING.fullmatch(name.strip()):
             raise UsageError(f"a setting is written NAME=VALUE, for example faulty=3, not {show(pair)}")
+        if name.strip() == "name":
+            raise UsageError(f"no setting is called name, which is the part's own: {show(pair)}")
         settings[name.strip()] = _value(text.strip())
     return settings
 

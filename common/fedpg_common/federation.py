@@ -87,12 +87,15 @@ class Federation:
         return tuple(sorted({module for choice in choices for module in choice.modules}))
 
 
-def describe(task: str | Task, **fields: Any) -> Federation:
-    """A federation from the fields of a description; those that are None are left out. Raises UsageError."""
+def describe(task: str | Task, *, folder: Path | None = None, **fields: Any) -> Federation:
+    """A federation from the fields of a description; those that are None are left out. Raises UsageError.
+
+    `folder` is where modules that they name lie.
+    """
     given = {name: value for name, value in fields.items() if value is not None}
     if isinstance(task, Task):
-        return federation_from_fields({**given, "task": task_to_fields(task)}, "")
-    return federation_from_fields({**given, "task": task}, "")
+        return federation_from_fields({**given, "task": task_to_fields(task)}, "", folder)
+    return federation_from_fields({**given, "task": task}, "", folder)
 
 
 def name_of(federation: Federation) -> str:
@@ -264,6 +267,8 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
 
 def _owner(fields: Mapping[str, Any], pair: str) -> str:
     owners = [name for name in ("aggregator", "attack") if name in fields]
+    if not owners:
+        raise UsageError(f"--set {pair}: neither an aggregator nor an attack is chosen that could have it")
     if len(owners) != 1:
         raise UsageError(f"--set {pair}: whose setting is it? Write aggregator.{pair}, attack.{pair} or task.{pair}")
     return owners[0]

@@ -6,6 +6,7 @@ import typer
 from fedpg_common.errors import FedPGError
 from fedpg_common.process import log_to_stderr
 
+from fedpg_lab.check_cli import check_command
 from fedpg_lab.deploy_cli import certs_command, compose_command, status_command
 from fedpg_lab.evaluate_cli import evaluate_command
 from fedpg_lab.experiment_cli import experiment_command
@@ -21,6 +22,7 @@ app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("experiment")(experiment_command)
 app.command("faults")(faults_command)
+app.command("check")(check_command)
 app.command("figure")(figure_command)
 app.command("tensorboard")(tensorboard_command)
 app.command("status")(status_command)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
+from fedpg_common.choices import Choice, Choices
 from fedpg_common.errors import ExitCode, FedPGError, InvariantViolatedError, StorageError, UsageError
 from fedpg_common.federation import Federation, name_of
 from fedpg_server.store import STORE_NAME
@@ -38,30 +37,36 @@ WIDTH_IN_A_FILE = 200
 """Columns of a table that is not on a terminal."""
 
 
-class BackendName(StrEnum):
-    """Where the federation runs."""
-
-    LOCAL = "local"
-    DOCKER = "docker"
-
-
-BACKENDS = {
-    BackendName.LOCAL: ("fedpg_lab.faults.local_backend", "LocalBackend"),
-    BackendName.DOCKER: ("fedpg_lab.faults.docker.backend", "DockerBackend"),
-}
-"""Module and class; each is imported only when it is asked for, with the libraries that it needs."""
-REFERENCES = {
-    BackendName.LOCAL: ("fedpg_lab.faults.reference", "run_locally"),
-    BackendName.DOCKER: ("fedpg_lab.faults.docker.reference", "run_in_a_container"),
-}
-"""Module and function: a run is compared with one that has the same libraries under it."""
+BACKENDS: Choices[Backend] = Choices(
+    "backend",
+    {
+        "local": "fedpg_lab.faults.local_backend:LocalBackend",
+        "docker": "fedpg_lab.faults.docker.backend:DockerBackend",
+    },
+)
+"""Where a federation runs while it is harmed; each is imported with the libraries that it needs."""
+REFERENCES: Choices[RunReference] = Choices(
+    "reference of the backend",
+    {
+        "local": "fedpg_lab.faults.reference:run_locally",
+        "docker": "fedpg_lab.faults.docker.reference:run_in_a_container",
+    },
+)
+"""What a run is compared with: one that has the same libraries under it. A backend of one's own has the local one."""
 
 
 def faults_command(
     file: Annotated[
         str, typer.Argument(help=f"A scenario file (NAME.toml), or one that comes with FedPG: {', '.join(shipped())}.")
     ],
-    backend: Annotated[BackendName, typer.Option(help="Processes on this machine, or containers.")] = BackendName.LOCAL,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="local: processes on this machine; docker: containers; or MODULE:NAME.",
+            metavar="NAME",
+            autocompletion=lambda incomplete: [name for name in BACKENDS.shipped if name.startswith(incomplete)],
+        ),
+    ] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what will happen to whom, and do nothing.")] = False,
     reference: Annotated[
         bool,
@@ -115,11 +120,12 @@ def faults_command(
     130 Ctrl-C; 143 terminated.
     """
     scenario = read_scenario(file, seed)
+    choice = BACKENDS.parse(backend)
     if dry_run:
         _print_plan(scenario)
         return
     folder = new_folder(out, name, scenario.name)
-    command = shlex.join(["fedpg", "faults", file, "--backend", backend.value]
+    command = shlex.join(["fedpg", "faults", file, "--backend", backend]
                          + ([] if seed is None else ["--seed", str(seed)])
                          + ([] if reference else ["--no-reference"]))  # fmt: skip
     console = Console(stderr=True)
@@ -127,38 +133,38 @@ def faults_command(
         try:
             history = run_scenario(
                 scenario,
-                make_backend(backend, scenario.federation, folder, scenario.seed),
+                make_backend(choice, scenario.federation, folder, scenario.seed),
                 folder,
                 make_display(scenario.name, console),
                 lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False),
             )
         except UnsupportedFaultError as error:
-            raise UsageError(f"scenario {file}, backend {backend.value}: {error}") from error
+            raise UsageError(f"scenario {file}, backend {backend}: {error}") from error
         if history.ending is Ending.INTERRUPTED and not (folder / STORE_NAME).is_file():
             raise typer.Exit(_code_of(interruptions))  # before there was a run
-        runs_reference = make_reference(backend, folder / REFERENCE_NAME, console) if reference else None
-        outcomes = _judge(scenario, backend.value, history, folder, command, runs_reference)
+        runs_reference = make_reference(choice, folder / REFERENCE_NAME, console) if reference else None
+        outcomes = _judge(scenario, backend, history, folder, command, runs_reference)
     page = report.write_report(outcomes, folder, datetime.now().astimezone())
     _conclude(outcomes, page, interruptions)
 
 
-def make_backend(name: BackendName, federation: Federation, folder: Path, seed: int) -> Backend:
+def make_backend(choice: Choice, federation: Federation, folder: Path, seed: int) -> Backend:
     """The backend of that name. Raises UsageError where its library is not installed."""
-    module, kind = BACKENDS[name]
     try:
-        backend: Backend = getattr(importlib.import_module(module), kind)(federation, folder, seed)
-    except ModuleNotFoundError as error:
+        return BACKENDS.build(choice, federation, folder, seed)
+    except UsageError as error:
+        missing = error.__cause__
+        if choice.modules or not isinstance(missing, ModuleNotFoundError):
+            raise
         raise UsageError(
-            f"--backend {name.value} needs the package {error.name}: install fedpg with its extra [{name.value}]"
+            f"--backend {choice.name} needs the package {missing.name}: install fedpg with its extra [{choice.name}]"
         ) from error
-    return backend
 
 
-def make_reference(name: BackendName, folder: Path, console: Console) -> RunReference:
+def make_reference(choice: Choice, folder: Path, console: Console) -> RunReference:
     """What runs the reference for the backend of that name."""
-    module, function = REFERENCES[name]
-    reference: RunReference = getattr(importlib.import_module(module), function)(folder, console)
-    return reference
+    name = choice.name if choice.name in REFERENCES.shipped else "local"
+    return REFERENCES.build(Choice(name), folder, console)
 
 
 def _judge(

@@ -46,6 +46,12 @@ class After:
         """The `befores` are run in their order, each on what the one before it has made."""
         self._aggregator = aggregator
         self._befores = tuple(befores)
+        parts = (aggregator, *befores)
+        # What `fedpg check` may hold it to is what all its parts claim.
+        self.symmetric = all(getattr(part, "symmetric", True) for part in parts)
+        self.resists = all(getattr(part, "resists", True) for part in parts)
+        claims = [set(getattr(part, "equivariant", ())) for part in parts]
+        self.equivariant = tuple(sorted(set.intersection(*claims)))
 
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
         """Mix, aggregate, and say of the rows' weights what they mean for the agents."""

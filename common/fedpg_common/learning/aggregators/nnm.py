@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from fedpg_common.learning.aggregators.base import Mixed, Votes, mean_vector
@@ -14,6 +16,8 @@ class NearestNeighbourMixing:
     Source: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot, Stephan, "Fixing by Mixing: A Recipe for Optimal Byzantine ML
     under Heterogeneity", AISTATS 2023.
     """
+
+    equivariant: ClassVar[tuple[str, ...]] = ("shift", "scale")
 
     def __init__(self, faulty: int | None = None) -> None:
         """`faulty` is f; ⌊αK⌋ where it is None."""
