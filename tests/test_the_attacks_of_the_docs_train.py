@@ -68,3 +68,23 @@ def test_a_colluding_attack_trains_from_a_description(elsewhere: Path) -> None:
     apart, together = (load_run(elsewhere / "runs" / name) for name in ("apart", "together"))
     assert digests(apart) == digests(together)
     assert len(apart.records) > 2
+
+
+FAILING = """
+from fedpg_client.attacks import Attack
+
+class Failing(Attack):
+    def tamper_gradient(self, gradient, context):
+        return gradient[context.nothing]
+"""
+
+
+def test_an_attack_that_fails_is_named_in_one_sentence(elsewhere: Path) -> None:
+    (elsewhere / "failing.py").write_text(FAILING)
+    arguments = ["train", "--agents", "3", "--byzantine", "1", "--trajectories", "16", "--round-timeout", "0.5"]
+    arguments += ["--attack", "failing:Failing", "--name", "run", "--no-tensorboard"]
+    CliRunner().invoke(app, arguments)
+    log = (elsewhere / "runs" / "run" / "logs" / "agent-1.log").read_text()
+    sentence = "attack failing:Failing failed in tamper_gradient: AttributeError: 'Context' object has no attribute"
+    assert sentence in log
+    assert "Traceback" not in log

@@ -22,6 +22,7 @@ from fedpg_common.policies import make_policy
 
 from fedpg_client.agent import Agent
 from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
+from fedpg_client.attacks.reporting import reported
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion import PoolClient, PoolServer
 from fedpg_client.retry import Caller, StoppedError
@@ -91,7 +92,7 @@ class AgentProcess:
     def _run_one(self, options: AgentOptions) -> ExitCode:
         with ExitStack() as resources:
             try:
-                attacker = build_attacker(options.attack)
+                attacker = self._attacker(options.attack)
                 caller = self._caller(options.server, options.index)
                 line = FederationCalls(
                     options.index, caller, options.tls, options.connect_patience_s, options.patience_s
@@ -115,6 +116,12 @@ class AgentProcess:
                 log.exception("agent %d: unexpected failure", options.index)
                 return ExitCode.BUG
         return ExitCode.OK
+
+    def _attacker(self, choice: Choice | None) -> Attacker:
+        attacker = build_attacker(choice)
+        if choice is None or ":" not in choice.name:
+            return attacker
+        return replace(attacker, attack=reported(attacker.attack, choice.name))
 
     def _caller(self, address: str, agent: int) -> Caller:
         return Caller(address, np.random.default_rng([agent, time.time_ns()]), self.stop)
