@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from unittest.mock import MagicMock
 
 import grpc
@@ -17,7 +18,8 @@ from fedpg_client import collusion
 from fedpg_client.collusion import PoolClient, PoolServer
 from fedpg_client.retry import Caller, ServerRefusedError, StoppedError
 from fedpg_common import wire
-from fedpg_common.errors import AddressError
+from fedpg_common.channels import parse_address
+from fedpg_common.errors import AddressError, RefusedError
 from fedpg_common.parameters import Vector
 from support import CALL_TIMEOUT_S, SIZE
 
@@ -27,9 +29,9 @@ SOON_S = 2.0
 
 
 @contextmanager
-def pool_of(attackers: Sequence[int]) -> Iterator[str]:
+def pool_of(attackers: Sequence[int], secret: str = "") -> Iterator[str]:
     """A pool on a port of its own."""
-    server = PoolServer(attackers, SIZE)
+    server = PoolServer(attackers, SIZE, secret)
     try:
         yield server.listen("127.0.0.1:0")
     finally:
@@ -46,6 +48,54 @@ def attacker(
         yield client
     finally:
         client.close()
+
+
+class Tap:
+    """A wire between an attacker and the pool on which somebody listens to what is sent."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is the pool's."""
+        self._pool = parse_address(address)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heard = b""
+
+    def __enter__(self) -> Tap:
+        """Begin to listen."""
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Stop."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(CALL_TIMEOUT_S)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._pool)
+            for source, sink, listens in ((near, far, True), (far, near, False)):
+                thread = threading.Thread(target=self._carry, args=(source, sink, listens))
+                self._threads.append(thread)
+                thread.start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, listens: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if listens:
+                    self.heard += data
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def gradient_of(agent: int, round_number: int = 1) -> Vector:
@@ -170,6 +220,34 @@ def test_what_is_no_gradient_is_refused_and_spoils_nothing(tensor: federation_pb
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with attacker(1, address, IMPATIENT_S) as one:
             assert values(one.exchange(1, gradient_of(1))) == [101.0]
+
+
+def keeping(agent: int, address: str, secret: str) -> PoolClient:
+    """An attacker with a secret."""
+    caller = Caller(address, np.random.default_rng(agent), threading.Event())
+    return PoolClient(agent, "run-1", SIZE, caller, IMPATIENT_S, secret)
+
+
+def test_attackers_with_a_secret_meet_in_private() -> None:
+    with pool_of((1, 2), "hush") as address:
+        one, two = keeping(1, address, "hush"), keeping(2, address, "hush")
+        one.contribute(1, gradient_of(1))
+        assert values(two.exchange(1, gradient_of(2))) == [101.0, 102.0]
+        with pytest.raises(RefusedError, match="has another secret: give --attackers-secret the same text"):
+            keeping(1, address, "other").exchange(1, gradient_of(9))
+        assert values(keeping(1, address, "").exchange(2, gradient_of(1, 2))) == [201.0], "plain text gets nowhere"
+        one.close()
+        two.close()
+
+
+def test_nothing_that_attackers_with_a_secret_pool_crosses_the_network_in_plain_text() -> None:
+    marker = np.full(SIZE, 3.14159, np.float32)
+    for secret, is_read in (("", True), ("hush", False)):
+        with pool_of((1, 2), secret) as address, Tap(address) as tap:
+            client = keeping(1, tap.address, secret)
+            client.contribute(1, marker)
+            client.close()
+        assert (marker.tobytes() in tap.heard) is is_read
 
 
 def test_stop_ends_the_wait_for_accomplices() -> None:

@@ -14,10 +14,11 @@ from fedpg.v1 import collusion_pb2 as pb
 from fedpg.v1 import collusion_pb2_grpc
 from fedpg_common import wire
 from fedpg_common.channels import client_options, server_options
-from fedpg_common.errors import AddressError, UnreachableError
+from fedpg_common.errors import AddressError, RefusedError, UnreachableError
 from fedpg_common.parameters import Vector
 
-from fedpg_client.retry import Caller
+from fedpg_client.collusion_tls import TARGET_NAME, pool_client_credentials, pool_server_credentials
+from fedpg_client.retry import Caller, ServerRefusedError
 
 POOL_WAIT_S = 10.0
 POOL_SLACK_S = 5.0
@@ -31,8 +32,12 @@ log = logging.getLogger(__name__)
 class PoolServer(collusion_pb2_grpc.CollusionServicer):
     """Collects one gradient per attacker and round, and hands out all of them. One of the attackers serves it."""
 
-    def __init__(self, attackers: Sequence[int], size: int) -> None:
-        """`attackers` are the agent indices of those that collude; `size` is d."""
+    def __init__(self, attackers: Sequence[int], size: int, secret: str = "") -> None:
+        """`attackers` are the agent indices of those that collude; `size` is d.
+
+        With a `secret`, only who has it can read the channel and call; without, it is plain text.
+        """
+        self._secret = secret
         self._attackers = frozenset(attackers)
         self._size = size
         self._pools: OrderedDict[tuple[str, int], dict[int, pb.Contribution]] = OrderedDict()
@@ -47,7 +52,10 @@ class PoolServer(collusion_pb2_grpc.CollusionServicer):
         server = grpc.server(ThreadPoolExecutor(len(self._attackers) + 2), options=options)
         collusion_pb2_grpc.add_CollusionServicer_to_server(self, server)
         try:
-            port = server.add_insecure_port(address)
+            if self._secret:
+                port = server.add_secure_port(address, pool_server_credentials(self._secret))
+            else:
+                port = server.add_insecure_port(address)
         except RuntimeError as error:
             raise AddressError(f"the attackers' channel cannot listen on {address}: is the port in use?") from error
         server.start()
@@ -100,11 +108,18 @@ class PoolClient:
     caller: Caller
     wait_s: float
     """How long to wait for the others in a round before attacking with those that have come."""
+    secret: str = ""
+    """The attackers'; see `PoolServer`."""
 
     def __post_init__(self) -> None:
         """Open a channel; nothing is sent yet."""
         limit = wire.message_bytes_max(self.size, vectors=ATTACKERS_MAX)
-        self._channel = grpc.insecure_channel(self.caller.address, options=client_options(limit))
+        options = client_options(limit)
+        if self.secret:
+            credentials = pool_client_credentials(self.secret)
+            self._channel = grpc.secure_channel(self.caller.address, credentials, options=[*options, *TARGET_NAME])
+        else:
+            self._channel = grpc.insecure_channel(self.caller.address, options=options)
         self._stub = collusion_pb2_grpc.CollusionStub(self._channel)
 
     def exchange(self, round_number: int, gradient: Vector) -> Mapping[int, Vector]:
@@ -119,7 +134,7 @@ class PoolClient:
         why = "they did not pool in time"
         while (left_s := deadline_s - self.caller.clock()) > 0:
             try:
-                reply = self.caller.call(self._stub.Pool, request, timeout_s=timeout_s, patience_s=left_s)
+                reply = self._call(request, timeout_s, left_s)
             except UnreachableError as error:
                 why = str(error)
                 break
@@ -133,9 +148,20 @@ class PoolClient:
         """Let the others have this attacker's gradient (d,), and wait for nobody."""
         request = self._request(round_number, gradient, 0.0)
         try:
-            self.caller.call(self._stub.Pool, request, timeout_s=POOL_SLACK_S, patience_s=0.0)
+            self._call(request, POOL_SLACK_S, 0.0)
         except UnreachableError as error:
             log.warning("round %d: the other attackers have to do without this one: %s", round_number, error)
+
+    def _call(self, request: pb.PoolRequest, timeout_s: float, patience_s: float) -> pb.PoolReply:
+        try:
+            return self.caller.call(self._stub.Pool, request, timeout_s=timeout_s, patience_s=patience_s)
+        except ServerRefusedError as error:
+            if error.code is grpc.StatusCode.UNAVAILABLE:  # its certificate is not of this secret
+                raise RefusedError(
+                    f"the attackers' channel at {self.caller.address} has another secret: "
+                    "give --attackers-secret the same text on all attackers"
+                ) from error
+            raise
 
     def _request(self, round_number: int, gradient: Vector, wait_s: float) -> pb.PoolRequest:
         return pb.PoolRequest(

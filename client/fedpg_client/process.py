@@ -46,7 +46,7 @@ class Collusion:
     listen: str = ""
     """Where to serve the pool in this process; empty if another attacker does."""
     secret: str = ""
-    """What they share, and nobody else has; their common stream follows from it. Empty for none."""
+    """What they share, and nobody else has: it keeps their channel, and their common stream follows from it."""
     wait_s: float = COLLUSION_WAIT_S
 
 
@@ -155,9 +155,10 @@ class AgentProcess:
         if not collusion.address:
             return None
         if collusion.listen:
-            server = PoolServer(collusion.attackers, size)
+            server = PoolServer(collusion.attackers, size, collusion.secret)
             server.listen(collusion.listen)
             resources.callback(server.close)
-        client = PoolClient(index, run_id, size, self._caller(collusion.address, index), collusion.wait_s)
+        caller = self._caller(collusion.address, index)
+        client = PoolClient(index, run_id, size, caller, collusion.wait_s, collusion.secret)
         resources.callback(client.close)
         return client
