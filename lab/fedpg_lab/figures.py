@@ -101,9 +101,7 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
     """
     filtering = [group for group in groups if is_filtering(group)]
     if not filtering:
-        raise UsageError(
-            "none of these runs has an aggregator that accepts some votes and filters others, as fedpg does"
-        )
+        raise UsageError("none of these runs has an aggregator that filters votes, as fedpg does")
     panels = panels_of(filtering)
     values: Mapping[str, Callable[[Group], Callable[[RoundRecord], float | None]]] = {
         "precision": lambda group: _score(group, "precision"),
