@@ -120,7 +120,7 @@ def faults_command(
     130 Ctrl-C; 143 terminated.
     """
     scenario = read_scenario(file, seed)
-    choice = BACKENDS.parse(backend)
+    choice = _chosen(backend)
     if dry_run:
         _print_plan(scenario)
         return
@@ -146,6 +146,13 @@ def faults_command(
         outcomes = _judge(scenario, backend, history, folder, command, runs_reference)
     page = report.write_report(outcomes, folder, datetime.now().astimezone())
     _conclude(outcomes, page, interruptions)
+
+
+def _chosen(backend: str) -> Choice:
+    try:
+        return BACKENDS.parse(backend)
+    except UsageError as error:
+        raise UsageError(f"--backend: {error}") from error
 
 
 def make_backend(choice: Choice, federation: Federation, folder: Path, seed: int) -> Backend:

@@ -30,6 +30,8 @@ CHARACTER_WIDTH = 0.07
 """Inches of a legend's character, in the mean."""
 LEGEND_MARGIN = 0.6
 """Inches of an entry of the legend beside its text."""
+TITLE_WIDTH = 52
+"""Characters of a line of a panel's title."""
 DRAWN_POINTS = 600
 """Of a curve; more would only make the file larger."""
 DISTANCE_PANELS_MAX = 12
@@ -80,7 +82,7 @@ def draw_returns(groups: Sequence[Group], *, honest: bool, window: int) -> Figur
                 overlaid |= _draw_published(axes, group, colours[group.label], end)
         axes.set_xlim(0, end * 1.03)
         axes.set_ylim(*_limits(axes, drawn))
-        axes.set_title(panel.title)
+        axes.set_title(textwrap.fill(panel.title, TITLE_WIDTH))
         axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
     _label_left(figure, places, "evaluation return" + (f", mean over {window} rounds" if window > 1 else ""))
     handles = _handles(groups, colours)
@@ -99,9 +101,7 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
     """
     filtering = [group for group in groups if is_filtering(group)]
     if not filtering:
-        raise UsageError(
-            "none of these runs has an aggregator that accepts some votes and filters others, as fedpg does"
-        )
+        raise UsageError("none of these runs has an aggregator that filters votes, as fedpg does")
     panels = panels_of(filtering)
     values: Mapping[str, Callable[[Group], Callable[[RoundRecord], float | None]]] = {
         "precision": lambda group: _score(group, "precision"),
@@ -112,7 +112,7 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
     grid = figure.subplots(len(values), len(panels), sharex="col", sharey=True, squeeze=False)
     colours = _colours(filtering)
     for column, panel in enumerate(panels):
-        grid[0, column].set_title(panel.title)
+        grid[0, column].set_title(textwrap.fill(panel.title, TITLE_WIDTH))
         grid[-1, column].set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
         for row, (name, value) in enumerate(values.items()):
             axes = grid[row, column]
@@ -151,8 +151,8 @@ def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
     for group, axes in zip(shown, places, strict=True):
         _draw_distances(axes, group.runs[0], honest)
         attack = f", {group.attack}" if group.attack else ""
-        axes.set_title(f"{group.federation.task.name}, {group.label}{attack}, seed {group.federation.seed}",
-                       fontsize="small")  # fmt: skip
+        title = f"{group.federation.task.name}, {group.label}{attack}, seed {group.federation.seed}"
+        axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize="small")
         axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
     _label_left(figure, places, "distance to the median vector, or to μ")
     _legend_below(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ OTHER_RULE_COLOURS = ("#54a24b", "#b279a2", "#72b7b2", "#9d755d", "#ff9da6", "#5
 """Of rules without a colour of their own, in the order in which they appear."""
 SMOOTHING_ROUNDS = 10
 AGENT_LABELS_MAX = 40
+TITLE_WIDTH = 90
 
 
 def plot_run(run: RunData, path: Path) -> None:
@@ -35,7 +37,7 @@ def plot_run(run: RunData, path: Path) -> None:
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3.6, 0.3, min(4.5, 0.6 + 0.2 * run.federation.agents)))
     _plot_returns(axes[0], run)
-    axes[0].set_title(title_of(run))
+    axes[0].set_title(textwrap.fill(title_of(run), TITLE_WIDTH))
     edges = _edges(run.records)
     _plot_rules(axes[1], run.records, edges)
     plot_verdicts(axes[2], run, edges)

@@ -101,9 +101,14 @@ def _totals(records: list[RoundRecord], field: str) -> dict[str, int]:
 
 
 def _accepted_fraction(run: RunData, byzantine: bool) -> float | None:
-    """Accepted votes over votes, of those that vote with a bad gradient or of the others."""
+    """Accepted votes over votes, of those that vote with a bad gradient or of the others.
+
+    Only of rounds whose rule selects whom it listens to; None without any.
+    """
     accepted = voted = 0
     for record in run.records:
+        if record.weights is None:
+            continue
         for agent in record.accepted + record.filtered:
             if (agent in run.federation.poisoners) is byzantine:
                 voted += 1

@@ -58,28 +58,33 @@ def checked_improvement(
 ) -> tuple[State, InnerReport]:
     """What an algorithm answers: a state of the same θ's size, finite, and a report. Raises UsageError."""
     try:
-        state, report = work()
-        if not isinstance(state, State) or not isinstance(report, InnerReport):
-            raise ValueError("it must answer with a State and an InnerReport")
-        for vector_name in (THETA, ADAM_M, ADAM_V):
-            vector = state.vectors.get(vector_name)
-            if vector is None or vector.shape != before.theta.shape or vector.dtype != np.float32:
-                raise ValueError(f"its state needs {vector_name}, float32, of shape {before.theta.shape}")
-            if not np.isfinite(vector).all():
-                raise ValueError(f"{vector_name} is not finite")
-        core = {name: state.vectors[name] for name in (THETA, ADAM_M, ADAM_V)}
-        strange = [name for name in state.vectors if name not in core and name not in before.vectors
-                   and not name.startswith(f"{ALGORITHM}/")]  # fmt: skip
-        if strange:
-            raise ValueError(f"its memory belongs below {ALGORITHM}/, not in {strange[0]}")
-        own = check_memory(state.memory(ALGORITHM), "its memory")
-        return State(core, state.steps).with_memory(ALGORITHM, own).with_memory(
-            AGGREGATOR, before.memory(AGGREGATOR)), report  # fmt: skip
+        answer: object = work()
+        match answer:
+            case (State() as state, InnerReport() as report):
+                return _checked_state(state, before), report
+        raise ValueError("it must answer with a State and an InnerReport")
     except FedPGError:
         raise
     except Exception as error:  # see above
         log.debug("the algorithm %s failed", name, exc_info=True)
         raise UsageError(f"the algorithm {name} failed: {_sentence(error)}") from error
+
+
+def _checked_state(state: State, before: State) -> State:
+    """The state that an algorithm answered with, the aggregator's memory still as it was."""
+    for name in (THETA, ADAM_M, ADAM_V):
+        vector = state.vectors.get(name)
+        if vector is None or vector.shape != before.theta.shape or vector.dtype != np.float32:
+            raise ValueError(f"its state needs {name}, float32, of shape {before.theta.shape}")
+        if not np.isfinite(vector).all():
+            raise ValueError(f"{name} is not finite")
+    core = {name: state.vectors[name] for name in (THETA, ADAM_M, ADAM_V)}
+    for name, vector in state.vectors.items():
+        if name not in core and not name.startswith(f"{ALGORITHM}/") and vector is not before.vectors.get(name):
+            raise ValueError(f"its memory belongs below {ALGORITHM}/, not in {name}")
+    own = check_memory(state.memory(ALGORITHM), "its memory")
+    checked = State(core, state.steps).with_memory(ALGORITHM, own)
+    return checked.with_memory(AGGREGATOR, before.memory(AGGREGATOR))
 
 
 def _sentence(error: Exception) -> str:

@@ -221,8 +221,8 @@ def _resists(bench: Bench) -> Iterator[str]:
                 allowed = BOUND * (SPREAD + float(np.linalg.norm(centre(number) - centre(1))))
                 if not away <= allowed:
                     yield (
-                        f"4 of {AGENTS} attackers, {kind}, with entries of {size:g}, move it {away:.3g} from the mean of "
-                        f"the honest in round {number}, and honest votes lie {SPREAD:g} apart"
+                        f"4 of {AGENTS} attackers, {kind}, with entries of {size:g}, move it {away:.3g} from the mean "
+                        f"of the honest in round {number}, who lie {SPREAD:g} apart"
                     )
 
 
