@@ -133,11 +133,11 @@ PEERS = {
 @pytest.mark.parametrize("peer", PEERS)
 def test_a_caller_from_another_machine_without_tls_is_not_the_operator(peer: str) -> None:
     assert is_loopback_peer(peer) is PEERS[peer]
-    assert viewer_of(peer, [], authenticated=False) == Viewer(is_operator=PEERS[peer])
+    assert viewer_of(peer, None, authenticated=False) == Viewer(is_operator=PEERS[peer])
     # With TLS, the certificate counts and not the address.
-    assert viewer_of(peer, ["agent-2"], authenticated=True) == Viewer(agent=2)
-    assert viewer_of(peer, ["operator"], authenticated=True) == Viewer(is_operator=True)
-    assert viewer_of(peer, [], authenticated=True) == Viewer()
+    assert viewer_of(peer, "agent-2", authenticated=True) == Viewer(agent=2)
+    assert viewer_of(peer, "operator", authenticated=True) == Viewer(is_operator=True)
+    assert viewer_of(peer, None, authenticated=True) == Viewer()
 
 
 def whole_status(phase: pb.Phase.ValueType = pb.PHASE_COLLECTING) -> pb.GetStatusReply:

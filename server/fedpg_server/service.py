@@ -88,7 +88,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """See federation.proto."""
         run = await self._require_run(context)
         whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
-        return status_for(viewer_of(context.peer(), _certificate_names(context), self._authenticated), whole)
+        return status_for(viewer_of(context.peer(), _common_name(context), self._authenticated), whole)
 
     async def _admit(self, agent: int, context: Context) -> Run:
         """The run, for a caller that is the member it says it is."""
@@ -105,8 +105,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._require_run(context)
         if not self._authenticated:
             return run
-        names = _certificate_names(context)
-        owner = agent_of_name(names[0]) if names else None
+        owner = agent_of_name(_common_name(context) or "")
         if owner is None:
             run.count_intrusion()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")
@@ -128,6 +127,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
 
 
-def _certificate_names(context: Context) -> list[str]:
-    """The common names of the caller's certificate; empty without one."""
-    return [name.decode(errors="replace") for name in context.auth_context().get("x509_common_name", ())]
+def _common_name(context: Context) -> str | None:
+    """The common name of the caller's certificate; None without one."""
+    names = list(context.auth_context().get("x509_common_name", ()))
+    return names[0].decode(errors="replace") if names else None

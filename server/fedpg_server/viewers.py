@@ -5,7 +5,6 @@ The filter's verdicts are for the operator alone: to an attacker, they would say
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedpg.v1 import federation_pb2 as pb
@@ -24,11 +23,11 @@ class Viewer:
     """The agent whose certificate it is."""
 
 
-def viewer_of(peer: str, certificate_names: Sequence[str], authenticated: bool) -> Viewer:
-    """Who a caller is, by its certificate's common names; without `authenticated`, by gRPC's name of its address."""
+def viewer_of(peer: str, common_name: str | None, authenticated: bool) -> Viewer:
+    """Who a caller is, by its certificate's common name; without `authenticated`, by gRPC's name of its address."""
     if not authenticated:
         return Viewer(is_operator=is_loopback_peer(peer))
-    name = certificate_names[0] if certificate_names else ""
+    name = common_name or ""
     return Viewer(is_operator=name in OPERATOR_NAMES, agent=agent_of_name(name))
 
 

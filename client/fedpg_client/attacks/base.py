@@ -111,6 +111,8 @@ class Attack:
     """What it has to know. `collude` is called where that is COLLUDERS or more."""
     unanimous: ClassVar[bool] = False
     """Whether all that collude submit the same vector. A promise, which `fedpg check` puts to the test."""
+    casts_vote: ClassVar[bool] = True
+    """Whether the agent votes, honestly or not. Without, its rounds close at their deadline."""
 
     def calls(self, line: ClosableCalls, target: Target) -> ClosableCalls:
         """The calls that the agent makes, in place of the honest `line`, which somebody else closes."""

@@ -41,7 +41,7 @@ class ProtocolAttack(Attack):
     """
 
     casts_vote: ClassVar[bool] = False
-    """Whether the honest vote is cast, and first."""
+    """Whether the honest vote is cast, and then first."""
 
     def calls(self, line: ClosableCalls, target: Target) -> AttackerCalls:
         """The calls of an agent that takes part on `line` and attacks beside it."""
