@@ -30,9 +30,9 @@ from fedpg_lab.faults.invariants import Finding, Outcome, check_run
 from fedpg_lab.faults.reference import NAME, REFERENCE_NAME, RunReference, compare_with_reference
 from fedpg_lab.faults.runner import run_scenario
 from fedpg_lab.faults.scenario import Scenario, read_scenario, shipped
+from fedpg_lab.one_run import raise_terminated
 from fedpg_lab.progress import make_display
 from fedpg_lab.train import finish, new_folder
-from fedpg_lab.train_cli import raise_terminated
 
 WIDTH_IN_A_FILE = 200
 """Columns of a table that is not on a terminal."""
