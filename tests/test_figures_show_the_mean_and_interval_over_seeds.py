@@ -21,7 +21,8 @@ from fedpg_lab.curves import (
     honest_counts,
     mean_curve,
 )
-from fedpg_lab.figures import _legend_below, draw_filter, draw_returns, panels_of
+from fedpg_lab.figure_parts import legend_below
+from fedpg_lab.figures import draw_filter, draw_returns, panels_of
 from fedpg_lab.published import METHODS, published_for
 from fedpg_lab.runs import RunData
 from fedpg_lab.scaling import draw_scaling, reachable
@@ -123,7 +124,10 @@ def test_federations_without_attackers_stand_in_every_panel_of_their_task() -> N
         {"agents": 1}, {"byzantine": 2}, {"byzantine": 2, "attack": "sign-flipping"},
     )]  # fmt: skip
     panels = panels_of(group_runs(runs))
-    assert [panel.title for panel in panels] == ["CartPole-v1, random-noise", "CartPole-v1, sign-flipping"]
+    assert [panel.title for panel in panels] == [
+        "CartPole-v1, no attack and random-noise",
+        "CartPole-v1, no attack and sign-flipping",
+    ]
     assert [[group.label for group in panel.groups] for panel in panels] == [["FedPG-BR K=1", "FedPG-BR K=5, B=2"]] * 2
 
 
@@ -185,7 +189,8 @@ def test_the_command_writes_png_and_svg_the_same_for_the_same_runs(tmp_path: Pat
         once = out.read_bytes()
         code, text, error = fedpg("figure", tmp_path / "runs", "--kind", kind, "--out", out)
         assert (code, error) == (0, "")
-        assert text.startswith("Drew 2 runs of 1 federation: ")
+        drawn = "1 run" if kind == "distances" else "2 runs"  # distances are those of the first seed
+        assert text.startswith(f"Drew {drawn} of 1 federation: ")
         assert out.read_bytes() == once
         assert ElementTree.fromstring(once).tag.endswith("svg")
         assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -201,7 +206,7 @@ def test_an_unfinished_run_is_drawn_and_named(tmp_path: Path, fedpg: Command) ->
     ("arguments", "code", "sentence"),
     [
         (["empty"], ExitCode.STORAGE, "there is no run in empty"),
-        (["nowhere"], ExitCode.STORAGE, "there is no run in nowhere"),
+        (["nowhere"], ExitCode.STORAGE, "there is no folder nowhere"),
         (["young"], ExitCode.STORAGE, "no run in young has ended a round yet"),
         (["damaged"], ExitCode.STORAGE, "damaged/run.sqlite"),
         (["run", "--out", "figure.jpg"], ExitCode.USAGE, "a picture is a .png or .svg file, not 'figure.jpg'"),
@@ -249,7 +254,7 @@ def test_a_dip_is_cut_and_an_end_is_shown(returns: list[float], lowest_shown: fl
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8))
 def test_a_legend_is_no_wider_than_its_figure(lengths: list[int]) -> None:
     figure = Figure(figsize=(6.5, 5.0), layout="constrained")
-    _legend_below(figure, [Line2D([], [], label=" ".join(["word"] * (1 + length // 5))) for length in lengths])
+    legend_below(figure, [Line2D([], [], label=" ".join(["word"] * (1 + length // 5))) for length in lengths])
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box = legend.get_window_extent()
