@@ -194,5 +194,5 @@ def _observers(options: ServerOptions, federation: Federation, spec: ParameterSp
         CheckpointExporter(options.folder / "checkpoints", federation.task, spec, options.checkpoint_every_rounds, best)
     ]
     if options.tensorboard:
-        observers.append(TensorBoard(options.folder / "tensorboard", federation, records))
+        observers.append(TensorBoard(options.folder, federation, records))
     return observers
