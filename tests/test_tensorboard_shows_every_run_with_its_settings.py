@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from fedpg_common.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode
@@ -87,6 +88,7 @@ def test_every_scalar_has_a_description_that_says_what_the_x_axis_is(tmp_path: P
         assert text.endswith(X_AXIS), tag
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's own thread
 def test_files_that_cannot_be_written_any_more_do_not_end_the_run(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path / "run", describe("CartPole-v1"), [])
     board.record(ROUNDS[0], THETA)
@@ -131,7 +133,7 @@ def test_a_policys_episode_is_an_animated_image(tmp_path: Path) -> None:
     (image,) = read_events(tmp_path / "events").Images(TAG)
     assert (image.step, image.width, image.height) == (7, 600, 400)
     assert image.encoded_image_string.startswith(b"GIF89a")
-    assert "/" not in TAG and min("evaluation", "filter", "summary", "time", "training") < TAG, "it sorts behind"
+    assert max("evaluation", "filter", "summary", "time", "training") < TAG, "it sorts behind the curves"
 
 
 def test_the_command_serves_every_run_by_name_until_ctrl_c(tmp_path: Path) -> None:
