@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Algorithm
 from fedpg_server.records import RoundRecord
@@ -134,7 +135,10 @@ def _draw_scores(
     window: int,
 ) -> None:
     """One score of a panel's groups; where nobody has it, why."""
-    curves = [_draw_group(axes, group, value(group), styles[group.label], honest, window) for group in panel.groups]
+    curves = [
+        _draw_group(axes, group, value(group), styles[group.label], honest, window, bounds=(0.0, 1.0))
+        for group in panel.groups
+    ]
     axes.set_ylim(-0.04, 1.04)
     axes.grid(alpha=0.25)
     if not any(curves):
@@ -143,9 +147,10 @@ def _draw_scores(
 
 
 def _draw_group(
-    axes: Axes, group: Group, value: Callable[[RoundRecord], float | None], style: Style, honest: bool, window: int
-) -> Curve | None:
-    """Draw a group's curve, if it has one, and return it."""
+    axes: Axes, group: Group, value: Callable[[RoundRecord], float | None], style: Style, honest: bool, window: int,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Curve | None:  # fmt: skip
+    """Draw a group's curve, if it has one, and return it. The figure itself, and so its interval, lies in `bounds`."""
     curve = mean_curve(group.runs, value, honest=honest, window=window)
     if curve is None:
         return None
@@ -156,7 +161,8 @@ def _draw_group(
     )
     if curve.half_width is not None:
         spread = curve.half_width[::every]
-        axes.fill_between(counts, mean - spread, mean + spread, color=style.colour, alpha=0.18, linewidth=0)
+        low, high = np.clip(mean - spread, *bounds), np.clip(mean + spread, *bounds)
+        axes.fill_between(counts, low, high, color=style.colour, alpha=0.18, linewidth=0)
     return curve
 
 

@@ -72,12 +72,12 @@ def _plot_returns(axes: Axes, run: RunData) -> None:
     counts = [record.trajectories_total for record in run.records]
     returns = [record.evaluation_return for record in run.records]
     dot = "." if len(counts) == 1 else ""
-    axes.plot(counts, returns, color="#0072b2", alpha=0.35, linewidth=0.8, marker=dot, label="evaluation, each round")
+    axes.plot(counts, returns, color="#0072b2", alpha=0.5, linewidth=0.8, marker=dot, label="evaluation, each round")
     axes.plot(counts, smooth(returns), color="#0072b2", label=f"evaluation, mean of the last {SMOOTHING_ROUNDS} rounds")
     final = final_return(run)
     if final is not None and np.isfinite(final):
         axes.plot([counts[-1] * (1 - FINAL_FRACTION), counts[-1]], [final, final], color="#d55e00", linewidth=2.5,
-                  label=f"final return {final:,.1f}: mean over the last {FINAL_FRACTION:.0%}")  # fmt: skip
+                  label=f"final return {final:,.1f}: mean over the last {100 * FINAL_FRACTION:.0f} %")  # fmt: skip
     training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
     if training:
         axes.plot(*zip(*training, strict=True), color="#777777", linewidth=0.9, linestyle=":",

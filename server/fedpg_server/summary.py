@@ -15,7 +15,7 @@ from fedpg_common.json_text import to_json
 from fedpg_server.records import FINAL_FRACTION, RoundRecord, final_return
 
 SUMMARY_NAME = "summary.json"
-FINAL_RETURN_IS = f"mean of the evaluation returns over the last {FINAL_FRACTION:.0%} of the trajectories"
+FINAL_RETURN_IS = f"mean of the evaluation returns over the last {100 * FINAL_FRACTION:.0f} % of the trajectories"
 
 
 def summarize(
