@@ -12,7 +12,7 @@ from fedpg_common.errors import UsageError
 from fedpg_server.records import FINAL_FRACTION
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from fedpg_lab.curves import Group, first_reach, mean_curve
 from fedpg_lab.figure_parts import COLOURS, IN_ALL, PER_PARTICIPANT
@@ -161,7 +161,9 @@ def log_ticks(low: float, high: float) -> list[float]:
         ticks = inside
         if len(ticks) >= TICKS_MIN:
             break
-    return ticks or [low, high]
+    if len(ticks) < 2:  # a narrow range
+        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high).tolist() if low <= tick <= high]
+    return ticks
 
 
 def name_in_task(group: Group) -> str:
