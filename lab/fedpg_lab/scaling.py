@@ -162,7 +162,7 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) >= TICKS_MIN:
             break
     if len(ticks) < 2:  # a narrow range
-        ticks = [tick for tick in MaxNLocator(5).tick_values(low, high).tolist() if low <= tick <= high]
+        ticks = [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     return ticks
 
 
