@@ -20,7 +20,7 @@ from fedpg_lab.listing import RunLine, State, list_runs, sorted_runs
 
 WIDE = 110
 """Columns of a terminal from which all fields are shown."""
-NARROW_LEAVES_OUT = ("algorithm", "seed", "best")
+NARROW_LEAVES_OUT = ("algorithm", "seed", "rounds", "trajectories", "best")
 COLUMNS: Mapping[str, Callable[[RunLine], str]] = {
     "state": lambda line: line.state.value,
     "task": lambda line: line.task or "–",

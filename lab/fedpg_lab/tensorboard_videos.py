@@ -67,7 +67,10 @@ def write_video_event(checkpoint: Path, events: Path) -> None:
         image = path.read_bytes()
     width, height = (int.from_bytes(image[start : start + 2], "little") for start in (6, 8))  # as GIF89a has them
     shown_image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=image)
-    about = SummaryMetadata(summary_description="One greedy episode of the best policy. The step is its round.")
+    about = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name="images"),
+        summary_description="One greedy episode of the best policy. The step is its round.",
+    )
     try:
         older = list(events.glob(EVENT_FILES))
         writer: Any = SummaryWriter(str(events), filename_suffix=VIDEO_SUFFIX)

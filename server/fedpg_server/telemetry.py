@@ -84,9 +84,9 @@ class TensorBoard:
         if name in self._described:
             return Summary.Value(tag=name, simple_value=value)
         self._described.add(name)
-        return Summary.Value(
-            tag=name, simple_value=value, metadata=SummaryMetadata(summary_description=describe_scalar(name))
-        )
+        scalars = SummaryMetadata.PluginData(plugin_name="scalars")  # without it TensorBoard drops the description
+        about = SummaryMetadata(plugin_data=scalars, summary_description=describe_scalar(name))
+        return Summary.Value(tag=name, simple_value=value, metadata=about)
 
     def _write_hyperparameters(self, federation: Federation) -> None:
         """Start a session of TensorBoard's table of hyperparameters."""
