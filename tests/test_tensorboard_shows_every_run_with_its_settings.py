@@ -46,7 +46,7 @@ def write_events(folder: Path, federation: Federation) -> None:
 
 
 def read_events(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     return events
 
@@ -132,8 +132,8 @@ def test_a_policys_episode_is_an_animated_image(tmp_path: Path) -> None:
     theta = policy.initial_parameters(np.random.default_rng(0))
     write_checkpoint(tmp_path / "best.safetensors", Checkpoint(theta, policy.spec, task, 7, None))
     for _ in range(2):  # a second video takes the first one's place
-        write_video_event(tmp_path / "best.safetensors", tmp_path / "tensorboard")
-    (image,) = read_events(tmp_path).Images(TAG)
+        write_video_event(tmp_path / "best.safetensors", tmp_path / "events")
+    (image,) = read_events(tmp_path / "events").Images(TAG)
     assert (image.step, image.width, image.height) == (7, 600, 400)
     assert image.encoded_image_string.startswith(b"GIF89a")
     assert max("evaluation", "filter", "summary", "time", "training") < TAG, "it sorts behind the curves"

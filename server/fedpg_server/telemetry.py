@@ -34,7 +34,7 @@ class TensorBoard:
         """
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import, so only where it is used
 
-        records, folder = observed.records, observed.folder / "tensorboard"
+        records, folder = observed.records, observed.folder
         self._records = list(records)
         self._described: set[str] = set()
         self._folder = folder
@@ -98,8 +98,7 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
     """The description of a run by name, the same names for every run, as TensorBoard's table wants them."""
     attacks = sorted({attack.label for attack in federation.byzantine.values()})
     values: dict[str, str | float] = {
-        "algorithm": federation.algorithm.label,
-        "aggregator": federation.aggregator.label if federation.aggregator else "the algorithm's own",
+        "algorithm": " + ".join(part.label for part in (federation.algorithm, federation.aggregator) if part),
         "agents": federation.agents,
         "byzantine": len(federation.byzantine),
         "attack": ", ".join(attacks) or "none",
