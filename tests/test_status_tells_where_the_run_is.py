@@ -127,7 +127,9 @@ def test_what_status_and_log_say_of_a_round() -> None:
         assert part in line
 
 
-@pytest.mark.parametrize(("changes", "loud"), [({"accepted": (), "has_mu": False}, "NO GRADIENT"), ({"skipped_steps": 2}, "2 STEPS")])
+@pytest.mark.parametrize(
+    ("changes", "loud"), [({"accepted": (), "has_mu": False}, "NO GRADIENT"), ({"skipped_steps": 2}, "2 STEPS")]
+)
 def test_the_log_is_loud_when_something_is_lost(changes: dict[str, object], loud: str) -> None:
     assert loud in describe_round(make_round_record(1, **changes), 100)
     assert loud not in describe_round(make_round_record(1), 100)
