@@ -128,7 +128,7 @@ def _description(
 ) -> Description:
     if given["attack"] == DEFAULT_ATTACK and not is_given(context, "attack"):
         given["attack"] = None  # the description's own default; a bare --set means a part that was named
-    if path is None:
+    if path is None or context.params.get("resume"):  # what is resumed has its description already
         seed = parse_seed(given["seed"])
         fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
         return Description(fields, settings, drew_seed=given["seed"] == RANDOM, context=context)
