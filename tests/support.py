@@ -81,10 +81,9 @@ class IdleLearner:
         )  # fmt: skip
 
 
-def initial_state() -> State:
+def initial_state(size: int = SIZE) -> State:
     """Zeros."""
-    zeros = np.zeros(SIZE, np.float32)
-    return fresh(zeros)
+    return fresh(np.zeros(size, np.float32))
 
 
 def idle_federation(agents: int, rounds: int, round_timeout_s: float = 1000.0) -> Federation:
@@ -177,17 +176,19 @@ async def serving(
     listen: str = "127.0.0.1:0",
     start_rounds: bool = True,
     arrival_max_s: float = ARRIVAL_MAX_S,
+    size: int = SIZE,
 ) -> AsyncIterator[Door]:
-    """A real run, service and store on a loopback port, with an IdleLearner."""
+    """A real run, service and store on a loopback port, with an IdleLearner and a policy of `size` parameters."""
     path = folder / STORE_NAME
     if path.exists():
         store = Store.open(path)
     else:
-        store = Store.create(path, "run-1", federation_to_toml(federation), initial_state())
-    run = Run(federation, SPEC, store, IdleLearner(), [], time.monotonic)
+        store = Store.create(path, "run-1", federation_to_toml(federation), initial_state(size))
+    spec = ParameterSpec((TensorSpec("w", (size,)),))
+    run = Run(federation, spec, store, IdleLearner(), [], time.monotonic)
     service = FederationService(authenticated=tls is not None)
     service.serve(run)
-    limit = wire.message_bytes_max(SIZE)
+    limit = wire.message_bytes_max(size)
     endpoint = await start_listening(listen, tls, service, limit, federation.agents, arrival_max_s)
     channel = open_aio_channel(endpoint.address, client_tls)
     try:

@@ -18,7 +18,8 @@ from fedpg_common.choices import Choice
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
 from fedpg_lab.curves import group_runs
-from fedpg_lab.figures import draw_distances, draw_filter, draw_returns
+from fedpg_lab.distances import draw_distances
+from fedpg_lab.figures import draw_filter, draw_returns
 from fedpg_lab.local import LocalFederation
 from fedpg_lab.plots import plot_run, rule_colours
 from fedpg_lab.runs import PLOT_NAME, load_run
@@ -91,7 +92,7 @@ def test_a_stateful_aggregator_survives_kill_9(elsewhere: Path) -> None:
     assert any(0 < weight < 1 for record in run.records for weight in (record.weights or {}).values())
     with Store.read(elsewhere / "killed" / STORE_NAME) as store:
         assert set(store.latest_state()[1].memory(AGGREGATOR)) == {"centre"}
-    assert rule_colours(run.records).keys() == {"clipping"}
+    assert rule_colours(record.rule for record in run.records).keys() == {"clipping"}
     plot_run(run, elsewhere / "picture.png")
     assert draw_filter(group_runs([run]), honest=False, window=1).axes
 
@@ -149,7 +150,7 @@ def test_a_run_is_not_resumed_with_another_version_of_a_module(elsewhere: Path, 
     assert code == ExitCode.OK, text
     with (elsewhere / "clipping.py").open("a") as file:
         file.write("# changed\n")
-    code, _, text = fedpg("train", "--resume", "runs/run")
+    code, _, text = fedpg("train", "--resume", "runs/run", "--trajectories", "90")
     assert code == ExitCode.USAGE, text
     assert "the module clipping has changed since the run began" in text
-    assert len(text.splitlines()) == 1
+    assert "Traceback" not in text

@@ -99,7 +99,10 @@ def describe(task: str | Task, *, folder: Path | None = None, **fields: Any) -> 
 
 
 def name_of(federation: Federation) -> str:
-    """A name that says what the federation is, for example CartPole-v1_fedpg-br_K10_B3_random-noise."""
+    """A name that says what the federation is, for example CartPole-v1_fedpg-br_K10_B3_random-noise.
+
+    It is a folder's name: a slash in the task's name becomes a hyphen, like whatever else is neither letter nor digit.
+    """
     parts = [federation.task.name, federation.algorithm.label]
     if federation.aggregator is not None:
         parts.append(federation.aggregator.label)

@@ -22,6 +22,7 @@ from fedpg_common.federation import (
     federation_from_fields,
     with_settings,
 )
+from fedpg_common.options import is_given
 from fedpg_common.seeds import RANDOM, SEED_HELP, parse_seed
 from fedpg_common.tasks import TASKS
 
@@ -79,6 +80,12 @@ class Description:
     source: str = ""
     drew_seed: bool = False
     """Whether the seed is one that was drawn now."""
+    context: typer.Context | None = None
+    """The command's, which knows what stands on the command line."""
+
+    def typed(self, name: str) -> Any:
+        """The value of an option that stands on the command line, or None."""
+        return self.fields.get(name) if self.context is not None and is_given(self.context, name) else None
 
     @property
     def task(self) -> Any:
@@ -119,12 +126,12 @@ def federation_options(*, envvars: bool = False, file: bool = False) -> Callable
 def _description(
     context: typer.Context, given: dict[str, Any], settings: tuple[str, ...], path: Path | None
 ) -> Description:
-    if given["attack"] == DEFAULT_ATTACK and not _is_typed(context, "attack"):
+    if given["attack"] == DEFAULT_ATTACK and not is_given(context, "attack"):
         given["attack"] = None  # the description's own default; a bare --set means a part that was named
-    if path is None:
+    if path is None or context.params.get("resume"):  # what is resumed has its description already
         seed = parse_seed(given["seed"])
         fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
-        return Description(fields, settings, drew_seed=given["seed"] == RANDOM)
+        return Description(fields, settings, drew_seed=given["seed"] == RANDOM, context=context)
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -133,17 +140,11 @@ def _description(
         raise UsageError(f"federation file {path} is not text: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"federation file {path} is not TOML: {error}") from error
-    typed = {name: value for name, value in given.items() if _is_typed(context, name)}
+    typed = {name: value for name, value in given.items() if is_given(context, name)}
     drew_seed = typed.get("seed", fields.get("seed")) == RANDOM
     if drew_seed or "seed" in typed:
         typed["seed"] = parse_seed(RANDOM if drew_seed else typed["seed"])
-    return Description({**fields, **typed}, settings, path.parent, f"federation file {path}", drew_seed)
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line, and not in the environment or the defaults."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return Description({**fields, **typed}, settings, path.parent, f"federation file {path}", drew_seed, context)
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -87,6 +88,8 @@ def _rules(records: Sequence[RoundRecord]) -> dict[str, float]:
     return {name: sum(record.rule == name for record in records) / len(records) for name in names}
 
 
+RULES = ("R1", "R2", "mean", "none")
+"""Those that always have a column."""
 Columns = dict[str, Callable[[Row], str]]
 
 WHO: Columns = {
@@ -128,8 +131,14 @@ def to_markdown(rows: Sequence[Row]) -> str:
     tables = []
     for columns in (RESULTS, COSTS):
         header, body = cells(rows, columns)
-        tables.append("".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *body]))
+        lines = [header, ["---"] * len(header), *([plain_cell(text) for text in line] for line in body)]
+        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
     return "\n".join(tables)
+
+
+def plain_cell(text: str) -> str:
+    """A cell that Markdown shows as it is: names of tasks may hold bars, brackets and HTML."""
+    return re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -139,6 +148,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     targets = sorted({target for row in rows for target in row.reaches})
     rules = list(dict.fromkeys([*KNOWN_RULES, *(rule for row in rows for rule in row.rules)]))
     named = [name for target in targets for name in (f"reaches_{target:g}", f"published_reaches_{target:g}")]
+    rules = list(dict.fromkeys([*RULES, *(rule for row in rows for rule in row.rules)]))
     writer.writerow([*map(str, _plain(rows[0], rules)), *named] if rows else [])
     for row in rows:
         reached: list[Any] = []

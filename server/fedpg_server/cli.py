@@ -9,13 +9,17 @@ from typing import Annotated
 
 import typer
 from fedpg_common.channels import parse_address, tls_files
-from fedpg_common.errors import FedPGError, UsageError
+from fedpg_common.errors import FedPGError
 from fedpg_common.federation_options import Description, federation_options
+from fedpg_common.options import refuse_ignored_options
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_server.home import folder_for
 from fedpg_server.observers import OBSERVER, chosen_observers
 from fedpg_server.server import ServerOptions, serve
+
+TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard", "log_level")
+"""The options that mean something to a run which has its description already."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 log = logging.getLogger(__name__)
@@ -39,7 +43,10 @@ def server(
             envvar="FEDPG_HOME",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out; with --trajectories, until there."),
+    ] = False,
     tls: Annotated[
         Path | None,
         typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
@@ -57,9 +64,13 @@ def server(
     log_to_stderr("server", log_level)
     use_one_thread()
     parse_address(listen)
-    federation = None if resume else described.federation()
-    if resume and described.source:
-        raise UsageError("--resume takes the federation from the run's store: leave out --federation")
+    federation, trajectories = None, None
+    if resume:
+        refuse_ignored_options(described.context, TAKEN_BY_RESUME)
+        home = None
+        trajectories = described.typed("trajectories")
+    else:
+        federation = described.federation()
     if home is not None and federation is not None:
         out, resume = folder_for(home, federation, any_seed=described.drew_seed)
     if described.drew_seed and federation is not None and not resume:
@@ -68,6 +79,7 @@ def server(
         folder=out,
         address=listen,
         federation=None if resume else federation,
+        trajectories=trajectories,
         tls=tls_files(tls),
         insecure=insecure,
         observers=chosen_observers(tensorboard, observer or ()),

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from fedpg_common.federation import Federation, name_of
+from fedpg_common.files import exists
 
 from fedpg_server.store import STORE_NAME, Store
 
@@ -20,7 +21,7 @@ def folder_for(home: Path, federation: Federation, any_seed: bool = False) -> tu
     """
     for number in count(1):
         folder = home / (name_of(federation) if number == 1 else f"{name_of(federation)}-{number}")
-        if not (folder / STORE_NAME).exists():
+        if not exists(folder / STORE_NAME):
             return folder, False
         if _is_unfinished(folder, federation, any_seed):
             return folder, True

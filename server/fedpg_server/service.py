@@ -12,6 +12,7 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import agent_of_name
 
 from fedpg_server.gate import STOPS
+from fedpg_server.identity import common_name
 from fedpg_server.journal import RunStoppedError
 from fedpg_server.run import Run
 from fedpg_server.sparse import SparseLog
@@ -46,6 +47,11 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """Count a request that did not arrive whole or was no message."""
         if self._run is not None:
             self._run.count_unreadable()
+
+    def count_closed_connections(self, count: int) -> None:
+        """Count connections that were closed because they were too many or made no call."""
+        if self._run is not None:
+            self._run.count_closed_connections(count)
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:  # noqa: N802 (gRPC's names)
         """See federation.proto."""
@@ -88,7 +94,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """See federation.proto."""
         run = await self._require_run(context)
         whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
-        return status_for(viewer_of(context.peer(), _common_name(context), self._authenticated), whole)
+        return status_for(viewer_of(context.peer(), common_name(context), self._authenticated), whole)
 
     async def _admit(self, agent: int, context: Context) -> Run:
         """The run, for a caller that is the member it says it is."""
@@ -105,7 +111,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._require_run(context)
         if not self._authenticated:
             return run
-        owner = agent_of_name(_common_name(context) or "")
+        owner = agent_of_name(common_name(context) or "")
         if owner is None:
             run.count_intrusion()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")
@@ -125,9 +131,3 @@ class FederationService(federation_pb2_grpc.FederationServicer):
     async def _refuse(self, context: Context, why: str) -> NoReturn:
         self._log.write(logging.WARNING, "refused", f"refused {context.peer()}: {why}")
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
-
-
-def _common_name(context: Context) -> str | None:
-    """The common name of the caller's certificate; None without one."""
-    names = list(context.auth_context().get("x509_common_name", ()))
-    return names[0].decode(errors="replace") if names else None

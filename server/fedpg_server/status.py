@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import Federation, method_of
+from fedpg_common.federation import Federation
 
 from fedpg_server.coordinator import Coordinator, Member, Phase, shorten
 from fedpg_server.records import RoundRecord
@@ -22,7 +22,7 @@ def make_status(
     return pb.GetStatusReply(
         run_id=run_id,
         task=federation.task.name,
-        algorithm=method_of(federation),
+        algorithm=" + ".join(part.label for part in (federation.algorithm, federation.aggregator) if part),
         seed=federation.seed,
         phase=pb.Phase.ValueType(coordinator.phase),
         message=coordinator.waiting_for(),
@@ -37,6 +37,7 @@ def make_status(
         uptime_s=uptime_s,
         intrusions=coordinator.intrusions,
         unreadable=coordinator.unreadable,
+        connections_closed=coordinator.connections_closed,
     )
 
 
