@@ -88,7 +88,11 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+# The changelog is about what was there at its time.
+CURRENT = [page for page in pages() if page.name != "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_shows_commands_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert list(mistakes(text)) == []
