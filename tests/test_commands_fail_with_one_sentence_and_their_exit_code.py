@@ -83,7 +83,7 @@ def taken_port() -> Iterator[int]:
         (["--agents", "-3"], "a federation needs 1 to 10000 agents, not -3"),
         (["--agents", "3", "--byzantine", "4"], "4 Byzantine agents do not fit in a federation of 3"),
         (["--attack", "bribery", "--byzantine", "1"], "unknown attack 'bribery'"),
-        (["--algorithm", "ppo"], "unknown algorithm 'ppo': choose fedpg-br, svrpg, gpomdp"),
+        (["--algorithm", "ppo"], "unknown algorithm 'ppo': choose one of fedpg-br, svrpg, gpomdp"),
         (["--trajectories", "0"], "trajectories must be a whole number from 1"),
         (["--sigma", "nan"], "sigma must be a positive number"),
         (["--alpha", "0.5"], "alpha must be at least 0 and below 0.5"),
@@ -110,7 +110,7 @@ def test_an_unknown_option(run: Command, main: Callable[[], None]) -> None:
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:x", "127.0.0.1:70000"])
 def test_an_address_that_is_none(server: Command, agent: Command, address: str) -> None:
     for outcome in (server("--listen", address), agent("--server", address)):
-        assert_told(outcome, ExitCode.ADDRESS, "is not an address: write HOST:PORT")
+        assert_told(outcome, ExitCode.USAGE, "is not an address: write HOST:PORT")
         assert is_one_sentence(outcome[1])
 
 
@@ -196,7 +196,7 @@ def test_a_server_whose_policy_is_laid_out_otherwise(agent: Command, tmp_path: P
         (["--attack", "fedpg", "--attackers", "1,2"], ExitCode.USAGE, "needs --ring"),
         (["--attack", "fedpg", "--attackers", "2,3", "--ring", "a:1"], ExitCode.USAGE, "not among its own --attackers"),
         (["--attack", "fedpg", "--attackers", "1,x"], ExitCode.USAGE, "takes agent indices such as 1,2,3"),
-        (["--attack", "fedpg", "--attackers", "1,2", "--ring", "nowhere"], ExitCode.ADDRESS, "is not an address"),
+        (["--attack", "fedpg", "--attackers", "1,2", "--ring", "nowhere"], ExitCode.USAGE, "is not an address"),
         (["--tls", "nowhere"], ExitCode.USAGE, "nowhere/ca.pem cannot be read"),
         (["--log-level", "chatty"], ExitCode.USAGE, "unknown log level 'chatty'"),
         (["--agent", "0"], ExitCode.USAGE, "'--agent'"),

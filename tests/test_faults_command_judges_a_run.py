@@ -370,7 +370,7 @@ def test_an_interrupted_reference_is_not_taken_for_success(
         signal.raise_signal(number)
 
     played()
-    monkeypatch.setattr(faults_cli, "compare_with_reference", compare)
+    monkeypatch.setattr("fedpg_lab.faults.reference.compare_with_reference", compare)
     ended, text, error = fedpg("faults", tiny, "--out", tiny.parent / "runs")
     assert ended == code, error
     assert "the reference was interrupted" in text

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fedpg_common.entry import unwinding
 from fedpg_common.errors import StorageError, UsageError
-from matplotlib.figure import Figure
+from fedpg_common.words import count
 
-from fedpg_lab.curves import Group, find_runs, group_runs
-from fedpg_lab.figures import draw_distances, draw_filter, draw_returns, save_figure
-from fedpg_lab.scaling import draw_scaling
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fedpg_lab.curves import Group
 
 SUFFIXES = (".png", ".svg")
 
@@ -38,7 +40,9 @@ def figure_command(
     kind: Annotated[Kind, typer.Option(help="What it shows; see above.")] = Kind.RETURNS,
     honest_axis: Annotated[
         bool,
-        typer.Option("--honest-axis", help="Count all trajectories that the agents and the server sampled together."),
+        typer.Option(
+            "--honest-axis", help="Count all trajectories that the agents and the server sampled together.", metavar=""
+        ),
     ] = False,
     smooth: Annotated[
         int, typer.Option(help="Average this many rounds, centred, before the mean over seeds.", metavar="ROUNDS")
@@ -71,20 +75,24 @@ def figure_command(
     check_picture_path(out)
     if smooth < 1:
         raise UsageError(f"--smooth must be 1 round or more, not {smooth}")
-    runs = find_runs(folders)
-    groups = group_runs(runs)
-    for run in (run for group in groups for run in group.runs if not run.is_complete):
-        end = run.records[-1].trajectories_total
-        typer.echo(f"fedpg: {run.folder} is at {end} of {run.federation.task.trajectories} trajectories", err=True)
-    png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
-    count = sum(len(group.runs) for group in groups)
-    typer.echo(
-        f"Drew {count} run{'s' * (count > 1)} of {len(groups)} federation{'s' * (len(groups) > 1)}: {png}, {svg}"
-    )
+    from fedpg_lab.curves import find_runs, group_runs
+    from fedpg_lab.figures import save_figure
+
+    with unwinding():
+        groups = group_runs(find_runs(folders))
+        for run in (run for group in groups for run in group.runs if not run.is_complete):
+            end = run.records[-1].trajectories_total
+            typer.echo(f"fedpg: {run.folder} is at {end} of {run.federation.task.trajectories} trajectories", err=True)
+        png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
+    runs = count(sum(len(group.runs) for group in groups), "run")
+    typer.echo(f"Drew {runs} of {count(len(groups), 'federation')}: {png}, {svg}")
 
 
 def draw(groups: Sequence[Group], kind: Kind, *, honest: bool, window: int, target: float | None) -> Figure:
     """The picture of that kind. Raises UsageError if the runs have nothing of the kind."""
+    from fedpg_lab.figures import draw_distances, draw_filter, draw_returns
+    from fedpg_lab.scaling import draw_scaling
+
     if kind is Kind.RETURNS:
         return draw_returns(groups, honest=honest, window=window)
     if kind is Kind.FILTER:

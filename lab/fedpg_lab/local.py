@@ -164,6 +164,9 @@ class LocalFederation:
             kind, text = receiver.recv()
         except EOFError:
             kind, text = "failed", f"the server ended while starting: see {self.log_path('server')}"
+        except BaseException:
+            end(server, SERVER_STOP_S)  # Ctrl-C: nobody knows of this process yet
+            raise
         if kind != "bound":
             server.join()
             raise ProcessFailedError(text, server.exitcode or ExitCode.BUG)

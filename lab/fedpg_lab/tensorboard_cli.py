@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from fedpg_common.entry import unwinding
 from fedpg_common.errors import AddressError, StorageError, UsageError
-from fedpg_server.store import STORE_NAME
-
-from fedpg_lab.evaluation import BEST, CHECKPOINT_FOLDER, evaluate, load_policy
-from fedpg_lab.video import record, render_without_display
 
 EVENTS_FOLDER = "tensorboard"
 VIDEO_FOLDER = "policy"
@@ -24,11 +21,16 @@ EVENT_FILES = "events.out.tfevents.*"
 def tensorboard_command(
     folder: Annotated[Path, typer.Argument(help="A run folder, or one that holds some.")] = Path("runs"),
     port: Annotated[
-        int | None, typer.Option(help="Port of the page.", show_default="6006, or the next that is free")
+        int | None, typer.Option(help="Port of the page.", metavar="N", show_default="6006, or the next that is free")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.")] = "localhost",
+    host: Annotated[
+        str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.", metavar="HOST")
+    ] = "localhost",
     videos: Annotated[
-        bool, typer.Option("--videos", help="First record an episode of each run's best policy, for the Images tab.")
+        bool,
+        typer.Option(
+            "--videos", help="First record an episode of each run's best policy, for the Images tab.", metavar=""
+        ),
     ] = False,
 ) -> None:
     """Start TensorBoard on runs, finished or not: curves, and a table of hyperparameters and results.
@@ -46,13 +48,15 @@ def tensorboard_command(
     if next(folder.rglob(EVENT_FILES), None) is None:
         raise StorageError(f"no run in {folder} has TensorBoard files: they are left out with --no-tensorboard")
     if videos:
-        _record_videos(folder)
-    url = launch(folder, host, port)
-    typer.echo(f"TensorBoard shows {folder} at {url} (Ctrl-C ends it)")
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        typer.echo("")
+        with unwinding():
+            _record_videos(folder)
+    with unwinding():
+        try:
+            url = launch(folder, host, port)
+            typer.echo(f"TensorBoard shows {folder} at {url} (Ctrl-C ends it)")
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            typer.echo("")
 
 
 def launch(folder: Path, host: str, port: int | None) -> str:
@@ -70,6 +74,10 @@ def launch(folder: Path, host: str, port: int | None) -> str:
 
 def _record_videos(folder: Path) -> None:
     """Record the best policy of each run below `folder`, unless its video is newer."""
+    from fedpg_server.store import STORE_NAME
+
+    from fedpg_lab.evaluation import BEST, CHECKPOINT_FOLDER
+
     for store in sorted(folder.rglob(STORE_NAME)):
         run = store.parent
         best, events = run / CHECKPOINT_FOLDER / BEST, run / EVENTS_FOLDER / VIDEO_FOLDER
@@ -88,6 +96,9 @@ def write_video_event(checkpoint: Path, events: Path) -> None:
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
+
+    from fedpg_lab.evaluation import evaluate, load_policy
+    from fedpg_lab.video import record, render_without_display
 
     _, policy = load_policy(checkpoint)
     render_without_display(policy.task)

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import client_options
+from fedpg_common.channels import open_channel
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
 from fedpg_server.store import STORE_NAME
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from fedpg_lab.local import LocalFederation
 from fedpg_lab.plots import plot_run, plot_runs
-from fedpg_lab.progress import make_display
+from fedpg_lab.progress import Display, make_display
 from fedpg_lab.runs import PLOT_NAME, RunData, load_run, write_summary
 
 STATUS_BYTES_MAX = 64 * 1024 * 1024
@@ -39,12 +39,17 @@ class TrainOptions:
 
 
 def train(
-    federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
+    federation: Federation,
+    folder: Path,
+    options: TrainOptions,
+    console: Console,
+    resume: bool = False,
+    title: str = "",
 ) -> RunData:
     """Run a federation to its end with a live display, then write its summary and picture.
 
-    On Ctrl-C the processes end cleanly, summary and picture are written all the same, and KeyboardInterrupt goes on.
-    Raises FedPGError.
+    `title` names the run on the display; the folder's name does where there is none. On Ctrl-C the processes
+    end cleanly, summary and picture are written all the same, and KeyboardInterrupt is raised again. Raises FedPGError.
     """
     processes = LocalFederation(
         federation,
@@ -54,9 +59,12 @@ def train(
         tensorboard=options.tensorboard,
     )
     try:
-        with processes:
-            _watch(processes, f"{folder.name}", console)
-            processes.wait_for_agents(AGENTS_LEAVE_S)
+        with make_display(title or folder.name, console) as display:
+            display.say("starting the server")
+            with processes:
+                _watch(processes, display)
+                display.say("the agents leave")
+                processes.wait_for_agents(AGENTS_LEAVE_S)
     except BaseException:
         _finish_what_there_is(folder)
         raise
@@ -65,19 +73,21 @@ def train(
     return run
 
 
-def _watch(processes: LocalFederation, title: str, console: Console) -> None:
+def _watch(processes: LocalFederation, display: Display) -> None:
     """Show the run's state until the server has ended."""
-    with (
-        grpc.insecure_channel(processes.address, options=client_options(STATUS_BYTES_MAX)) as channel,
-        make_display(title, console) as display,
-    ):
-        stub = federation_pb2_grpc.FederationStub(channel)
-        while processes.supervise():
-            try:
-                display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S))
-            except grpc.RpcError as error:
-                log.debug("no status: %s", error)  # the server starts, ends or comes back
-            time.sleep(STATUS_EVERY_S)
+    display.say("starting the agents")
+    try:
+        with open_channel(processes.address, STATUS_BYTES_MAX, tls=None) as channel:
+            stub = federation_pb2_grpc.FederationStub(channel)
+            while processes.supervise():
+                try:
+                    display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S))
+                except grpc.RpcError as error:
+                    log.debug("no status: %s", error)  # the server starts, ends or comes back
+                time.sleep(STATUS_EVERY_S)
+    except (KeyboardInterrupt, SystemExit):
+        display.say("ending server and agents; Ctrl-C again ends them at once")
+        raise
 
 
 def _finish_what_there_is(folder: Path) -> None:

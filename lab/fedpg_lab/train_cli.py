@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, describe, name_of
+from fedpg_common.entry import code_of, unwinding
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, Hostility, describe, name_of
+from fedpg_common.options import complete
 from fedpg_common.tasks import TASKS
-from rich.console import Console
+from fedpg_common.words import count
 
-from fedpg_lab.runs import PLOT_NAME, RunData, final_return, load_run
-from fedpg_lab.train import TrainOptions, new_folder, plot_seeds, train
+if TYPE_CHECKING:
+    from rich.console import Console
 
-ALGORITHMS = ", ".join(algorithm.value for algorithm in Algorithm)
+    from fedpg_lab.runs import RunData
+    from fedpg_lab.train import TrainOptions
+
+ALGORITHMS = [algorithm.value for algorithm in Algorithm]
+ATTACK_CHOICES = [member.value for kind in (Attack, Hostility) for member in kind]
 
 
 def train_command(
     task: Annotated[
-        str, typer.Option(help=f"{', '.join(TASKS)}, or a task file (NAME.toml).", metavar="TASK")
+        str,
+        typer.Option(
+            help=f"{', '.join(TASKS)}, or a task file (NAME.toml).", metavar="TASK", autocompletion=complete(TASKS)
+        ),
     ] = "CartPole-v1",
     agents: Annotated[int, typer.Option(help="How many agents, K.", metavar="K")] = 10,
     byzantine: Annotated[int, typer.Option(help="How many of them attack: agents 1 to N.", metavar="N")] = 0,
-    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
-    algorithm: Annotated[str, typer.Option(help=f"{ALGORITHMS}.")] = Algorithm.FEDPG_BR.value,
+    attack: Annotated[
+        str,
+        typer.Option(help=f"What they do: {ATTACKS_HELP}.", metavar="ATTACK", autocompletion=complete(ATTACK_CHOICES)),
+    ] = Attack.RANDOM_NOISE.value,
+    algorithm: Annotated[
+        str, typer.Option(help=f"{', '.join(ALGORITHMS)}.", metavar="NAME", autocompletion=complete(ALGORITHMS))
+    ] = Algorithm.FEDPG_BR.value,
     trajectories: Annotated[
-        int | None, typer.Option(help="Trajectory count at which the run ends.", show_default="task's")
+        int | None, typer.Option(help="Trajectory count at which the run ends.", metavar="N", show_default="task's")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
-    runs: Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.")] = 1,
-    name: Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="made up")] = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
-    round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
-    agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", min=1)] = 1,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")] = 0,
+    runs: Annotated[
+        int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")
+    ] = 1,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")] = Path("runs"),
+    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", metavar="X", show_default="task's")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Tolerated faulty fraction.", metavar="X", show_default="task's")
+    ] = None,
+    round_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a round closes with a quorum.", metavar="S")
+    ] = 120.0,
+    agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)] = 1,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder; takes no federation options.")
+        Path | None,
+        typer.Option(help="Go on with the run in this folder; takes no federation options.", metavar="FOLDER"),
     ] = None,
 ) -> None:
     """Train a policy: one server and K agents as processes on this machine, over gRPC.
@@ -51,9 +74,12 @@ def train_command(
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
     143 terminated.
     """
-    console = Console(stderr=True)
-    options = TrainOptions(agents_per_process, tensorboard)
     if resume is not None:
+        from fedpg_lab.console import make_console
+        from fedpg_lab.runs import load_run
+        from fedpg_lab.train import TrainOptions
+
+        console, options = make_console(stderr=True), TrainOptions(agents_per_process, tensorboard)
         stored = load_run(resume)
         _train_one(stored.federation, resume, options, console, resume=True)
         return
@@ -70,42 +96,88 @@ def train_command(
         alpha=alpha,
     )
     if not 1 <= runs <= SEED_MAX - seed:
-        raise UsageError(f"--runs must be at least 1, not {runs}")
+        raise UsageError(f"--runs must be 1 to {SEED_MAX - seed} with --seed {seed}, not {runs}")
+    warn_of_too_many(federation)
+    _train_seeds(federation, runs, out, name, agents_per_process, tensorboard)
+
+
+def _train_seeds(
+    federation: Federation, runs: int, out: Path, name: str | None, agents_per_process: int, tensorboard: bool
+) -> None:
+    """One run, or one for each of so many consecutive seeds."""
+    from fedpg_lab.console import make_console
+    from fedpg_lab.runs import PLOT_NAME
+    from fedpg_lab.train import TrainOptions, new_folder, plot_seeds
+
+    console, options = make_console(stderr=True), TrainOptions(agents_per_process, tensorboard)
     folder = new_folder(out, name, name_of(federation))
     if runs == 1:
         _train_one(federation, folder, options, console)
         return
     done = []
-    for offset in range(runs):
-        one = dataclasses.replace(federation, seed=seed + offset)
-        done.append(_train_one(one, folder / f"seed-{one.seed}", options, console))
-    plot_seeds(done, folder)
+    for number in range(1, runs + 1):
+        one = dataclasses.replace(federation, seed=federation.seed + number - 1)
+        title = f"{folder.name} seed {one.seed} ({number} of {runs})"
+        done.append(_train_one(one, folder / f"seed-{one.seed}", options, console, title=title))
+    with unwinding():
+        plot_seeds(done, folder)
     console.print(f"All seeds in one picture: {folder / PLOT_NAME}", soft_wrap=True)
 
 
 def _train_one(
-    federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
+    federation: Federation,
+    folder: Path,
+    options: TrainOptions,
+    console: Console,
+    *,
+    resume: bool = False,
+    title: str = "",
 ) -> RunData:
     """One run, with a sentence on how it ended."""
-    before = signal.signal(signal.SIGTERM, raise_terminated)
-    try:
-        run = train(federation, folder, options, console, resume)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        console.print(f"Interrupted. Go on with: fedpg train --resume {folder}", soft_wrap=True)
-        terminated = isinstance(stop, SystemExit)
-        raise typer.Exit(ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    value = final_return(run)
-    seconds = sum(record.seconds for record in run.records)
-    console.print(
-        f"Done: final return {value:.1f} after {len(run.records)} rounds in {seconds:.0f} s; see {folder / PLOT_NAME}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    from fedpg_lab.children import kill_children
+    from fedpg_lab.train import train
+
+    with unwinding(hurry=kill_children) as signals:
+        try:
+            run = train(federation, folder, options, console, resume, title)
+        except (KeyboardInterrupt, SystemExit):
+            if not signals:
+                raise
+            console.print(f"Interrupted. {_way_on(folder)}", soft_wrap=True)
+            raise typer.Exit(code_of(signals)) from None
+    console.print(_ending(run), soft_wrap=True)
     return run
 
 
-def raise_terminated(_number: int, _frame: object) -> None:
-    """SIGTERM ends a run as cleanly as Ctrl-C."""
-    raise SystemExit(ExitCode.TERMINATED)
+def _way_on(folder: Path) -> str:
+    """How to go on after Ctrl-C: there is a run to resume once its store is made."""
+    from fedpg_server.store import STORE_NAME
+
+    if not (folder / STORE_NAME).is_file():
+        return "The run had not begun."
+    return f"Resume it with: {shlex.join(['fedpg', 'train', '--resume', str(folder)])}"
+
+
+def _ending(run: RunData) -> str:
+    """A finished run in a few sentences."""
+    from fedpg_lab.runs import PLOT_NAME, final_return
+
+    value = final_return(run)
+    final = "none" if value is None else f"{value:.1f} (mean of the last 5 %)"
+    best = max((record.evaluation_return for record in run.records), default=float("nan"))
+    seconds = sum(record.seconds for record in run.records)
+    return (
+        f"Done: final return {final}, best {best:.1f}, after {count(len(run.records), 'round')} in {seconds:.0f} s.\n"
+        f"Picture: {run.folder / PLOT_NAME}"
+    )
+
+
+def warn_of_too_many(federation: Federation) -> None:
+    """Say so if more agents attack than the filter is made for."""
+    attacking, members, alpha = len(federation.byzantine), federation.agents, federation.task.alpha
+    if attacking > alpha * members + 1e-9:
+        typer.echo(
+            f"fedpg: {attacking} of {count(members, 'agent')} attack{'s' * (attacking == 1)}, more than the fraction "
+            f"α = {alpha:g} that is tolerated: the filter promises nothing here",
+            err=True,
+        )
