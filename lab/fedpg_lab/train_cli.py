@@ -167,8 +167,8 @@ def _ending(run: RunData) -> str:
     best = max((record.evaluation_return for record in run.records), default=float("nan"))
     seconds = sum(record.seconds for record in run.records)
     return (
-        f"Done: final return {final}, best {best:.1f}, after {count(len(run.records), 'round')} in {seconds:.0f} s.\n"
-        f"Picture: {run.folder / PLOT_NAME}"
+        f"Done: final return {final}, best {best:.1f}\n"
+        f"{count(len(run.records), 'round')} in {seconds:.0f} s; picture: {run.folder / PLOT_NAME}"
     )
 
 
