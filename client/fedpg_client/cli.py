@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common import entry
+from fedpg_common import ending
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import ATTACKS_HELP, Attack, Hostility, choose_attack
 from fedpg_common.options import VERSION, complete, finite
@@ -102,10 +102,10 @@ def agent(
     log_to_stderr(f"agent-{index}", log_level)
     from fedpg_common.channels import parse_address, tls_files
 
+    parse_address(server)
     from fedpg_client.process import AgentOptions, AgentProcess
 
     use_one_thread()
-    parse_address(server)
     options = AgentOptions(
         index=index,
         server=server,
@@ -159,4 +159,4 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    entry.run("fedpg-agent", app)
+    ending.run("fedpg-agent", app)

@@ -1,21 +1,9 @@
-"""How a command starts and ends: signals, broken pipes, and errors as one sentence with an exit code.
-
-Imports next to nothing, so that a Ctrl-C while a command's modules are imported already ends it without a traceback.
-"""
+"""How a command starts: it heeds signals before it imports anything that takes a millisecond."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from types import FrameType
-
-from fedpg_common.errors import ExitCode, FedPGError
-from fedpg_common.words import on_one_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -23,80 +11,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def start(command: str, module: str) -> None:
     """Import the typer application `module.app` and run it as `command`. Ends the process.
 
-    Until the application says otherwise (see `unwinding`), SIGINT and SIGTERM end the process at once: what has been
-    imported, parsed or printed by then needs no cleaning up.
+    Until the application says otherwise (see `fedpg_common.ending.unwinding`), SIGINT and SIGTERM end the process at
+    once: what has been imported, parsed or printed by then needs no cleaning up.
     """
     _heed_signals_at_once()
+    import atexit
+    from importlib import import_module
+
+    from fedpg_common.ending import run
+
+    atexit.register(_ignore_signals)  # the first one registered is the last to be called
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is imported; its errors reach us as codes
     try:
         run(command, import_module(module).app)
     finally:
         _heed_signals_at_once()  # what is left is the interpreter's own end
-
-
-def run(command: str, app: Callable[[], object]) -> None:
-    """Run a typer application. Raises SystemExit with the exit code that the README documents for how it ended.
-
-    A FedPGError is printed as one sentence. A reader of the output that has gone away (`fedpg ... | head -1`) ends the
-    command, and is not an error that anybody needs to be told.
-    """
-    try:
-        app()
-        code: object = ExitCode.OK
-    except SystemExit as ended:
-        code = ExitCode.BROKEN_PIPE if isinstance(ended.__context__, BrokenPipeError) else ended.code
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        code = ExitCode.BROKEN_PIPE
-    except FedPGError as error:
-        _print_error(f"{command}: {on_one_line(str(error))}")
-        code = error.exit_code
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _print_error(f"{command}: cannot write: {error.strerror}{f': {error.filename}' if error.filename else ''}")
-        code = ExitCode.STORAGE
-    code = ExitCode.OK if code is None else code
-    if not _flush() and code == ExitCode.OK:
-        code = ExitCode.BROKEN_PIPE
-    raise SystemExit(int(code) if isinstance(code, int) else code)
-
-
-@contextmanager
-def unwinding(hurry: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
-    """Let the first signal end what is under way in order; gives the list of the signals that came.
-
-    The first SIGINT raises KeyboardInterrupt, the first SIGTERM SystemExit(143), in the main thread. The second one
-    calls `hurry`, which makes the clean-up quick, and raises nothing, so that the clean-up is complete; later ones
-    raise again, should the first have been lost in a callback. SIGINT stays ignored where it was.
-    """
-    signals: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            hurry()
-        if len(signals) != 2:
-            raise SystemExit(int(ExitCode.TERMINATED)) if number == signal.SIGTERM else KeyboardInterrupt
-
-    try:
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        heard = [number for number in SIGNALS if before[number] is not signal.SIG_IGN]
-        for number in heard:
-            signal.signal(number, note)
-    except ValueError:  # not the main thread: it hears the signals
-        heard = []
-    try:
-        yield signals
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
-
-
-def code_of(signals: list[int]) -> ExitCode:
-    """The exit code of a command that these signals ended."""
-    return ExitCode.TERMINATED if signal.SIGTERM in signals else ExitCode.INTERRUPTED
 
 
 def _heed_signals_at_once() -> None:
@@ -105,26 +34,11 @@ def _heed_signals_at_once() -> None:
             signal.signal(number, _end_at_once)
 
 
-def _end_at_once(number: int, _frame: FrameType | None) -> None:
+def _end_at_once(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def _print_error(sentence: str) -> None:
-    try:
-        print(sentence, file=sys.stderr, flush=True)
-    except OSError:
-        return  # nobody reads it any more; the exit code tells
-
-
-def _flush() -> bool:
-    """Write out what is buffered. False if the reader has gone away; then nothing more is tried at the exit."""
-    whole = True
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            whole = False
-            with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())
-    return whole
+def _ignore_signals() -> None:
+    """The exit code is settled, and the interpreter is about to give the signals back to the system."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from fedpg_common import entry
+from fedpg_common import ending
 from fedpg_common.options import VERSION
 from fedpg_common.process import log_to_stderr
 from typer.core import TyperCommand, TyperGroup
@@ -79,4 +79,4 @@ def fedpg(version: Annotated[bool, VERSION] = False) -> None:
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    entry.run("fedpg", app)
+    ending.run("fedpg", app)

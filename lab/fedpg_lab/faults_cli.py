@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.entry import code_of, unwinding
+from fedpg_common.ending import code_of, unwinding
 from fedpg_common.errors import FedPGError, InvariantViolatedError, StorageError, UsageError
 from fedpg_common.federation import Federation, name_of
 from fedpg_common.options import complete

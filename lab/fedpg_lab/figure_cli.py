@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.entry import unwinding
+from fedpg_common.ending import unwinding
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.words import count
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from fedpg_common.entry import unwinding
+from fedpg_common.ending import unwinding
 from fedpg_common.errors import AddressError, StorageError, UsageError
 
 EVENTS_FOLDER = "tensorboard"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common import entry
+from fedpg_common import ending
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Algorithm, Attack, Hostility, describe, read_federation
 from fedpg_common.options import VERSION, complete
@@ -153,4 +153,4 @@ def server(
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    entry.run("fedpg-server", app)
+    ending.run("fedpg-server", app)
