@@ -180,4 +180,4 @@ def test_a_full_disk_behind_the_output_is_one_sentence() -> None:
             command_line("fedpg", "compose"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False
         )
     assert ended.returncode == 6
-    assert ended.stderr == "fedpg: cannot write: No space left on device\n"
+    assert ended.stderr == "fedpg: the output cannot be written: No space left on device\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from fedpg_common import ending
 from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import ATTACKS_HELP, Attack, Hostility, choose_attack
+from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Attack, Hostility, choose_attack
 from fedpg_common.options import VERSION, complete, finite
 from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
@@ -32,7 +32,14 @@ def agent(
     ],
     index: Annotated[
         int,
-        typer.Option("--agent", help="Which agent this is, 1 to K.", envvar="FEDPG_AGENT", metavar="N", min=1),
+        typer.Option(
+            "--agent",
+            help="Which agent this is, 1 to K.",
+            envvar="FEDPG_AGENT",
+            metavar="N",
+            min=1,
+            max=AGENTS_MAX,
+        ),
     ],
     attack: Annotated[
         str,

@@ -12,7 +12,12 @@ from types import FrameType
 
 from fedpg_common.entry import SIGNALS
 from fedpg_common.errors import ExitCode, FedPGError
-from fedpg_common.words import on_one_line
+from fedpg_common.words import on_one_line, shorten_middle
+
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+UNUSABLE = DISK | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+"""What the system says of a path, or of a disk, that its owner has to see to."""
+PATH_SHOWN_MAX = 300
 
 
 def run(command: str, app: Callable[[], object]) -> None:
@@ -34,10 +39,11 @@ def run(command: str, app: Callable[[], object]) -> None:
         _print_error(f"{command}: {on_one_line(str(error))}")
         code = error.exit_code
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        found = _code_of(error)
+        if found is None:
             raise
-        _print_error(f"{command}: cannot write: {error.strerror}{f': {error.filename}' if error.filename else ''}")
-        code = ExitCode.STORAGE
+        _print_error(on_one_line(f"{command}: {_path_of(error)}: {error.strerror}"))
+        code = found
     code = ExitCode.OK if code is None else code
     if not _flush() and code == ExitCode.OK:
         code = ExitCode.BROKEN_PIPE
@@ -78,6 +84,20 @@ def unwinding(hurry: Callable[[], None] = lambda: None) -> Iterator[list[int]]:
 def code_of(signals: list[int]) -> ExitCode:
     """The exit code of a command that these signals ended."""
     return ExitCode.TERMINATED if signal.SIGTERM in signals else ExitCode.INTERRUPTED
+
+
+def _code_of(error: OSError) -> ExitCode | None:
+    """The exit code of a path that cannot be used; None for an error that somebody should have seen to."""
+    if error.errno == errno.ENAMETOOLONG:
+        return ExitCode.USAGE
+    return ExitCode.STORAGE if error.errno in UNUSABLE else None
+
+
+def _path_of(error: OSError) -> str:
+    if error.filename is None:
+        return "the output cannot be written"
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else "a file"
+    return shorten_middle(name, PATH_SHOWN_MAX)
 
 
 def _print_error(sentence: str) -> None:

@@ -139,7 +139,7 @@ def find_task(name: str) -> Task:
         return TASKS[name]
     if name.endswith(".toml"):
         return _read_task(Path(name))
-    raise UsageError(f"unknown task {name!r}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
+    raise UsageError(f"unknown task {show(name)}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
 
 
 def _read_task(path: Path) -> Task:

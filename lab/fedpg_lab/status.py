@@ -48,7 +48,7 @@ def render(status: pb.GetStatusReply) -> Group:
     lines = [
         f"{status.task}, {status.algorithm}, seed {status.seed}, run {status.run_id}",
         f"round {status.round}: {status.message}",
-        f"{status.trajectories}/{count(status.trajectories_target, 'trajectory', 'trajectories')}, "
+        f"{status.trajectories}/{status.trajectories_target} {_trajectories(status)}, "
         f"{status.environment_steps:,} environment steps, quorum {status.quorum} of {len(status.agents)}",
     ]
     if status.HasField("latest"):
@@ -101,6 +101,10 @@ def _verdict(number: int) -> str:
         return Verdict(number).label
     except ValueError:
         return f"verdict {number} (unknown to this version)"
+
+
+def _trajectories(status: pb.GetStatusReply) -> str:
+    return "trajectory" if status.trajectories_target == 1 else "trajectories"
 
 
 def _were(number: int) -> str:

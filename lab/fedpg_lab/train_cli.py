@@ -13,7 +13,7 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, Hostility, describe, name_of
 from fedpg_common.options import complete
 from fedpg_common.tasks import TASKS
-from fedpg_common.words import count
+from fedpg_common.words import count, on_one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +121,7 @@ def _train_seeds(
         done.append(_train_one(one, folder / f"seed-{one.seed}", options, console, title=title))
     with unwinding():
         plot_seeds(done, folder)
-    console.print(f"All seeds in one picture: {folder / PLOT_NAME}", soft_wrap=True)
+    console.print(on_one_line(f"All seeds in one picture: {folder / PLOT_NAME}"), soft_wrap=True)
 
 
 def _train_one(
@@ -155,7 +155,7 @@ def _way_on(folder: Path) -> str:
 
     if not (folder / STORE_NAME).is_file():
         return "The run had not begun."
-    return f"Resume it with: {shlex.join(['fedpg', 'train', '--resume', str(folder)])}"
+    return on_one_line(f"Resume it with: {shlex.join(['fedpg', 'train', '--resume', str(folder)])}")
 
 
 def _ending(run: RunData) -> str:
@@ -168,7 +168,7 @@ def _ending(run: RunData) -> str:
     seconds = sum(record.seconds for record in run.records)
     return (
         f"Done: final return {final}, best {best:.1f}\n"
-        f"{count(len(run.records), 'round')} in {seconds:.0f} s; picture: {run.folder / PLOT_NAME}"
+        f"{count(len(run.records), 'round')} in {seconds:.0f} s; picture: {on_one_line(str(run.folder / PLOT_NAME))}"
     )
 
 
