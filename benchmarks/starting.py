@@ -17,11 +17,7 @@ COMMANDS = {
     BASE: [sys.executable, "-c", "import typer, rich"],
     **{
         f"{command} {argument}": [sys.executable, "-m", module, argument]
-        for command, module in (
-            ("fedpg", "fedpg_lab"),
-            ("fedpg-agent", "fedpg_client"),
-            ("fedpg-server", "fedpg_server"),
-        )
+        for command, module in MODULES.items()
         for argument in ("--help", "--version")
     },
     "fedpg train --help": [sys.executable, "-m", "fedpg_lab", "train", "--help"],

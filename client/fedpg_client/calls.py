@@ -66,7 +66,7 @@ class FederationCalls:
                 self._stub.Join, request, timeout_s=timeout_s, patience_s=self._connect_patience_s
             )
         except UnreachableError as error:
-            hint = tls_hint(str(error), self._tls is not None)
+            hint = tls_hint(str(error), "this agent's" if self._tls else None)
             raise UnreachableError(f"{error}{hint}") from error
         self._run_id = reply.run_id
         self.close()

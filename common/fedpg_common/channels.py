@@ -157,13 +157,16 @@ def open_channel(address: str, message_bytes: int, tls: TlsFiles | None, use_pro
     return grpc.secure_channel(address, credentials, options=options)
 
 
-def tls_hint(details: str, uses_tls: bool) -> str:
-    """What may be wrong with TLS, to be added to a failed call's text; empty where nothing points to it."""
-    if uses_tls and "WRONG_VERSION_NUMBER" in details:
+def tls_hint(details: str, whose: str | None) -> str:
+    """What may be wrong with TLS, to be added to a failed call's text; empty where nothing points to it.
+
+    `whose` certificate this end has shown, for example "this agent's"; None if it does not use TLS.
+    """
+    if whose and "WRONG_VERSION_NUMBER" in details:
         return "; what listens there does not use TLS: leave out --tls, or check the address"
     closed = any(sign in details for sign in _CLOSED)
-    if uses_tls and closed:
-        return "; a server also closes the connection if it does not accept this end's certificate"
+    if whose and closed:
+        return f"; a server also closes the connection if it does not accept {whose} certificate"
     return "; a server that uses TLS closes the connection like this: then give --tls" if closed else ""
 
 

@@ -88,6 +88,8 @@ def evaluate_command(
         if render is not None:
             show(policy.task, evaluation.episodes)
         if video is not None:
+            steps = count(len(evaluation.episodes[video_episode - 1].actions), "step")
+            typer.echo(f"Recording episode {video_episode}, {steps}; each is drawn, which can take minutes", err=True)
             record(policy.task, evaluation.episodes[video_episode - 1], video)
             typer.echo(f"Recorded episode {video_episode}: {video}", err=True)
 

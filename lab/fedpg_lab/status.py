@@ -37,7 +37,7 @@ def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float, use_proxy:
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                hint = tls_hint(details or "", tls is not None)
+                hint = tls_hint(details or "", "the" if tls else None)
                 raise UnreachableError(f"no status from {server}: {details}{hint}") from error
             raise RefusedError(f"{server} refused: {details} ({code.name})") from error
     return reply
