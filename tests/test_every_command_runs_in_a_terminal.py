@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -152,6 +155,38 @@ def test_without_a_terminal_there_is_a_line_at_once_and_no_escape_sequence(tmp_p
     assert "\x1b" not in ended.stdout + ended.stderr
     assert ended.stderr.startswith("piped  starting the server\n")
     assert "Done: final return" in ended.stderr
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started, in the order of their start."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid:
+                found.append((int(fields[19]), int(stat.parent.name)))
+    return [child for _, child in sorted(found)]
+
+
+def test_a_restart_is_told_above_the_bar(tmp_path: Path) -> None:
+    arguments = ("train", "--trajectories", "1000000", "--agents", "3", "--name", "killed")
+    terminal = Terminal(command_line("fedpg", *arguments), cwd=tmp_path)
+    terminal.read_until("accepted 3")
+    fork_server = children_of(terminal.process.pid)[-1]
+    server, *agents = children_of(fork_server)
+    assert len(agents) == 3
+    os.kill(agents[-1], signal.SIGKILL)
+    terminal.read_until("starting it again")
+    os.kill(server, signal.SIGKILL)
+    terminal.read_until("resuming")
+    terminal.press_ctrl_c()
+    ended = terminal.end()
+    assert ended.code == 130, ended.output
+    (killed,) = lines_with("was killed by signal 9: starting it again", ended.screen)
+    assert re.match(r"\d\d:\d\d:\d\d WARNING fedpg  agent-\d ", killed)
+    assert lines_with("the server was killed by signal 9: resuming", ended.screen)
+    assert len(lines_with("━", ended.screen)) == 1
+    assert ended.screen.index(killed) < ended.screen.index(lines_with("━", ended.screen)[0])
 
 
 def lines_with(text: str, lines: Iterable[str]) -> list[str]:
