@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -155,6 +156,12 @@ def test_without_a_terminal_there_is_a_line_at_once_and_no_escape_sequence(tmp_p
     assert "\x1b" not in ended.stdout + ended.stderr
     assert ended.stderr.startswith("piped  starting the server\n")
     assert "Done: final return" in ended.stderr
+
+
+def test_with_its_standard_streams_closed(tmp_path: Path) -> None:
+    shell = f"exec {shlex.join(command_line('fedpg', 'train', *SMALL, '--name', 'closed'))} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", shell], cwd=tmp_path, timeout=300, check=False).returncode == 0
+    assert (tmp_path / "runs" / "closed" / "summary.json").is_file()
 
 
 def children_of(pid: int) -> list[int]:

@@ -20,6 +20,7 @@ def start(command: str, module: str) -> None:
 
     from fedpg_common.ending import run
 
+    _open_closed_streams()
     atexit.register(_ignore_signals)  # the first one registered is the last to be called
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read once, when grpc is imported; its errors reach us as codes
     try:
@@ -32,6 +33,20 @@ def _heed_signals_at_once() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
             signal.signal(number, _end_at_once)
+
+
+def _open_closed_streams() -> None:
+    """Where a shell has closed a standard stream (`2>&-`), the next file opened would become it: open nothing there."""
+    import sys
+
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, number)  # inheritable, for child processes
+            if nothing != number:
+                os.close(nothing)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def _end_at_once(number: int, _frame: object) -> None:
