@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common import ending
+from fedpg_common.command_line import VERSION, complete, finite
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Attack, Hostility, choose_attack
-from fedpg_common.options import VERSION, complete, finite
 from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from fedpg_common import ending
-from fedpg_common.options import VERSION
+from fedpg_common.command_line import VERSION
 from fedpg_common.process import log_to_stderr
 from typer.core import TyperCommand, TyperGroup
 

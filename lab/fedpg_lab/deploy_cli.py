@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fedpg_common.command_line import complete
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
-from fedpg_common.options import complete
 from fedpg_common.tasks import TASKS
 
 from fedpg_lab.train_cli import ALGORITHMS, ATTACK_CHOICES, warn_of_too_many

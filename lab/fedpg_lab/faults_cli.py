@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fedpg_common.command_line import complete
 from fedpg_common.ending import code_of, unwinding
 from fedpg_common.errors import FedPGError, InvariantViolatedError, StorageError, UsageError
 from fedpg_common.federation import Federation, name_of
-from fedpg_common.options import complete
 
 from fedpg_lab.toml_files import names_in, package_folder
 

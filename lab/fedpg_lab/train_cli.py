@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fedpg_common.command_line import complete
 from fedpg_common.ending import code_of, unwinding
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, Hostility, describe, name_of
-from fedpg_common.options import complete
 from fedpg_common.tasks import TASKS
 from fedpg_common.words import count, on_one_line
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from fedpg_common import ending
+from fedpg_common.command_line import VERSION, complete
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Algorithm, Attack, Hostility, describe, read_federation
-from fedpg_common.options import VERSION, complete
 from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 from fedpg_common.tasks import TASKS
 
