@@ -63,6 +63,9 @@ def render(status: pb.GetStatusReply) -> Group:
     if status.unreadable:
         requests = count(status.unreadable, "request")
         lines.append(f"{requests} did not arrive whole, in time, or {_were(status.unreadable)} not a message")
+    if status.connections_closed:
+        connections = count(status.connections_closed, "connection")
+        lines.append(f"{connections} made no call in time, or {_were(status.connections_closed)} too many: closed")
     lines += [
         f"agent {agent.agent} held too many polls: {agent.polls_cut} of its {agent.calls} calls were answered early"
         for agent in status.agents
