@@ -8,13 +8,13 @@ from collections.abc import Callable
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel
+from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel, tls_hint
 from fedpg_common.errors import UnreachableError
+from fedpg_common.version import version
 from fedpg_common.wire import tensor_digest
 
 from fedpg_client.retry import Caller
 
-VERSION = "0.1.0"
 CALL_TIMEOUT_S = 15.0
 JOIN_TIMEOUT_MIN_S = 0.5
 AWAIT_S = 20.0
@@ -59,18 +59,15 @@ class FederationCalls:
 
     def join(self) -> pb.JoinReply:
         """Enter the federation; later calls are for its run."""
-        request = pb.JoinRequest(agent=self._agent, version=VERSION)
+        request = pb.JoinRequest(agent=self._agent, version=version())
         timeout_s = min(CALL_TIMEOUT_S, max(self._connect_patience_s, JOIN_TIMEOUT_MIN_S))
         try:
             reply = self._caller.call(
                 self._stub.Join, request, timeout_s=timeout_s, patience_s=self._connect_patience_s
             )
         except UnreachableError as error:
-            if self._tls is None:
-                raise
-            raise UnreachableError(
-                f"{error}; a server also closes the connection if it does not accept this agent's certificate"
-            ) from error
+            hint = tls_hint(str(error), "this agent's" if self._tls else None)
+            raise UnreachableError(f"{error}{hint}") from error
         self._run_id = reply.run_id
         self.close()
         self._open(reply.message_bytes_max)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.channels import parse_address, tls_files
-from fedpg_common.errors import ExitCode, FedPGError, UsageError
-from fedpg_common.federation import ATTACKS_HELP, Attack, choose_attack
-from fedpg_common.process import log_to_stderr, use_one_thread
+from fedpg_common import ending
+from fedpg_common.command_line import VERSION, complete, finite
+from fedpg_common.errors import ExitCode, UsageError
+from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Attack, Hostility, choose_attack
+from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
-from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Ring
+from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from fedpg_client.process import AgentProcess, Ring
+
+ATTACKS = [member.value for kind in (Attack, Hostility) for member in kind]
+LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
+
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -23,9 +30,25 @@ def agent(
     server: Annotated[
         str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")
     ],
-    index: Annotated[int, typer.Option("--agent", help="Which agent this is, 1 to K.", envvar="FEDPG_AGENT", min=1)],
+    index: Annotated[
+        int,
+        typer.Option(
+            "--agent",
+            help="Which agent this is, 1 to K.",
+            envvar="FEDPG_AGENT",
+            metavar="N",
+            min=1,
+            max=AGENTS_MAX,
+        ),
+    ],
     attack: Annotated[
-        str, typer.Option(help=f"Be Byzantine: {ATTACKS_HELP}.", envvar="FEDPG_ATTACK", metavar="ATTACK")
+        str,
+        typer.Option(
+            help=f"Be Byzantine: {ATTACKS_HELP}.",
+            envvar="FEDPG_ATTACK",
+            metavar="ATTACK",
+            autocompletion=complete(ATTACKS),
+        ),
     ] = "",
     attackers: Annotated[
         str,
@@ -48,16 +71,32 @@ def agent(
         ),
     ] = "",
     connect_timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for the server at the start.", min=0)
+        float,
+        typer.Option(help="Seconds to wait for the server at the start.", metavar="S", min=0, callback=finite),
     ] = CONNECT_PATIENCE_S,
     patience: Annotated[
-        float, typer.Option(help="Seconds of the server's silence to bear later, before giving up.", min=0)
+        float,
+        typer.Option(
+            help="Seconds of the server's silence to bear later, before giving up.", metavar="S", min=0, callback=finite
+        ),
     ] = PATIENCE_S,
     tls: Annotated[
         Path | None,
         typer.Option(help="Folder with this agent's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    use_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--use-proxy",
+            help="Reach the server through the proxy that https_proxy or http_proxy names.",
+            metavar="",
+        ),
+    ] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
+    ] = "info",
+    version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Take part in a federation as one agent, in this machine's copy of the environment.
 
@@ -68,8 +107,12 @@ def agent(
     5 an address cannot be used; 130 Ctrl-C; 143 terminated.
     """
     log_to_stderr(f"agent-{index}", log_level)
-    use_one_thread()
+    from fedpg_common.channels import parse_address, tls_files
+
     parse_address(server)
+    from fedpg_client.process import AgentOptions, AgentProcess
+
+    use_one_thread()
     options = AgentOptions(
         index=index,
         server=server,
@@ -78,12 +121,17 @@ def agent(
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
+        use_proxy=use_proxy,
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 
 
 def parse_ring(attackers: str, address: str, listen: str, index: int) -> Ring:
-    """The colluding attackers' meeting point. Raises UsageError for a bad list, AddressError for a bad address."""
+    """The colluding attackers' meeting point. Raises UsageError for a bad list or address."""
+    from fedpg_common.channels import parse_address
+
+    from fedpg_client.process import Ring
+
     try:
         indices = tuple(sorted({int(part) for part in attackers.split(",")})) if attackers else (index,)
     except ValueError:
@@ -118,8 +166,4 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    try:
-        app()
-    except FedPGError as error:
-        typer.echo(f"fedpg-agent: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    ending.run("fedpg-agent", app)

@@ -13,7 +13,7 @@ import grpc
 from fedpg.v1 import collusion_pb2 as pb
 from fedpg.v1 import collusion_pb2_grpc
 from fedpg_common import wire
-from fedpg_common.channels import client_options, server_options
+from fedpg_common.channels import open_channel, server_options
 from fedpg_common.errors import AddressError, UnreachableError
 from fedpg_common.parameters import Vector
 
@@ -99,7 +99,7 @@ class PoolClient:
     def __post_init__(self) -> None:
         """Open a channel; nothing is sent yet."""
         limit = wire.message_bytes_max(self.size, vectors=ATTACKERS_MAX)
-        self._channel = grpc.insecure_channel(self.caller.address, options=client_options(limit))
+        self._channel = open_channel(self.caller.address, limit, tls=None)
         self._stub = collusion_pb2_grpc.CollusionStub(self._channel)
 
     def pool(self, round_number: int, gradient: Vector) -> Sequence[Vector]:

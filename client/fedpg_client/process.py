@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
-from fedpg_common.channels import TlsFiles
+from fedpg_common.channels import TlsFiles, open_channel
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.federation import Attack, Hostility, Misconduct
@@ -25,11 +25,10 @@ from fedpg_client.attacks import Behaviour, make_behaviour
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion import Alone, PoolClient, Ringleader
 from fedpg_client.hostile import Target, make_hostile
+from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError
 from fedpg_client.worker import Worker
 
-CONNECT_PATIENCE_S = 30.0
-PATIENCE_S = 600.0
 COLLUSION_WAIT_S = 60.0
 WAKE_EVERY_S = 0.5
 
@@ -64,6 +63,8 @@ class AgentOptions:
     """How long to wait for the server at the start."""
     patience_s: float = PATIENCE_S
     """How long a silence of the server to bear later."""
+    use_proxy: bool = False
+    """Whether to heed the environment's proxy on the way to the server."""
 
 
 @dataclass
@@ -89,7 +90,12 @@ class AgentProcess:
             try:
                 caller = self._caller(options.server, options.index)
                 line = FederationCalls(
-                    options.index, caller, options.tls, options.connect_patience_s, options.patience_s
+                    options.index,
+                    caller,
+                    options.tls,
+                    options.connect_patience_s,
+                    options.patience_s,
+                    partial(open_channel, use_proxy=options.use_proxy),
                 )
                 resources.callback(line.close)
                 calls: Calls = line

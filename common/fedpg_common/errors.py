@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     ENVIRONMENT = 9
     QUORUM_LOST = 10
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
     TERMINATED = 143
 
 

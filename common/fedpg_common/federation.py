@@ -159,7 +159,7 @@ def choose(kind: type[Choice], value: object, what: str) -> Choice:
         return kind(str(value))
     except ValueError:
         choices = ", ".join(member.value for member in kind)
-        raise UsageError(f"unknown {what} {show(value)}: choose {choices}") from None
+        raise UsageError(f"unknown {what} {show(value)}: choose one of {choices}") from None
 
 
 def choose_attack(value: object) -> Misconduct:
@@ -167,7 +167,8 @@ def choose_attack(value: object) -> Misconduct:
     for kind in (Attack, Hostility):
         if value in list(kind):
             return kind(str(value))
-    raise UsageError(f"unknown attack {show(value)}: choose {ATTACKS_HELP}")
+    choices = ", ".join(member.value for kind in (Attack, Hostility) for member in kind)
+    raise UsageError(f"unknown attack {show(value)}: choose one of {choices}")
 
 
 def federation_to_toml(federation: Federation) -> str:

@@ -60,7 +60,7 @@ class Task:
         _require(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS), self)
         _require(
             _count(self.batch_size_max) and self.batch_size_max >= self.batch_size_min,
-            "batch_size_max", f"a whole number from batch_size_min to {WHOLE_MAX}", self,
+            "batch_size_max", f"a whole number from batch_size_min, {self.batch_size_min}, to {WHOLE_MAX}", self,
         )  # fmt: skip
         for name in ("learning_rate", "sigma"):
             _require(is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", self)
@@ -139,7 +139,7 @@ def find_task(name: str) -> Task:
         return TASKS[name]
     if name.endswith(".toml"):
         return _read_task(Path(name))
-    raise UsageError(f"unknown task {name!r}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
+    raise UsageError(f"unknown task {show(name)}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
 
 
 def _read_task(path: Path) -> Task:

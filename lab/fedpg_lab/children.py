@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -29,6 +29,7 @@ from fedpg_common.process import log_to_stderr, use_one_thread
 from fedpg_server.server import ServerOptions, serve
 
 PRELOADED = ("fedpg_lab.children", "torch.utils.tensorboard", "Box2D", "mujoco")
+KEYBOARD_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _starting = threading.Lock()
 """The main module is one for all threads."""
@@ -38,14 +39,25 @@ def fork_server() -> ForkServerContext:
     """The context to start children with; its server process runs on return."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
+    resource_tracker.ensure_running()  # it unblocks signals itself
     before = dict(os.environ)
     os.environ.update(ONE_THREAD)  # read once, when the linear algebra libraries are imported there
+    # A terminal's Ctrl-C reaches the fork server too, which is to end with us and not with a traceback of its own while
+    # it imports. It inherits that the signals are blocked; here they arrive a moment later.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, KEYBOARD_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return context
+
+
+def kill_children() -> None:
+    """End every child at once: what the server has answered is stored, so there is nothing to lose but the round."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def spawn(
@@ -91,6 +103,7 @@ def end(process: ForkServerProcess, patience_s: float) -> None:
 
 def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequence[Any]) -> None:
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEYBOARD_SIGNALS)  # blocked in the fork server
     output = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.channels import tls_files
+from fedpg_common.command_line import complete
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
-from fedpg_common.json_text import to_json
-from rich.console import Console
+from fedpg_common.tasks import TASKS
 
-from fedpg_lab.certificates import make_certificates
-from fedpg_lab.compose import compose_file
 from fedpg_lab.formats import Format
-from fedpg_lab.status import fetch_status, render, to_plain
-from fedpg_lab.swarm import stack_file
+from fedpg_lab.train_cli import ALGORITHMS, ATTACK_CHOICES, warn_of_too_many
 
 STATUS_TIMEOUT_S = 10.0
 
@@ -27,29 +23,47 @@ def status_command(
     ] = "127.0.0.1:50051",
     tls: Annotated[
         Path | None,
-        typer.Option(help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS"),
+        typer.Option(
+            help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS", metavar="DIR"
+        ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
+    use_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--use-proxy",
+            help="Reach the server through the proxy that https_proxy or http_proxy names.",
+            metavar="",
+        ),
+    ] = False,
 ) -> None:
     """Show a running federation: round, return, and each agent with its verdicts.
 
     Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
     """
-    status = fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)
+    from fedpg_common.channels import tls_files
+    from fedpg_common.json_text import to_json
+
+    from fedpg_lab.console import make_console
+    from fedpg_lab.status import fetch_status, render, to_plain
+
+    status = fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S, use_proxy)
     if format_ is Format.JSON:
         typer.echo(to_json(to_plain(status), indent=2))
     else:
-        Console().print(render(status))
+        make_console().print(render(status))
 
 
 def certs_command(
-    agents: Annotated[int, typer.Option(help="How many agents get a certificate.", min=1, max=AGENTS_MAX)] = 10,
+    agents: Annotated[
+        int, typer.Option(help="How many agents get a certificate.", metavar="K", min=1, max=AGENTS_MAX)
+    ] = 10,
     server_name: Annotated[
         list[str] | None,
-        typer.Option(help="Host name or address by which agents reach the server; repeat for several."),
+        typer.Option(help="Host name or address by which agents reach the server; repeat for several.", metavar="NAME"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("certs"),
-    days: Annotated[int, typer.Option(help="How long they last.", min=1, max=36500)] = 365,
+    out: Annotated[Path, typer.Option(help="Where the folders go.", metavar="FOLDER")] = Path("certs"),
+    days: Annotated[int, typer.Option(help="How long they last.", metavar="N", min=1, max=36500)] = 365,
 ) -> None:
     """Make an authority and a certificate for the server and for each agent, each in a folder of its own.
 
@@ -58,25 +72,48 @@ def certs_command(
 
     Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
     """
+    from fedpg_lab.certificates import make_certificates
+
     names = ["localhost", "127.0.0.1", *(server_name or [])]
     made = make_certificates(out, agents, names, days, datetime.datetime.now(datetime.UTC))
     typer.echo(f"{out}: {'made ' + _shortened(made) if made else 'everything is there already'}")
 
 
 def compose_command(
-    task: Annotated[str, typer.Option(help="A task's name, or a task file beside the Compose file.")] = "CartPole-v1",
-    agents: Annotated[int, typer.Option(help="How many agents, K.")] = 10,
-    byzantine: Annotated[int, typer.Option(help="How many of them attack.")] = 0,
-    attack: Annotated[str, typer.Option(help=f"What they do: {ATTACKS_HELP}.")] = Attack.RANDOM_NOISE.value,
-    algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.")] = Algorithm.FEDPG_BR.value,
-    trajectories: Annotated[int | None, typer.Option(help="Where the run ends.", show_default="task's")] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
-    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", show_default="task's")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Tolerated faulty fraction.", show_default="task's")] = None,
-    round_timeout: Annotated[float, typer.Option(help="Seconds after which a round closes with a quorum.")] = 120.0,
-    swarm: Annotated[bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.")] = False,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="A task's name, or a task file beside the Compose file.",
+            metavar="TASK",
+            autocompletion=complete(TASKS),
+        ),
+    ] = "CartPole-v1",
+    agents: Annotated[int, typer.Option(help="How many agents, K.", metavar="K")] = 10,
+    byzantine: Annotated[int, typer.Option(help="How many of them attack.", metavar="N")] = 0,
+    attack: Annotated[
+        str,
+        typer.Option(help=f"What they do: {ATTACKS_HELP}.", metavar="ATTACK", autocompletion=complete(ATTACK_CHOICES)),
+    ] = Attack.RANDOM_NOISE.value,
+    algorithm: Annotated[
+        str, typer.Option(help="fedpg-br, svrpg or gpomdp.", metavar="NAME", autocompletion=complete(ALGORITHMS))
+    ] = Algorithm.FEDPG_BR.value,
+    trajectories: Annotated[
+        int | None, typer.Option(help="Where the run ends.", metavar="N", show_default="task's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")] = 0,
+    sigma: Annotated[float | None, typer.Option(help="σ of the filter.", metavar="X", show_default="task's")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Tolerated faulty fraction.", metavar="X", show_default="task's")
+    ] = None,
+    round_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a round closes with a quorum.", metavar="S")
+    ] = 120.0,
+    swarm: Annotated[
+        bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.", metavar="")
+    ] = False,
     certs: Annotated[
-        str, typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.")
+        str,
+        typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
     ] = "certs",
 ) -> None:
     """Write the Compose file of a federation to standard output.
@@ -97,6 +134,10 @@ def compose_command(
         sigma=sigma,
         alpha=alpha,
     )
+    from fedpg_lab.compose import compose_file
+    from fedpg_lab.swarm import stack_file
+
+    warn_of_too_many(federation)
     task_file = task if task.endswith(".toml") else None
     typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.checkpoints import Checkpoint
+from fedpg_common.ending import unwinding
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX
 from fedpg_common.json_text import to_json
+from fedpg_common.words import count
 
-from fedpg_lab.evaluation import Evaluation, evaluate, load_policy
 from fedpg_lab.formats import Format
-from fedpg_lab.video import check_video_path, record, render_without_display, require_display, show
+
+if TYPE_CHECKING:
+    from fedpg_common.checkpoints import Checkpoint
+
+    from fedpg_lab.evaluation import Evaluation
 
 EPISODES_MAX = 10_000
 
@@ -31,9 +35,9 @@ def evaluate_command(
     ],
     episodes: Annotated[int, typer.Option(help="How many episodes.", metavar="N")] = 10,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.")
+        bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.", metavar="")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")] = 0,
     render: Annotated[
         Render | None, typer.Option(help="human: play all episodes in a window.", show_default=False)
     ] = None,
@@ -47,7 +51,7 @@ def evaluate_command(
     format_: Annotated[
         Format, typer.Option("--format", help="For people or, as one line of JSON, for programs.")
     ] = Format.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.", metavar="")] = False,
 ) -> None:
     """Evaluate a policy: each episode's return and length, their mean and standard deviation.
 
@@ -70,23 +74,29 @@ def evaluate_command(
         raise UsageError(f"--seed must be 0 to 2**63 - 1, not {seed}")
     if not 1 <= video_episode <= episodes:
         raise UsageError(f"--video-episode must be one of the episodes 1 to {episodes}, not {video_episode}")
+    from fedpg_lab.evaluation import evaluate, load_policy
+    from fedpg_lab.video import check_video_path, record, render_without_display, require_display, show
+
     if video is not None:
         check_video_path(video)
     if render is not None:
         require_display()
-    file, policy = load_policy(checkpoint)
-    if video is not None and render is None:
-        render_without_display(policy.task)
-    evaluation = evaluate(policy, episodes, seed, greedy=not sample)
-    if as_json or format_ is Format.JSON:
-        typer.echo(to_json(_figures(file, policy, evaluation, seed, sample)))
-    else:
-        _print_table(file, policy, evaluation, seed, sample)
-    if render is not None:
-        show(policy.task, evaluation.episodes)
-    if video is not None:
-        record(policy.task, evaluation.episodes[video_episode - 1], video)
-        typer.echo(f"Recorded episode {video_episode}: {video}", err=True)
+    with unwinding():
+        file, policy = load_policy(checkpoint)
+        if video is not None and render is None:
+            render_without_display(policy.task)
+        evaluation = evaluate(policy, episodes, seed, greedy=not sample)
+        if as_json or format_ is Format.JSON:
+            typer.echo(to_json(_figures(file, policy, evaluation, seed, sample)))
+        else:
+            _print_table(file, policy, evaluation, seed, sample)
+        if render is not None:
+            show(policy.task, evaluation.episodes)
+        if video is not None:
+            steps = count(len(evaluation.episodes[video_episode - 1].actions), "step")
+            typer.echo(f"Recording episode {video_episode}, {steps}; each is drawn, which can take minutes", err=True)
+            record(policy.task, evaluation.episodes[video_episode - 1], video)
+            typer.echo(f"Recorded episode {video_episode}: {video}", err=True)
 
 
 def _print_table(file: Path, policy: Checkpoint, evaluation: Evaluation, seed: int, sample: bool) -> None:
@@ -96,7 +106,7 @@ def _print_table(file: Path, policy: Checkpoint, evaluation: Evaluation, seed: i
     for number, episode in enumerate(evaluation.episodes, start=1):
         typer.echo(f"{number:7d} {episode.total_reward:11.2f} {len(episode.actions):6d}")
     spread = "" if evaluation.deviation is None else f", standard deviation {evaluation.deviation:.2f}"
-    typer.echo(f"mean {evaluation.mean:.2f}{spread}, {len(evaluation.episodes)} episodes")
+    typer.echo(f"mean {evaluation.mean:.2f}{spread}, {count(len(evaluation.episodes), 'episode')}")
 
 
 def _figures(file: Path, policy: Checkpoint, evaluation: Evaluation, seed: int, sample: bool) -> dict[str, object]:

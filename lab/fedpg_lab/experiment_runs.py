@@ -14,13 +14,13 @@ from pathlib import Path
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import client_options
+from fedpg_common.channels import open_channel
 from fedpg_common.errors import FedPGError
 from rich.console import Console
 
+from fedpg_lab.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.experiments import PlannedRun, existing_run
 from fedpg_lab.local import LocalFederation
-from fedpg_lab.progress import PaceMeter, describe_state
 from fedpg_lab.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish
 
 POLL_S = 0.25
@@ -69,7 +69,7 @@ def run_missing(runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Co
             waiting.append((planned, existing is not None))
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
-    console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}", highlight=False)
+    console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
     _Batch(waiting, folder, at_a_time, len(runs), console).run()
 
 
@@ -93,7 +93,7 @@ class _Job:
             log.debug("no status of %s: %s", self.name, error)  # its server starts, ends or comes back
             return
         state = describe_state(status, self.pace.measure(status, time.monotonic()))
-        self.state = f"{status.trajectories}/{status.trajectories_target}  {state}"
+        self.state = f"{describe_count(status)}  {state}"
 
 
 class _Batch:
@@ -137,8 +137,7 @@ class _Batch:
             except FedPGError as error:
                 self._fail(planned.name, error)
                 return
-            options = client_options(STATUS_BYTES_MAX)
-            channel = resources.enter_context(grpc.insecure_channel(processes.address, options=options))
+            channel = resources.enter_context(open_channel(processes.address, STATUS_BYTES_MAX, tls=None))
             stub = federation_pb2_grpc.FederationStub(channel)
             self._active.append(_Job(planned.name, place, processes, stub, resources.pop_all()))
         self._say(f"{'going on with' if resume else 'started'} {planned.name}")
@@ -174,7 +173,7 @@ class _Batch:
         if now_s - self._reported_s >= REPORT_EVERY_S:
             self._reported_s = now_s
             for job in self._active:
-                self._console.print(f"    {job.name}  {job.state}", highlight=False, soft_wrap=True)
+                self._console.print(f"    {job.name}  {job.state}", soft_wrap=True)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{self._done}/{self._planned}  {text}", highlight=False, soft_wrap=True)
+        self._console.print(f"{self._done}/{self._planned}  {text}", soft_wrap=True)

@@ -169,6 +169,9 @@ class LocalFederation:
             server.join()
             words = last_words(self.log_path(SERVER), server.exitcode or ExitCode.BUG)
             kind, text = "failed", f"the server ended while starting: {words}"
+        except BaseException:
+            end(server, SERVER_STOP_S)  # Ctrl-C: nobody knows of this process yet
+            raise
         if kind != "bound":
             server.join()
             raise ProcessFailedError(text, server.exitcode or ExitCode.BUG)

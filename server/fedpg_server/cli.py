@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.channels import parse_address, tls_files
-from fedpg_common.errors import FedPGError
-from fedpg_common.federation import describe, read_federation
+from fedpg_common import ending
+from fedpg_common.command_line import VERSION, complete
+from fedpg_common.federation import Algorithm, Attack, Hostility, describe, read_federation
 from fedpg_common.options import is_given, refuse_ignored_options
-from fedpg_common.process import log_to_stderr, use_one_thread
+from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
+from fedpg_common.tasks import TASKS
 
-from fedpg_server.home import folder_for
-from fedpg_server.server import ServerOptions, serve
+ALGORITHMS = [algorithm.value for algorithm in Algorithm]
+LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
+ATTACKS = [member.value for kind in (Attack, Hostility) for member in kind]
 
 TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard", "log_level")
 """The options that mean something to a run which has its description already."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
 def server(
     context: typer.Context,
     out: Annotated[
-        Path, typer.Option(help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT")
+        Path,
+        typer.Option(
+            help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT", metavar="FOLDER"
+        ),
     ] = Path("runs/server"),
     listen: Annotated[
         str, typer.Option(help="Address to serve on; port 0 picks one.", envvar="FEDPG_LISTEN", metavar="HOST:PORT")
@@ -36,51 +40,84 @@ def server(
         typer.Option(
             help="In place of --out: a folder of runs. An unfinished run of this federation goes on, else one starts.",
             envvar="FEDPG_HOME",
+            metavar="FOLDER",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in --out; with --trajectories, until there."),
+        typer.Option("--resume", help="Resume the run in --out; with --trajectories, until there.", metavar=""),
     ] = False,
     federation: Annotated[
         Path | None,
         typer.Option(help="Description of the federation (TOML); replaces the options below.", metavar="FILE"),
     ] = None,
     task: Annotated[
-        str, typer.Option(help="CartPole-v1, LunarLander-v3, HalfCheetah-v5 or a task file.", envvar="FEDPG_TASK")
+        str,
+        typer.Option(
+            help="CartPole-v1, LunarLander-v3, HalfCheetah-v5 or a task file.",
+            envvar="FEDPG_TASK",
+            metavar="TASK",
+            autocompletion=complete(TASKS),
+        ),
     ] = "CartPole-v1",
-    agents: Annotated[int, typer.Option(help="K.", envvar="FEDPG_AGENTS")] = 10,
-    algorithm: Annotated[str, typer.Option(help="fedpg-br, svrpg or gpomdp.", envvar="FEDPG_ALGORITHM")] = "fedpg-br",
+    agents: Annotated[int, typer.Option(help="K.", envvar="FEDPG_AGENTS", metavar="K")] = 10,
+    algorithm: Annotated[
+        str,
+        typer.Option(
+            help="fedpg-br, svrpg or gpomdp.",
+            envvar="FEDPG_ALGORITHM",
+            metavar="NAME",
+            autocompletion=complete(ALGORITHMS),
+        ),
+    ] = "fedpg-br",
     trajectories: Annotated[
         int | None,
         typer.Option(
-            help="Trajectory count at which the run ends.", envvar="FEDPG_TRAJECTORIES", show_default="task's"
+            help="Trajectory count at which the run ends.",
+            envvar="FEDPG_TRAJECTORIES",
+            metavar="N",
+            show_default="task's",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", envvar="FEDPG_SEED")] = 0,
+    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", envvar="FEDPG_SEED", metavar="N")] = 0,
     sigma: Annotated[
-        float | None, typer.Option(help="σ of the filter.", envvar="FEDPG_SIGMA", show_default="task's")
+        float | None, typer.Option(help="σ of the filter.", envvar="FEDPG_SIGMA", metavar="X", show_default="task's")
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Tolerated faulty fraction.", envvar="FEDPG_ALPHA", show_default="task's")
+        float | None,
+        typer.Option(help="Tolerated faulty fraction.", envvar="FEDPG_ALPHA", metavar="X", show_default="task's"),
     ] = None,
     byzantine: Annotated[
         int,
         typer.Option(
-            help="Agents 1 to N are known to attack: only scores the filter in the telemetry.", envvar="FEDPG_BYZANTINE"
+            help="Agents 1 to N are known to attack: only scores the filter in the telemetry.",
+            envvar="FEDPG_BYZANTINE",
+            metavar="N",
         ),
     ] = 0,
-    attack: Annotated[str, typer.Option(help="Their attack.", envvar="FEDPG_ATTACK")] = "random-noise",
+    attack: Annotated[
+        str,
+        typer.Option(help="Their attack.", envvar="FEDPG_ATTACK", metavar="ATTACK", autocompletion=complete(ATTACKS)),
+    ] = "random-noise",
     round_timeout: Annotated[
-        float, typer.Option(help="Seconds after which a round closes with a quorum.", envvar="FEDPG_ROUND_TIMEOUT")
+        float,
+        typer.Option(
+            help="Seconds after which a round closes with a quorum.", envvar="FEDPG_ROUND_TIMEOUT", metavar="S"
+        ),
     ] = 120.0,
     tls: Annotated[
         Path | None,
         typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", metavar="")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
+    log_level: Annotated[
+        str,
+        typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
+    ] = "info",
+    version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
 
@@ -88,6 +125,13 @@ def server(
     130 Ctrl-C; 143 terminated. After any of them --resume goes on where the run stopped.
     """
     log_to_stderr("server", log_level)
+    import asyncio
+
+    from fedpg_common.channels import parse_address, tls_files
+
+    from fedpg_server.home import folder_for
+    from fedpg_server.server import ServerOptions, serve
+
     use_one_thread()
     parse_address(listen)
     if resume:
@@ -117,8 +161,4 @@ def server(
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    try:
-        app()
-    except FedPGError as error:
-        typer.echo(f"fedpg-server: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    ending.run("fedpg-server", app)

@@ -23,23 +23,11 @@ from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from torch.optim.adam import adam  # what torch.optim.Adam computes with; the class itself takes seconds to load
 
 from fedpg_server.aggregation import Aggregate, fedpg_aggregate, mean_aggregate
+from fedpg_server.state import LearnerState as LearnerState
 
 IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
 """Where the mean importance ratio of an inner batch must lie."""
 EVALUATION_EPISODES = 10
-
-
-@dataclass(frozen=True, eq=False)
-class LearnerState:
-    """All that one round hands to the next."""
-
-    theta: Vector
-    """θ, shape (d,)."""
-    adam_m: Vector
-    """Adam's running mean of the gradient, shape (d,)."""
-    adam_v: Vector
-    """Adam's running mean of the squared gradient, shape (d,)."""
-    adam_steps: int
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ from fedpg_server.database import (
     translated,
     write_ahead,
 )
-from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, RecalledRound, Row, VerdictRow, VoteRow
+from fedpg_server.state import LearnerState
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
