@@ -14,6 +14,7 @@ from fedpg_common.federation import ATTACKS_HELP, Attack, choose_attack
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Ring
+from fedpg_client.trust import names_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,15 +58,24 @@ def agent(
         Path | None,
         typer.Option(help="Folder with this agent's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trust the server with this module (my_envs) or environment (HalfCheetah-v5); may be repeated.",
+            envvar="FEDPG_ALLOW",
+            metavar="NAME",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Take part in a federation as one agent, in this machine's copy of the environment.
 
     The agent learns the task from the server, samples trajectories each round, submits their gradient, and leaves
-    when the run ends. It waits out restarts of the server and failures of the network.
+    when the run ends. It waits out restarts of the server and failures of the network. It imports no module that the
+    server names, unless --allow names it too (in FEDPG_ALLOW, names are separated by commas).
 
-    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent;
-    5 an address cannot be used; 130 Ctrl-C; 143 terminated.
+    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent, or asked
+    for what it does not allow; 5 an address cannot be used; 9 the environment failed; 130 Ctrl-C; 143 terminated.
     """
     log_to_stderr(f"agent-{index}", log_level)
     use_one_thread()
@@ -78,6 +88,7 @@ def agent(
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
+        allow=names_of(allow or []),
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 

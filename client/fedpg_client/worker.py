@@ -49,7 +49,8 @@ class Worker:
         actions = stream(self.seed, Role.AGENT, Purpose.ACTION, **self._at(round_number))
         tampering = stream(self.seed, Role.AGENT, Purpose.ATTACK, **self._at(round_number))
         choose = self.behaviour.choose(self.policy.actor(theta), self.policy.action_space, actions)
-        sampled = sample(self.environments, choose, self.task.horizon, seeds)
+        with self.environments.drawing(round_number):
+            sampled = sample(self.environments, choose, self.task.horizon, seeds)
         trajectories = self.behaviour.tamper_trajectories(sampled, tampering)
         weights = policy_gradient.advantages(trajectories, self.task.gamma)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)
