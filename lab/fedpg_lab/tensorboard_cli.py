@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from fedpg_common.errors import AddressError, StorageError, UsageError
+from fedpg_common.errors import AddressError, EnvironmentFailedError, StorageError, UsageError
 from fedpg_server.store import STORE_NAME
 
 from fedpg_lab.evaluation import BEST, CHECKPOINT_FOLDER, evaluate, load_policy
@@ -78,13 +78,16 @@ def _record_videos(folder: Path) -> None:
         if any(file.stat().st_mtime > best.stat().st_mtime for file in events.glob(EVENT_FILES)):
             continue
         typer.echo(f"Recording {best}", err=True)
-        write_video_event(best, events)
+        try:
+            write_video_event(best, events)
+        except (UsageError, EnvironmentFailedError) as error:  # one environment that is missing spoils no other's page
+            typer.echo(f"No video of {run}: {error}", err=True)
 
 
 def write_video_event(checkpoint: Path, events: Path) -> None:
     """Write an animated image of one greedy episode as TensorBoard events, in place of what is there.
 
-    Raises RenderingError or StorageError.
+    Raises UsageError if the environment cannot be made, EnvironmentFailedError, RenderingError or StorageError.
     """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter

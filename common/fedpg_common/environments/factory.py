@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import Guard, place, raise_if_ours, reason
 from fedpg_common.environments.modules import import_module_of
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import Task
+from fedpg_common.tasks import Task, show
 
 OWN_BATCHES = ("CartPole-v1", "LunarLander-v3", "HalfCheetah-v5")
 """Environments with a fast batch of our own."""
@@ -31,9 +32,20 @@ def make_environments(task: Task, global_random: GlobalRandom | None = None) -> 
         raise UsageError(f"task {task.name}: {task.environment} cannot be used: {error}") from error
     except BaseException as error:  # Environments are others' code, and refuse options with whatever they like.
         raise_if_ours(error)
-        raise UsageError(
-            f"task {task.name}: {task.environment} cannot be made: {reason(error)}{place(error)}"
-        ) from error
+        why = f"{reason(error)}{place(error)}{_drawing_advice(error)}"
+        raise UsageError(f"task {task.name}: {task.environment} cannot be made: {why}") from error
+
+
+def _drawing_advice(error: BaseException) -> str:
+    """MuJoCo loads what it would draw with when it is imported, and fails in words of its own if that is not there."""
+    backend, traceback = os.environ.get("MUJOCO_GL"), error.__traceback__
+    modules = set()
+    while traceback is not None:
+        modules.add(str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0])
+        traceback = traceback.tb_next
+    if not backend or not modules & {"mujoco", "OpenGL"}:
+        return ""
+    return f": MUJOCO_GL={show(backend)} cannot be used on this machine: unset it, or set MUJOCO_GL=disabled"
 
 
 def has_own_batch(task: Task) -> bool:

@@ -41,6 +41,7 @@ class Guard:
     def __init__(self, task: str, environment: str) -> None:
         """The names of the task and of its environment."""
         self.who = f"task {task}: environment {environment}"
+        self._has_failed_to_close = False
 
     @classmethod
     def of(cls, task: Task) -> Guard:
@@ -64,6 +65,12 @@ class Guard:
         if method != "step" or not module.startswith("gymnasium.") or "unpack" not in str(error):
             return ""
         return f"step must return {FIVE_VALUES}, but it has {' '.join(str(error).split())}"
+
+    def tell_of_close(self, error: BaseException) -> None:
+        """Log that an environment could not be closed, once for all instances."""
+        level = logging.DEBUG if self._has_failed_to_close else logging.WARNING
+        self._has_failed_to_close = True
+        log.log(level, "%s", self.failure("close", error))
 
     def reward(self, value: Any) -> float:
         """A reward as a number. Raises EnvironmentFailedError for anything but one finite real number."""
@@ -168,7 +175,7 @@ class GuardedEnvironment:
         try:
             self.environment.close()
         except BaseException as error:
-            log.warning("%s", self._guard.failure("close", error))
+            self._guard.tell_of_close(error)
 
 
 def raise_if_ours(error: BaseException) -> None:
@@ -227,7 +234,7 @@ def name(value: Any) -> str:
     """A wrong value, on one line: what it is, and of which type if that does not show."""
     kind = type(value).__name__
     if isinstance(value, np.ndarray):
-        few = f" {show(value.tolist())}" if value.size <= 3 else ""
+        few = f" {' '.join(np.array2string(value, separator=', ').split())}" if value.size <= 3 else ""
         return f"an array{few} of shape {value.shape} and type {value.dtype}"
     if isinstance(value, tuple | list):
         return f"a {kind} of {len(value)}"
