@@ -137,6 +137,8 @@ class Odd(gymnasium.Env[Any, Any]):
         else:
             self.shown = START + np.float32(self.steps)
         observation = OBSERVATIONS.get(self.fault, self.shown)
+        if self.fault == "large":
+            observation = np.full(3, 3e38, np.float32)
         if self.fault == "bytes_declared":
             observation = np.array([0.25, 1.5, 300.0])
         reward = REWARDS.get(self.fault, float(action))

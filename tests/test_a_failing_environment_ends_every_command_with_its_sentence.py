@@ -12,6 +12,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import tomli_w
+from fedpg_client.attacks import Behaviour
+from fedpg_client.worker import Worker
 from fedpg_common.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import EnvironmentFailedError, ExitCode, RenderingError, UsageError
@@ -70,6 +72,19 @@ def test_a_servers_own_environment_fails_in_the_same_words() -> None:
     state = learner.initial_state()
     with pytest.raises(EnvironmentFailedError, match="failed in step: RuntimeError: simulator diverged at joint 3"):
         learner.improve(state, RoundPlan(1, 4, 1), {1: np.ones_like(state.theta)})
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_observations_that_overflow_the_gradient_are_named() -> None:
+    """Each is finite in float32, but not what the network makes of it."""
+    task = odd_task("large", activation="relu")
+    environments = make_environments(task)
+    policy = make_policy(task, environments.observation_size, environments.action_space)
+    worker = Worker(1, 0, task, policy, environments, Behaviour())
+    theta = np.ones(policy.spec.size, np.float32)
+    with pytest.raises(EnvironmentFailedError, match=r"gives observations as large as 3e\+38, .*: scale them"):
+        worker.work(1, 4, theta)
 
 
 @pytest.mark.parametrize("saved", ["step_raises", "reward_nan", "step_exits", "reset_bare"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -157,6 +158,11 @@ def test_the_example_is_trained_evaluated_and_recorded(tmp_path: Path) -> None:
     assert "its module my_envs is not there" in lost.stderr
     assert len(lost.stderr.strip().splitlines()) == 1
     assert run(tmp_path / "moved", "evaluate", tmp_path / "run", "--episodes", "1").returncode == 0
+
+
+def test_the_page_on_tasks_has_every_field() -> None:
+    page = (EXAMPLE.parent.parent / "docs" / "tasks.md").read_text()
+    assert [field.name for field in dataclasses.fields(Task) if f"`{field.name}`" not in page] == []
 
 
 def test_the_example_is_a_task_with_every_field_that_is_needed() -> None:
