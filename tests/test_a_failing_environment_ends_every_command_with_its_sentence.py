@@ -17,8 +17,9 @@ from fedpg_client.worker import Worker
 from fedpg_common.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import EnvironmentFailedError, ExitCode, RenderingError, UsageError
-from fedpg_common.federation import Federation
+from fedpg_common.federation import Algorithm, Federation
 from fedpg_common.policies import make_policy
+from fedpg_common.rollouts import sample
 from fedpg_common.tasks import Task, task_to_fields
 from fedpg_lab import preloaded
 from fedpg_lab.evaluation import evaluate, load_policy
@@ -72,6 +73,24 @@ def test_a_servers_own_environment_fails_in_the_same_words() -> None:
     state = learner.initial_state()
     with pytest.raises(EnvironmentFailedError, match="failed in step: RuntimeError: simulator diverged at joint 3"):
         learner.improve(state, RoundPlan(1, 4, 1), {1: np.ones_like(state.theta)})
+
+
+def test_a_reward_that_is_not_a_number_costs_the_server_a_step_and_agents_their_life(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server must outlast what an agent need not: it leaves the inner step out."""
+    federation = Federation(odd_task("reward_nan"), agents=1, algorithm=Algorithm.SVRPG)
+    environments = make_environments(federation.task)
+    policy = make_policy(federation.task, environments.observation_size, environments.action_space)
+    learner = Learner(federation, environments, policy)
+    state = learner.initial_state()
+    result = learner.improve(state, learner.plan(1), {1: np.ones_like(state.theta)})
+    assert np.isnan(result.evaluation_returns).all()
+    assert (result.inner.steps_taken, result.inner.skipped_steps) == (0, 1)
+    assert np.array_equal(result.state.theta, state.theta)
+    assert caplog.text.count("the reward must be one finite number") == 1
+    with pytest.raises(EnvironmentFailedError), environments.drawing(1):
+        sample(environments, lambda s: np.zeros(len(s), np.int64), 8, np.arange(1))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")

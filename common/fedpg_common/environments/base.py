@@ -22,10 +22,11 @@ class EnvironmentBatch(ABC):
     action_space: Discrete[Any] | Box
     """As a policy sees it. A Box's dimension with finite bounds has −1 and 1, to which those are scaled (`actions`)."""
 
-    def drawing(self, round_number: int, step: int = 0) -> AbstractContextManager[None]:
+    def drawing(self, round_number: int, step: int = 0, *, finite_rewards: bool = True) -> AbstractContextManager[None]:
         """To be held while a batch of episodes is sampled: seeds the global generators where a batch may use them.
 
-        The round and step name the random stream; round 0 is for episodes that belong to no run's round.
+        The round and step name the random stream; round 0 is for episodes that belong to no run's round. Without
+        `finite_rewards`, a reward that is not finite is no failure, but the caller's to deal with.
         """
         return nullcontext()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -18,8 +18,6 @@ from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import Guard, GuardedEnvironment, made_again
 from fedpg_common.errors import UsageError
 
-UNNAMED = Guard("unnamed", "unnamed")
-
 
 class GymnasiumBatch(EnvironmentBatch):
     """Environments made by `make`, as many as the largest batch so far. Box observations and actions are flattened."""
@@ -27,12 +25,12 @@ class GymnasiumBatch(EnvironmentBatch):
     def __init__(
         self,
         make: Callable[[], gymnasium.Env[Any, Any]],
-        guard: Guard = UNNAMED,
+        guard: Guard | None = None,
         global_random: GlobalRandom | None = None,
     ) -> None:
         """Make the first environment. Raises UsageError if its spaces are not supported, and what `make` raises."""
         self._make = make
-        self._guard = guard
+        self._guard = guard = guard or Guard("unnamed", "unnamed")
         self._global_random = global_random or GlobalRandom()
         with self._global_random.during_making(0):
             first = make()
@@ -49,9 +47,15 @@ class GymnasiumBatch(EnvironmentBatch):
         self._environments = [GuardedEnvironment(first, guard)]
         self._live: list[GuardedEnvironment] = []
 
-    def drawing(self, round_number: int, step: int = 0) -> AbstractContextManager[None]:
+    @contextmanager
+    def drawing(self, round_number: int, step: int = 0, *, finite_rewards: bool = True) -> Iterator[None]:
         """See `EnvironmentBatch.drawing`."""
-        return self._global_random.during_episodes(round_number, step)
+        self._guard.wants_finite_rewards = finite_rewards
+        try:
+            with self._global_random.during_episodes(round_number, step):
+                yield
+        finally:
+            self._guard.wants_finite_rewards = True
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:
         """See `EnvironmentBatch.reset`."""

@@ -41,7 +41,9 @@ class Guard:
     def __init__(self, task: str, environment: str) -> None:
         """The names of the task and of its environment."""
         self.who = f"task {task}: environment {environment}"
-        self._has_failed_to_close = False
+        self.wants_finite_rewards = True
+        """Whether a reward that is a NaN, infinite or beyond float32 is a failure, and not only worth a warning."""
+        self._told: set[str] = set()
 
     @classmethod
     def of(cls, task: Task) -> Guard:
@@ -67,16 +69,23 @@ class Guard:
         return f"step must return {FIVE_VALUES}, but it has {' '.join(str(error).split())}"
 
     def tell_of_close(self, error: BaseException) -> None:
-        """Log that an environment could not be closed, once for all instances."""
-        level = logging.DEBUG if self._has_failed_to_close else logging.WARNING
-        self._has_failed_to_close = True
-        log.log(level, "%s", self.failure("close", error))
+        """Log that an environment could not be closed."""
+        self._warn_once("close", str(self.failure("close", error)))
+
+    def _warn_once(self, what: str, sentence: str) -> None:
+        """A warning for the first of all instances; the others would say the same."""
+        log.log(logging.DEBUG if what in self._told else logging.WARNING, "%s", sentence)
+        self._told.add(what)
 
     def reward(self, value: Any) -> float:
         """A reward as a number. Raises EnvironmentFailedError for anything but one finite real number."""
         number = _real_number(value)
-        if number is None or not -NUMBER_MAX <= number <= NUMBER_MAX:
-            raise self.wrong("step", f"the reward must be one finite number that float32 can hold, not {name(value)}")
+        if number is not None and -NUMBER_MAX <= number <= NUMBER_MAX:
+            return number
+        error = self.wrong("step", f"the reward must be one finite number that float32 can hold, not {name(value)}")
+        if number is None or self.wants_finite_rewards:
+            raise error
+        self._warn_once("reward", f"{error}: what is computed from it is left out")
         return number
 
     def end(self, what: str, value: Any) -> bool:
