@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from fedpg_common.errors import RefusedError
 from fedpg_common.tasks import Task, module_of, show
 
-HARMLESS = re.compile(r"(?![.~])[\w .+-]*", re.ASCII)
+HARMLESS = re.compile(r"(?![.~])[\w .+-]*")
 """Text that is neither a path nor MODULE:NAME."""
 
 

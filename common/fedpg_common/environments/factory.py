@@ -55,10 +55,8 @@ def has_own_batch(task: Task) -> bool:
 
 def make_one(task: Task, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
     """One environment of a task from Gymnasium's registry, under the `name` that `import_module_of` gives."""
-    limit = max(task.horizon, task.evaluation_horizon)
-    return gymnasium.make(
-        name, max_episode_steps=limit, disable_env_checker=True, **{**task.environment_options, **options}
-    )
+    ours = {"max_episode_steps": max(task.horizon, task.evaluation_horizon), "disable_env_checker": True}
+    return gymnasium.make(name, **{**ours, **task.environment_options, **options})
 
 
 def _make(task: Task, global_random: GlobalRandom | None) -> EnvironmentBatch:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class GlobalRandom:
         generator = stream(self.seed, self.role, purpose, agent=self.agent, round_number=round_number, step=step)
         words = generator.integers(0, 2**32, 4, np.uint32)
         with _one_user:
-            torch = sys.modules.get("torch")
+            torch = _torch()
             before = np.random.get_state(), random.getstate()
             torch_before = torch.get_rng_state() if torch is not None else None
             np.random.seed(words)
@@ -63,3 +64,9 @@ class GlobalRandom:
                 random.setstate(before[1])
                 if torch is not None and torch_before is not None:
                     torch.set_rng_state(torch_before)
+
+
+def _torch() -> Any:
+    """The library, if somebody has imported it already; it is large, and no generator is used before."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "default_generator") and hasattr(torch, "set_rng_state") else None
