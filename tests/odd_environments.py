@@ -130,6 +130,8 @@ class Odd(gymnasium.Env[Any, Any]):
         self._check_thread()
         if self.fault == "prints":
             print("step", self.steps)
+        if self.fault == "fails_at_the_server" and threading.current_thread().name.startswith("learner"):
+            raise RuntimeError("no licence for another simulator")
         if self.fault in STEPS:
             return STEPS[self.fault]()
         if self.fault == "writes_in_place":

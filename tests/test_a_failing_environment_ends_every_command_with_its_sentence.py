@@ -57,6 +57,14 @@ def test_a_run_whose_agents_environments_fail_ends(fault: str, tmp_path: Path) -
     assert 'odd_environments.py", line' in log
 
 
+def test_a_run_whose_servers_environment_fails_ends(tmp_path: Path) -> None:
+    """The agents' are well."""
+    with pytest.raises(ProcessFailedError, match=r"failed in step: RuntimeError: no licence for another sim") as caught:
+        run_federation(Federation(odd_task("fails_at_the_server"), agents=2), tmp_path / "run")
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert 'odd_environments.py", line' in (tmp_path / "run" / "logs" / "server.log").read_text()
+
+
 @pytest.mark.parametrize("fault", ["close_raises", "close_exits", "bound_to_its_thread", "prints"])
 def test_a_run_ends_well_whatever_its_environments_do_at_the_end_and_in_which_thread(
     fault: str, tmp_path: Path
