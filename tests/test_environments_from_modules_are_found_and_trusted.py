@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import imageio_ffmpeg
 import pytest
 from fedpg_client import cli as client_cli
@@ -20,7 +21,7 @@ from fedpg_client.trust import check_trusted, names_of, trusting
 from fedpg_common import wire
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, RefusedError, UsageError
-from fedpg_common.federation import Federation
+from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, TASKS, Task, find_task
 from support import serving_in_a_thread
 
@@ -35,10 +36,12 @@ gymnasium.register("{name}-v0", entry_point=CartPoleEnv)
 
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
-    """Leave Python's path and modules as they were."""
-    path, modules = list(sys.path), set(sys.modules)
+    """Leave Python's path and modules, and Gymnasium's environments, as they were."""
+    path, modules, environments = list(sys.path), set(sys.modules), set(gymnasium.registry)
     yield
     sys.path[:] = path
+    for name in set(gymnasium.registry) - environments:
+        del gymnasium.registry[name]
     for name in set(sys.modules) - modules:
         if name.startswith(("found_", "neighbour_of_", "my_envs")):
             del sys.modules[name]
@@ -79,6 +82,7 @@ def test_a_folder_that_the_task_file_names(tmp_path: Path) -> None:
     assert make_environments(task).observation_size == 4
 
 
+@pytest.mark.filterwarnings("ignore:.*Overriding environment")
 def test_a_module_of_the_same_name_beside_another_task(tmp_path: Path) -> None:
     other = MODULE.replace("CartPoleEnv", "Continuous_MountainCarEnv").replace("cartpole", "continuous_mountain_car")
     first, second = write_module(tmp_path / "a", "found_twice"), write_module(tmp_path / "b", "found_twice", other)
@@ -131,6 +135,13 @@ def test_the_folder_stays_on_this_machine(tmp_path: Path) -> None:
     task = write_module(tmp_path, "found_beside")
     assert str(tmp_path).encode() not in wire.task_to_message(task).SerializeToString()
     assert not any(task.module_folder for task in TASKS.values())
+
+
+def test_a_run_remembers_the_folder_and_is_the_same_run_elsewhere(tmp_path: Path) -> None:
+    here, there = write_module(tmp_path / "here", "found_beside"), write_module(tmp_path / "there", "found_beside")
+    stored = federation_from_toml(federation_to_toml(Federation(here)), "the store")
+    assert stored.task.module_folder == str(tmp_path / "here")
+    assert stored == Federation(there)
 
 
 def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

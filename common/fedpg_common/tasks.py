@@ -53,8 +53,9 @@ class Task:
     alpha: float = 0.4
     environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
-    module_folder: str = ""
-    """Where the environment's module was when the task file was read; stays on this machine."""
+    module_folder: str = dataclasses.field(default="", compare=False)
+    """Where the environment's module was when the task file was read. It stays on this machine, and tasks that differ
+    in it alone are the same task."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, with a sentence that names the field."""
