@@ -77,9 +77,9 @@ def evaluate_command(
     if render is not None:
         require_display()
     file, policy = load_policy(checkpoint)
-    if video is not None and render is None:
-        render_without_display(policy.task)
-    with printing_to_stderr():  # environments print; standard output is for the result
+    with printing_to_stderr():  # environments print, and their modules; standard output is for the result
+        if video is not None and render is None:
+            render_without_display(policy.task)
         evaluation = evaluate(policy, episodes, seed, greedy=not sample)
     if as_json:
         typer.echo(json.dumps(_figures(file, policy, evaluation, seed, sample)))
