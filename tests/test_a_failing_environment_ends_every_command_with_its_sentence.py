@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -92,7 +93,8 @@ def test_a_reward_that_is_not_a_number_costs_the_server_a_step_and_agents_their_
     policy = make_policy(federation.task, environments.observation_size, environments.action_space)
     learner = Learner(federation, environments, policy)
     state = learner.initial_state()
-    result = learner.improve(state, learner.plan(1), {1: np.ones_like(state.theta)})
+    with caplog.at_level(logging.WARNING, "fedpg_common.environments"):
+        result = learner.improve(state, learner.plan(1), {1: np.ones_like(state.theta)})
     assert np.isnan(result.evaluation_returns).all()
     assert (result.inner.steps_taken, result.inner.skipped_steps) == (0, 1)
     assert np.array_equal(result.state.theta, state.theta)

@@ -145,7 +145,8 @@ def test_instances_with_other_spaces_are_refused(monkeypatch: pytest.MonkeyPatch
 def test_a_failure_to_close_is_a_line_in_the_log(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     environments = make_environments(odd_task(fault))
     play(environments)
-    environments.close()
+    with caplog.at_level(logging.WARNING, "fedpg_common.environments"):
+        environments.close()
     assert [record.getMessage().split(": ")[1] for record in caplog.records if record.levelno == logging.WARNING] == [
         "environment odd_environments:Odd-v0 failed in close"
     ]
