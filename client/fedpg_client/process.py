@@ -8,17 +8,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
 from fedpg_common.channels import TlsFiles, open_channel
-from fedpg_common.environments import make_environments
+from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.federation import Attack, Hostility, Misconduct
 from fedpg_common.policies import make_policy
+from fedpg_common.streams import Role
 
 from fedpg_client.agent import Agent, Calls
 from fedpg_client.attacks import Behaviour, make_behaviour
@@ -27,6 +28,7 @@ from fedpg_client.collusion import Alone, PoolClient, Ringleader
 from fedpg_client.hostile import Target, make_hostile
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError
+from fedpg_client.trust import check_trusted
 from fedpg_client.worker import Worker
 
 COLLUSION_WAIT_S = 60.0
@@ -65,6 +67,10 @@ class AgentOptions:
     """How long a silence of the server to bear later."""
     use_proxy: bool = False
     """Whether to heed the environment's proxy on the way to the server."""
+    allow: tuple[str, ...] = ()
+    """Modules and environments that the server may name: see `fedpg_client.trust`."""
+    module_folder: str = ""
+    """Where to look for an allowed module, besides Python's path and the working folder."""
 
 
 @dataclass
@@ -129,7 +135,9 @@ class AgentProcess:
         """
         resources.close()
         task = wire.task_from_message(joined.task)
-        environments = make_environments(task)
+        check_trusted(task, options.allow)
+        task = replace(task, module_folder=options.module_folder)
+        environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
         policy = make_policy(task, environments.observation_size, environments.action_space)
         if wire.spec_from_messages(list(joined.parameters)) != policy.spec:

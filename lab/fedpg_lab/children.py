@@ -8,6 +8,7 @@ parent, and ends when its parent does, however that dies.
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -27,7 +28,7 @@ from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_common.process import log_to_stderr, use_one_thread
 from fedpg_server.server import ServerOptions, serve
 
-PRELOADED = ("fedpg_lab.children", "torch.utils.tensorboard", "Box2D", "mujoco")
+PRELOADED = ("fedpg_lab.preloaded",)
 KEYBOARD_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -89,6 +90,7 @@ def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequen
     os.dup2(output, sys.stderr.fileno())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log_to_stderr(name, "info")
+    logging.getLogger("fedpg_common.environments").setLevel(logging.DEBUG)  # with tracebacks: this is a file
     use_one_thread()
     raise SystemExit(main(*args))
 

@@ -12,6 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg_client.process import AgentOptions, Ring
+from fedpg_client.trust import trusting
 from fedpg_common.channels import TlsFiles
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Attack, Federation
@@ -231,7 +232,16 @@ def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
         ring = None
         if index in attackers:
             ring = Ring(attackers, meeting_point, listen=meeting_point if index == attackers[0] else "")
-        options.append(AgentOptions(index, server, federation.byzantine.get(index), ring))
+        options.append(
+            AgentOptions(
+                index,
+                server,
+                federation.byzantine.get(index),
+                ring,
+                allow=trusting(federation.task),
+                module_folder=federation.task.module_folder,
+            )
+        )
     return options
 
 

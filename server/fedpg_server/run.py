@@ -62,8 +62,12 @@ class Run:
         learner: RoundLearner,
         observers: Sequence[Observer],
         clock: Callable[[], float],
+        learner_thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Take up the run in `store` where it stopped. `clock` gives monotonic seconds."""
+        """Take up the run in `store` where it stopped. `clock` gives monotonic seconds.
+
+        The learner works in `learner_thread`, of one thread, which is shut down by whoever made it.
+        """
         self.federation = federation
         self.spec = spec
         self._size = spec.size
@@ -76,7 +80,8 @@ class Run:
         self._started_s = clock()
         self._coordinator = restore_coordinator(federation, store, self.records)
         self._store_thread = ThreadPoolExecutor(1, "store")
-        self._learner_thread = ThreadPoolExecutor(1, "learner")
+        self._learner_thread = learner_thread or ThreadPoolExecutor(1, "learner")
+        self._made_learner_thread = learner_thread is None
         self._taken_up = asyncio.Event()
         self._journal = Journal(self._commit, self._carry_out)
         self._closed = asyncio.Event()
@@ -105,7 +110,8 @@ class Run:
             self._board.close()
             self._taken_up.set()
             self._store_thread.shutdown()
-            self._learner_thread.shutdown()
+            if self._made_learner_thread:
+                self._learner_thread.shutdown()
             for observer in self._observers:
                 observer.close()
 
