@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.json_text import to_json
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task, task_from_fields, task_to_fields
 
@@ -25,7 +26,7 @@ class Checkpoint:
     task: Task
     round_number: int
     evaluation_return: float | None
-    """Mean greedy return when it was saved; None before the first evaluation."""
+    """Mean greedy return when it was saved; None before the first evaluation, and in a file if it is not finite."""
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -39,7 +40,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     unfinished = path.with_name(path.name + ".new")
     try:
-        unfinished.write_bytes(save(tensors, metadata={"fedpg": json.dumps(about)}))
+        unfinished.write_bytes(save(tensors, metadata={"fedpg": to_json(about)}))
         os.replace(unfinished, path)
     except OSError as error:
         raise StorageError(f"the checkpoint {path} cannot be written: {error.strerror}") from error

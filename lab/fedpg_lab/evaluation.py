@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 CHECKPOINT_FOLDER = "checkpoints"
 BEST = "best.safetensors"
+LATEST = "latest.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +59,9 @@ def find_checkpoint(path: Path) -> Path:
     """The checkpoint that `path` means: itself, or a run folder's best. Raises StorageError."""
     if not path.is_dir():
         return path
-    best = path / CHECKPOINT_FOLDER / BEST
-    if best.is_file():
-        return best
+    for name in (BEST, LATEST):  # there is no best one where no round had a return that is a number
+        if (path / CHECKPOINT_FOLDER / name).is_file():
+            return path / CHECKPOINT_FOLDER / name
     if (path / STORE_NAME).is_file():
         raise StorageError(f"the run in {path} has no checkpoint yet: its first round has not ended")
     below = sorted(path.glob(f"*/{CHECKPOINT_FOLDER}/{BEST}"))

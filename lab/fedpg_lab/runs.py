@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.json_text import to_json
 from fedpg_server import records as round_records
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME, Store
@@ -62,7 +63,7 @@ def summarize(run: RunData) -> dict[str, Any]:
         "sampled_trajectories": _totals(records, "sampled_trajectories"),
         "environment_steps": _totals(records, "environment_steps"),
         "final_return": final_return(run),
-        "best_return": max((record.evaluation_return for record in records), default=None),
+        "best_return": round_records.best_return(records),
         "rounds_by_rule": dict(Counter(record.rule for record in records)),
         "accepted_fraction_honest": _accepted_fraction(run, byzantine=False),
         "accepted_fraction_byzantine": _accepted_fraction(run, byzantine=True),
@@ -73,19 +74,23 @@ def summarize(run: RunData) -> dict[str, Any]:
     }
 
 
-def write_summary(run: RunData) -> dict[str, Any]:
-    """Write summary.json into the run folder and return it. Raises StorageError."""
+def write_summary(run: RunData, failed_agents: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """Write summary.json into the run folder and return it. Raises StorageError.
+
+    `failed_agents` says, by agent, why it ended before the run did.
+    """
     summary = summarize(run)
+    summary["failed_agents"] = {str(agent): why for agent, why in (failed_agents or {}).items()}
     path = run.folder / SUMMARY_NAME
     try:
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        path.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
     return summary
 
 
 def final_return(run: RunData) -> float | None:
-    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None without a round."""
+    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None where there is none."""
     return round_records.final_return(run.records)
 
 

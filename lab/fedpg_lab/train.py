@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +58,9 @@ def train(
             _watch(processes, f"{folder.name}", console)
             processes.wait_for_agents(AGENTS_LEAVE_S)
     except BaseException:
-        _finish_what_there_is(folder)
+        finish_what_there_is(folder, processes.failed_agents)
         raise
-    run = finish(folder)
+    run = finish(folder, processes.failed_agents)
     assert run is not None  # the server ended well, so its store can be read
     return run
 
@@ -74,26 +74,26 @@ def _watch(processes: LocalFederation, title: str, console: Console) -> None:
         stub = federation_pb2_grpc.FederationStub(channel)
         while processes.supervise():
             try:
-                display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S))
+                display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S), processes.note)
             except grpc.RpcError as error:
                 log.debug("no status: %s", error)  # the server starts, ends or comes back
             time.sleep(STATUS_EVERY_S)
 
 
-def _finish_what_there_is(folder: Path) -> None:
+def finish_what_there_is(folder: Path, failed_agents: Mapping[int, str]) -> None:
     """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
     try:
-        finish(folder)
+        finish(folder, failed_agents)
     except FedPGError as error:
         log.warning("%s", error)
 
 
-def finish(folder: Path) -> RunData | None:
-    """Summary and picture of what there is; None if there is nothing."""
+def finish(folder: Path, failed_agents: Mapping[int, str] | None = None) -> RunData | None:
+    """Summary and picture of what there is; None if there is nothing. `failed_agents` says why, by agent."""
     if not (folder / STORE_NAME).is_file():
         return None
     run = load_run(folder)
-    write_summary(run)
+    write_summary(run, failed_agents)
     if run.records:
         plot_run(run, folder / PLOT_NAME)
     return run

@@ -97,9 +97,10 @@ def _train_one(
     finally:
         signal.signal(signal.SIGTERM, before)
     value = final_return(run)
+    shown = "none" if value is None else f"{value:.1f}"
     seconds = sum(record.seconds for record in run.records)
     console.print(
-        f"Done: final return {value:.1f} after {len(run.records)} rounds in {seconds:.0f} s; see {folder / PLOT_NAME}",
+        f"Done: final return {shown} after {len(run.records)} rounds in {seconds:.0f} s; see {folder / PLOT_NAME}",
         highlight=False,
         soft_wrap=True,
     )
