@@ -261,7 +261,9 @@ class LocalFederation:
                 ExitCode.ENVIRONMENT,
             )
         if code > 0 or self._server_restarts > RESTARTS_MAX:
-            raise ProcessFailedError(f"the server failed: {last_words(log_path, code)}", code)
+            words = last_words(log_path, code)
+            where = "" if str(log_path) in words else f"; see {log_path}"
+            raise ProcessFailedError(f"the server failed: {words}{where}", code)
         log.warning("the server was killed by %s: resuming", name_of_signal(-code))
         self._server = self._start_server(resume=True)
 
@@ -372,6 +374,6 @@ def last_words(path: Path, exit_code: int) -> str:
         return sentences[-1]
     if exit_code == ExitCode.STORAGE:
         return f"it could write neither its store nor its log {path}: is the disk full?"
-    if exit_code == ExitCode.BUG and any(line.startswith("Traceback") for line in lines):
-        return f"{lines[-1]}; see {path}"
-    return f"it ended with exit status {exit_code}; see {path}"
+    if exit_code == ExitCode.BUG:
+        return lines[-1] if any(line.startswith("Traceback") for line in lines) else f"see {path}"
+    return f"it ended with exit status {exit_code}: see {path}"

@@ -60,8 +60,10 @@ def train(
     except BaseException:
         finish_what_there_is(folder, processes.failed_agents)
         raise
-    run = finish(folder, processes.failed_agents)
+    run = finish(folder)
     assert run is not None  # the server ended well, so its store can be read
+    if processes.failed_agents:
+        write_summary(run, processes.failed_agents)
     return run
 
 
@@ -83,17 +85,19 @@ def _watch(processes: LocalFederation, title: str, console: Console) -> None:
 def finish_what_there_is(folder: Path, failed_agents: Mapping[int, str]) -> None:
     """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
     try:
-        finish(folder, failed_agents)
+        run = finish(folder)
+        if run is not None and failed_agents:
+            write_summary(run, failed_agents)
     except FedPGError as error:
         log.warning("%s", error)
 
 
-def finish(folder: Path, failed_agents: Mapping[int, str] | None = None) -> RunData | None:
-    """Summary and picture of what there is; None if there is nothing. `failed_agents` says why, by agent."""
+def finish(folder: Path) -> RunData | None:
+    """Summary and picture of what there is; None if there is nothing."""
     if not (folder / STORE_NAME).is_file():
         return None
     run = load_run(folder)
-    write_summary(run, failed_agents)
+    write_summary(run)
     if run.records:
         plot_run(run, folder / PLOT_NAME)
     return run

@@ -29,7 +29,7 @@ from fedpg_server.events import (
     WakeAt,
     Warn,
 )
-from fedpg_server.gathering import GRACE_MAX_S, Deadline, Gathering
+from fedpg_server.gathering import Deadline, Gathering
 from fedpg_server.membership import OPEN, Member, Phase, Presence, Rules, clean
 from fedpg_server.situation import describe_situation
 
@@ -71,7 +71,7 @@ class Coordinator:
         self.votes = dict(votes or {})
         self.refused: dict[int, Verdict] = {}
         """Who cannot vote in the open round any more, and why."""
-        self._gathering = Gathering(rules.agents, rules.quorum, min(rules.round_timeout_s, GRACE_MAX_S))
+        self._gathering = Gathering(rules.agents, rules.quorum, rules.grace_s)
         self._deadline = Deadline(0.0, 0.0)
         self._wake_s: float | None = None
         self._waits_since: Phase | None = None
@@ -119,7 +119,9 @@ class Coordinator:
         self.votes = dict(event.votes)
         self.refused = {}
         for agent in self.votes:
-            self._gathering.come(agent, now_s)  # it voted before a restart of the server, so it is not far
+            self._gathering.come(
+                agent, now_s, is_ready=False
+            )  # it voted before a restart of the server, so it is not far
 
     def _start_clock(self, now_s: float) -> None:
         """The open round's clock starts at once, but for a server's first round: there, once the agents have joined."""
@@ -147,7 +149,7 @@ class Coordinator:
         ):  # it takes part again after a restart of the server, without a Join
             member.presence = Presence.JOINED
         if member.presence is Presence.JOINED:
-            self._gathering.come(agent, now_s)
+            self._gathering.come(agent, now_s, is_ready=presence is None)
         elif agent not in self.votes:
             self._gathering.go(agent)
 
@@ -158,7 +160,7 @@ class Coordinator:
         if verdict is Verdict.ACCEPTED:
             self.votes[event.agent] = event.digest
             self.refused.pop(event.agent, None)
-            self._gathering.come(event.agent, now_s)
+            self._gathering.come(event.agent, now_s, is_ready=True)
             self.members[event.agent].last_vote_round = event.round_number
             return [
                 StoreVote(event.ticket, event.agent, event.round_number, event.digest),

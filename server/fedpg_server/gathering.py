@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-GRACE_MAX_S = 10.0
-"""How long, at most, the first round's clock waits for one more agent to join once a quorum has."""
+GRACE_S = 10.0
+"""How long the first round's clock waits for one more agent to come, once a quorum has joined."""
 LATE_S = 0.25
 """A timer that fires later than this shows that the process stood still."""
 
@@ -34,7 +34,9 @@ class Deadline:
 class Gathering:
     """Who is there since this server process started, and whether that is enough to start a round's clock.
 
-    The clock starts when all are there, or a quorum is and nobody new has come for a grace period.
+    An agent that has joined may still be making its environment; one that asks for a round, or votes, is ready. The
+    clock starts when all agents are ready, or when a quorum has joined and for a grace period nobody else has joined
+    or become ready.
     """
 
     agents: int
@@ -42,14 +44,18 @@ class Gathering:
     grace_s: float
     present: set[int] = field(default_factory=set)
     is_over: bool = False
+    _ready: set[int] = field(default_factory=set)
     _ever: set[int] = field(default_factory=set)
     _deadline: Deadline | None = None
 
-    def come(self, agent: int, now_s: float) -> None:
-        """An agent is there. Only one that has not been there before makes the others wait for longer."""
+    def come(self, agent: int, now_s: float, is_ready: bool) -> None:
+        """An agent is there. Only news makes the others wait for longer, so nobody can hold them up for ever."""
+        is_news = agent not in self._ever or (is_ready and agent not in self._ready)
         self.present.add(agent)
-        if agent not in self._ever:
-            self._ever.add(agent)
+        self._ever.add(agent)
+        if is_ready:
+            self._ready.add(agent)
+        if is_news:
             self._deadline = Deadline(now_s + self.grace_s, self.grace_s)
 
     def go(self, agent: int) -> None:
@@ -60,7 +66,8 @@ class Gathering:
         """Whether the clock may start; once it may, it may for good."""
         if not self.is_over and len(self.present) >= self.quorum:
             assert self._deadline is not None
-            self.is_over = len(self.present) == self.agents or self._deadline.has_passed(now_s)
+            is_everybody_ready = len(self.present & self._ready) == self.agents
+            self.is_over = is_everybody_ready or self._deadline.has_passed(now_s)
         return self.is_over
 
     @property

@@ -9,6 +9,8 @@ from enum import IntEnum
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.verdicts import Verdict
 
+from fedpg_server.gathering import GRACE_S
+
 NOTE_CHARACTERS_MAX = 500
 """What is kept of an agent's own words on why it failed."""
 
@@ -43,6 +45,8 @@ class Rules:
     agents: int
     quorum: int
     round_timeout_s: float
+    grace_s: float = GRACE_S
+    """See `Gathering`."""
 
 
 @dataclass

@@ -67,7 +67,7 @@ def name_agents(agents: Iterable[int], limit: int = 10) -> str:
     runs = [[index for _, index in run] for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])]
     parts: list[list[int]] = []
     for run in runs:
-        parts += [run] if len(run) > 2 else [[index] for index in run]
+        parts += [run] if len(run) > 3 else [[index] for index in run]
     shown = ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts[:limit])
     hidden = sum(len(part) for part in parts[limit:])
     more = f" and {hidden} more" if hidden else ""
