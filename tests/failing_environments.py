@@ -73,7 +73,7 @@ class FailingEnvironment(gymnasium.Env[Any, Any]):
         return np.zeros(2, np.float32), reward, self._steps >= EPISODE_STEPS, False, {}
 
 
-gymnasium.register("Failing-v0", entry_point=FailingEnvironment)
+gymnasium.register("Failing-v0", entry_point="failing_environments:FailingEnvironment")
 
 
 def failing_task(folder: Path, how: str, **options: Any) -> Task:
