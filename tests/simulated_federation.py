@@ -93,6 +93,7 @@ class Simulation:
         self._open_store = open_store
         self._rng = random.Random(schedule.seed ^ 0x5EED)
         self.loop = VirtualLoop(self._in_executor)
+        self.loop.owner = lambda: HOST.get(None)
         self.loop.set_exception_handler(self._unhandled)
         self.history = History(self.loop.time)
         self._learner = SimulatedLearner(self.federation)
@@ -112,9 +113,9 @@ class Simulation:
         Store.create(self.path, "run-1", federation_to_toml(self.federation), initial_state()).close()
         asyncio.set_event_loop(self.loop)
         for trouble in self.schedule.troubles:
-            self.loop.call_later(trouble.at_s, self._begin, trouble)
-        self.loop.call_later(self.schedule.healed_s, self._calm_down)
-        self.loop.call_later(self.schedule.healed_s + RUN_S_MAX, self._give_up)
+            self.loop.plan(trouble.at_s, self._begin, trouble)
+        self.loop.plan(self.schedule.healed_s, self._calm_down)
+        self.loop.plan(self.schedule.healed_s + RUN_S_MAX, self._give_up)
         self._start_server()
         for index in range(1, self.schedule.agents + 1):
             self._start_agent(f"agent-{index}")
@@ -187,7 +188,7 @@ class Simulation:
         self.history.note("server stops")
         for task in list(host.tasks):
             task.cancel()
-        self.loop.call_later(STOP_GRACE_S, lambda: self._kill_server() if self._network.server is host else None)
+        self.loop.plan(STOP_GRACE_S, lambda: self._kill_server() if self._network.server is host else None)
 
     def _in_executor(self, executor: Executor | None, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         """One worker an executor, as the run has it. Each piece of work is a persistence point."""
@@ -250,7 +251,7 @@ class Simulation:
         self.history.note("{} of {} for {:.3f} s", trouble.kind, ", ".join(trouble.targets), trouble.for_s)
         for target in trouble.targets:
             self._harm(trouble.kind, target)
-        self.loop.call_later(trouble.for_s, self._heal, trouble)
+        self.loop.plan(trouble.for_s, self._heal, trouble)
 
     def _harm(self, kind: str, target: str) -> None:
         if kind == "partition":

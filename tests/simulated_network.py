@@ -136,7 +136,7 @@ class Network:
         """Begin a call."""
         call = _Call(self, client, path, request)
         if timeout_s is not None:
-            self.loop.call_later(timeout_s, call.end, CallFailedError(grpc.StatusCode.DEADLINE_EXCEEDED, "deadline"))
+            self.loop.plan(timeout_s, call.end, CallFailedError(grpc.StatusCode.DEADLINE_EXCEEDED, "deadline"))
         if self.drop_request(client.name, path):
             self._lose(call)
         else:
@@ -145,18 +145,18 @@ class Network:
 
     def _lose(self, call: _Call) -> None:
         self.note("dropped on purpose: {} {}", call.client.name, call.path)
-        self.loop.call_later(NOTICED_S, call.lose)
+        self.loop.plan(NOTICED_S, call.lose)
 
     def _send(self, client: str, what: str, deliver: Callable[[], None], lose: Callable[[], None]) -> None:
         weather = self.weather
         if client in self.is_cut or self.rng.random() < weather.lost:
             self.note("lost: {} {}", client, what)
             if self.rng.random() < weather.noticed:
-                self.loop.call_later(self.rng.uniform(0.0, CONNECTION_LOST_S), lose)
+                self.loop.plan(self.rng.uniform(0.0, CONNECTION_LOST_S), lose)
             return
-        self.loop.call_later(self._delay_s(), deliver)
+        self.loop.plan(self._delay_s(), deliver)
         if self.rng.random() < weather.repeated:
-            self.loop.call_later(self._delay_s(), deliver)
+            self.loop.plan(self._delay_s(), deliver)
 
     def _delay_s(self) -> float:
         return self.rng.expovariate(1.0 / self.weather.delay_s)

@@ -17,6 +17,10 @@ from fedpg_lab.runs import load_run
 from fedpg_lab.status import fetch_status
 from fedpg_server.coordinator import Phase
 from fedpg_server.events import Tick
+from fedpg_server.store import Store
+from simulated_faults import Schedule, Trouble
+from simulated_federation import simulate
+from simulation_history import check
 from support import idle_federation, make_submission, serving
 
 
@@ -67,6 +71,19 @@ def test_a_timer_that_is_a_little_late_is_on_time() -> None:
     driver.now_s = ROUND_TIMEOUT_S + 0.1
     driver.step(Tick())
     assert driver.closed
+
+
+@pytest.mark.parametrize("at_s", [3.0, 3.5, 4.0, 4.5, 5.0])
+def test_a_simulated_server_that_pauses_for_longer_than_a_round_lasts(tmp_path: Path, at_s: float) -> None:
+    """Its timers and what reaches it are held meanwhile; the timer of the round fires first when it goes on."""
+    pause = Trouble("pause", ("server",), at_s=at_s, for_s=20.0)
+    simulation = simulate(Schedule(seed=1, agents=4, rounds=4, round_timeout_s=12.0, troubles=(pause,)), tmp_path)
+    assert check(simulation) == []
+    store = Store.read(simulation.path)
+    try:
+        assert {record.absent for record in store.records()} == {()}
+    finally:
+        store.close()
 
 
 def test_an_event_loop_that_was_blocked_counts_the_votes_on_their_way(tmp_path: Path) -> None:

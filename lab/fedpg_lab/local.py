@@ -23,6 +23,7 @@ from fedpg_server.situation import name_agents
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
 from fedpg_lab.roll import Loss, Roll
+from fedpg_lab.runs import load_run
 from fedpg_lab.status import fetch_status
 
 SERVER = "server"
@@ -126,6 +127,10 @@ class LocalFederation:
         if code == ExitCode.OK and self._has_run_ended():
             return False
         if code is not None and SERVER not in self.held_down:
+            if code >= 0 and self._is_complete():
+                log.warning("the server ended with exit status %d, but after the run had ended; see %s",
+                            code, self.log_path(SERVER))  # fmt: skip
+                return False
             self._mend_server(code)
         for group in self._groups:
             if not group.is_over:
@@ -251,6 +256,13 @@ class LocalFederation:
             except (EOFError, OSError):
                 break
         return self._is_run_ended
+
+    def _is_complete(self) -> bool:
+        """Whether the store has every round, whatever happened to its server afterwards."""
+        try:
+            return load_run(self.folder).is_complete
+        except FedPGError:
+            return False
 
     def _mend_server(self, code: int) -> None:
         self._server_restarts += 1
