@@ -122,8 +122,8 @@ class AgentProcess:
         except wire.WireError as error:
             log.error("agent %d: the other end does not keep to the contract: %s", index, error)
             return Ended(index, ExitCode.REFUSED, f"the other end does not keep to the contract: {error}")
-        except SystemExit as error:  # nothing of ours ends a process from an agent's thread
-            sentence = f"the environment asked the process to exit (SystemExit({error.code!r}))"
+        except (SystemExit, KeyboardInterrupt) as error:  # nothing of ours raises these in an agent's thread
+            sentence = f"the environment asked the process to end ({error!r})"
             log.error("agent %d: %s", index, sentence)
             return Ended(index, ExitCode.ENVIRONMENT, sentence)
         except Exception as error:

@@ -150,7 +150,10 @@ class LocalFederation:
     def note(self) -> str:
         """Who is gone, for the display; empty while all is well."""
         gone = self._roll.gone
-        return f"{name_agents(gone)} {'are' if len(gone) > 1 else 'is'} gone" if gone else ""
+        if not gone:
+            return ""
+        are = "are" if len(gone) > 1 else "is"
+        return f"{name_agents(gone)} {are} gone: rounds wait for {self.federation.round_timeout_s:g} s"
 
     def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process, unless it has ended."""
