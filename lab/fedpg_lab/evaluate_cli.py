@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,6 @@ import typer
 from fedpg_common.checkpoints import Checkpoint
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX
-from fedpg_common.json_text import to_json
 
 from fedpg_lab.evaluation import Evaluation, evaluate, load_policy
 from fedpg_lab.video import check_video_path, record, render_without_display, require_display, show
@@ -75,7 +75,7 @@ def evaluate_command(
         render_without_display(policy.task)
     evaluation = evaluate(policy, episodes, seed, greedy=not sample)
     if as_json:
-        typer.echo(to_json(_figures(file, policy, evaluation, seed, sample)))
+        typer.echo(json.dumps(_figures(file, policy, evaluation, seed, sample)))
     else:
         _print_table(file, policy, evaluation, seed, sample)
     if render is not None:
