@@ -16,12 +16,14 @@ from pathlib import Path
 from fedpg_client.fates import Ended, Fate
 from fedpg_client.process import AgentOptions, Ring
 from fedpg_common.channels import TlsFiles
-from fedpg_common.errors import ExitCode, FedPGError, QuorumLostError, RefusedError, UnreachableError
+from fedpg_common.errors import ExitCode, FedPGError, RefusedError, UnreachableError
 from fedpg_common.federation import Attack, Federation
 from fedpg_server.server import ServerOptions
 from fedpg_server.situation import name_agents
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
+from fedpg_lab.failures import AgentsLostError
+from fedpg_lab.failures import ProcessFailedError as ProcessFailedError  # for those who run a federation
 from fedpg_lab.roll import Loss, Roll
 from fedpg_lab.runs import load_run
 from fedpg_lab.status import fetch_status
@@ -38,15 +40,6 @@ SERVER_STOP_S = 60.0
 """A server finishes the improvement that it is in."""
 
 log = logging.getLogger(__name__)
-
-
-class ProcessFailedError(FedPGError):
-    """A process of the federation ended with an error that starting it again does not mend."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        """Take over the failed process's exit code."""
-        super().__init__(message)
-        self.exit_code = ExitCode(exit_code) if exit_code in list(ExitCode) else ExitCode.BUG
 
 
 @dataclass
@@ -120,7 +113,7 @@ class LocalFederation:
     def supervise(self) -> bool:
         """Start again what was killed. False once the run has ended.
 
-        Raises ProcessFailedError when the server ended with an error of its own, or too often, and QuorumLostError when
+        Raises ProcessFailedError when the server ended with an error of its own, or too often, and AgentsLostError when
         so many agents did, or were refused, that the open round cannot reach its quorum any more.
         """
         code = self._server.exitcode
@@ -334,7 +327,7 @@ class LocalFederation:
         try:
             self._roll.check_status(status)
             self._is_lost = False
-        except QuorumLostError:
+        except AgentsLostError:
             if self._is_lost:
                 raise
             self._is_lost = True  # the others are given until the next look, so that the sentence names them as well

@@ -9,9 +9,11 @@ from pathlib import Path
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.fates import Ended, Fate, Refused
 from fedpg_client.hostile import casts_vote
-from fedpg_common.errors import ExitCode, QuorumLostError
+from fedpg_common.errors import ExitCode
 from fedpg_common.federation import Federation, Hostility
 from fedpg_server.situation import name_agents
+
+from fedpg_lab.failures import AgentsLostError
 
 REASONS_SHOWN = 3
 OPEN = (pb.PHASE_JOINING, pb.PHASE_COLLECTING, pb.PHASE_BELOW_QUORUM)
@@ -78,7 +80,7 @@ class Roll:
         return len(self.gone.keys() | self._mute.keys()) == self._federation.agents
 
     def check_quorum(self, round_number: int, voted: Iterable[int]) -> None:
-        """Raise QuorumLostError if the open round cannot reach its quorum, with these votes, any more."""
+        """Raise AgentsLostError if the open round cannot reach its quorum, with these votes, any more."""
         losses = self._losses(round_number)
         votes = set(voted)
         hopeful = set(range(1, self._federation.agents + 1)) - losses.keys() - votes
@@ -94,7 +96,7 @@ class Roll:
             self.check_quorum(status.round, (agent.agent for agent in status.agents if agent.voted))
 
     def check_everybody(self) -> None:
-        """Raise QuorumLostError if an agent that is to vote in every round has failed, or missed one."""
+        """Raise AgentsLostError if an agent that is to vote in every round has failed, or missed one."""
         losses = list(self._losses(None).values())
         lost = [loss for loss in losses if loss.agent not in self._mute]
         if lost:
@@ -110,7 +112,7 @@ class Roll:
         return {**self.gone, **{agent: loss for agent, loss in refused.items() if agent not in self.gone}, **self._mute}
 
 
-def _error(what: str, losses: list[Loss], by_design: Mapping[int, Loss]) -> QuorumLostError:
+def _error(what: str, losses: list[Loss], by_design: Mapping[int, Loss]) -> AgentsLostError:
     """One sentence, and the exit code that the failures have in common."""
     groups: dict[str, list[int]] = {}
     for loss in losses:
@@ -120,7 +122,6 @@ def _error(what: str, losses: list[Loss], by_design: Mapping[int, Loss]) -> Quor
         parts.append(f"{name_agents(rest)}: for other reasons")
     logs = [loss.log for loss in losses if loss.log is not None]
     see = f"; see {logs[0]}" if logs else ""
-    error = QuorumLostError(f"{what}: {'; '.join(parts)}{see}")
     codes = {loss.code for loss in losses if loss.agent not in by_design}
-    error.exit_code = codes.pop() if len(codes) == 1 else ExitCode.QUORUM_LOST
-    return error
+    code = codes.pop() if len(codes) == 1 else ExitCode.QUORUM_LOST
+    return AgentsLostError(f"{what}: {'; '.join(parts)}{see}", code)
