@@ -123,7 +123,9 @@ def test_an_experiment_fails_a_run_at_once_and_goes_on_with_the_others(tmp_path:
     good = PlannedRun("good/seed-0", failing(tmp_path / "none", ""))
     bad = PlannedRun("bad/seed-0", failing(tmp_path / "claims", "raise", agents=5, count=1))
     output = io.StringIO()
-    with pytest.raises(RunsFailedError, match=r"1 of 2 runs failed: bad/seed-0: .*the simulator crashed") as caught:
+    with pytest.raises(
+        RunsFailedError, match=r"1 of 2 runs failed, first bad/seed-0: .*the simulator crashed"
+    ) as caught:
         run_missing([bad, good], tmp_path / "out", jobs=1, console=Console(file=output))
     assert caught.value.exit_code != ExitCode.OK
     assert "failed bad/seed-0" in output.getvalue()

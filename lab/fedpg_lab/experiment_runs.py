@@ -41,7 +41,7 @@ class RunsFailedError(FedPGError):
         names = ", ".join(failure.name for failure in failures[1:NAMED_MAX])
         more = f" and {len(failures) - NAMED_MAX} more" if len(failures) > NAMED_MAX else ""
         super().__init__(
-            f"{len(failures)} of {planned} runs failed: {first.name}: {first.error}"
+            f"{len(failures)} of {planned} runs failed, first {first.name}: {first.error}"
             + (f"; also {names}{more}" if names else "")
             + "; the same command tries them again"
         )
