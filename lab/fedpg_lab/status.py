@@ -58,6 +58,8 @@ def render(status: pb.GetStatusReply) -> Group:
         lines.append(f"{status.intrusions} calls from strangers or with another's identity were refused")
     if status.unreadable:
         lines.append(f"{status.unreadable} requests did not arrive whole, in time, or were no message")
+    if status.connections_closed:
+        lines.append(f"{status.connections_closed} connections made no call in time, or were too many: closed")
     lines += [
         f"agent {agent.agent} held too many polls: {agent.polls_cut} of its {agent.calls} calls were answered early"
         for agent in status.agents
