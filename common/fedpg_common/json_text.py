@@ -1,4 +1,4 @@
-"""JSON as every reader of JSON understands it: without the NaN and Infinity that Python would write."""
+"""JSON that every parser reads."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def to_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """The value as JSON, with null in place of every number that is not finite."""
-    return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+def to_json(value: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
+    """`value` as JSON. A number that is not finite, for which JSON has no word, becomes null."""
+    return json.dumps(finite_or_none(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """`value` with None for each number in it that is not finite; tuples become lists."""
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite_or_none(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [finite_or_none(entry) for entry in value]
     return value

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 from fedpg_common.channels import tls_files
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
+from fedpg_common.json_text import to_json
 from rich.console import Console
 
 from fedpg_lab.certificates import make_certificates
 from fedpg_lab.compose import compose_file
-from fedpg_lab.status import fetch_status, render
+from fedpg_lab.formats import Format
+from fedpg_lab.status import fetch_status, render, to_plain
 from fedpg_lab.swarm import stack_file
 
 STATUS_TIMEOUT_S = 10.0
@@ -27,12 +29,17 @@ def status_command(
         Path | None,
         typer.Option(help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS"),
     ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
 ) -> None:
     """Show a running federation: round, return, and each agent with its verdicts.
 
     Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
     """
-    Console().print(render(fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)))
+    status = fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)
+    if format_ is Format.JSON:
+        typer.echo(to_json(to_plain(status), indent=2))
+    else:
+        Console().print(render(status))
 
 
 def certs_command(

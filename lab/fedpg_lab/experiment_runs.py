@@ -156,6 +156,7 @@ class _Batch:
 
     def _supervise(self, job: _Job) -> None:
         """Look after a run, and clear away one that has ended."""
+        failure = None
         try:
             if job.processes.supervise():
                 return
@@ -163,10 +164,11 @@ class _Batch:
             self._done += 1
             self._say(f"done {job.name}")
         except FedPGError as error:
+            failure = str(error)
             self._fail(job.name, error)
         self._active.remove(job)
         job.resources.close()
-        finish_what_there_is(job.folder, job.processes.failed_agents)
+        finish_what_there_is(job.folder, failure, job.processes.failed_agents)
 
     def _fail(self, name: str, error: FedPGError) -> None:
         self._failures.append(Failure(name, error))
