@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpg_client.cli import run_until_signalled
+from fedpg_client.fates import Fate
 from fedpg_client.process import AgentOptions, AgentProcess
 from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_common.process import log_to_stderr, use_one_thread
@@ -103,22 +104,33 @@ def _end_with_parent() -> None:
 
 
 def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
-    """A server. Sends ("bound", address) or ("failed", sentence) once through `starting`, then closes it."""
+    """A server. Sends ("bound", address) or ("failed", sentence) through `starting`, and ("ended", "") in the end."""
+    is_bound = False
 
     def on_bound(address: str) -> None:
+        nonlocal is_bound
+        is_bound = True
         starting.send(("bound", address))
-        starting.close()
 
     try:
-        return asyncio.run(serve(options, on_bound))
+        code = asyncio.run(serve(options, on_bound))
+        if code == ExitCode.OK:  # a process that something else ends with status 0 does not come here
+            starting.send(("ended", ""))
+        return code
     except FedPGError as error:
         with suppress(OSError):  # a disk that is full holds no more of the log either
             print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
-        if not starting.closed:
+        if not is_bound:
             starting.send(("failed", str(error)))
         return error.exit_code
 
 
-def agents_main(agents: Sequence[AgentOptions]) -> ExitCode:
-    """One agent or several."""
-    return run_until_signalled(AgentProcess(agents))
+def agents_main(agents: Sequence[AgentOptions], telling: Connection) -> ExitCode:
+    """One agent or several. Sends the Fate of each through `telling`, as soon as it is known."""
+    lock = threading.Lock()
+
+    def tell(fate: Fate) -> None:
+        with lock, suppress(OSError):  # whoever started this process is gone, and so will this process be
+            telling.send(fate)
+
+    return run_until_signalled(AgentProcess(agents, on_fate=tell))

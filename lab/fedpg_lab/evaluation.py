@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 CHECKPOINT_FOLDER = "checkpoints"
 BEST = "best.safetensors"
+LATEST = "latest.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +66,9 @@ def find_checkpoint(path: Path) -> Path:
     """The checkpoint that `path` means: itself, or a run folder's best. Raises StorageError."""
     if not is_folder(path):
         return path
-    best = path / CHECKPOINT_FOLDER / BEST
-    if is_file(best):
-        return best
+    for name in (BEST, LATEST):  # there is no best one where no round had a return that is a number
+        if is_file(path / CHECKPOINT_FOLDER / name):
+            return path / CHECKPOINT_FOLDER / name
     if is_file(path / STORE_NAME):
         raise StorageError(f"the run in {shown(path)} has no checkpoint yet: its first round has not ended")
     below = sorted(path.glob(f"*/{CHECKPOINT_FOLDER}/{BEST}"))

@@ -28,6 +28,7 @@ from fedpg_server.checkpointing import CheckpointExporter
 from fedpg_server.gate import STOPS
 from fedpg_server.learner import Learner
 from fedpg_server.listening import SERVICE_NAME, start_listening
+from fedpg_server.records import best_return
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
@@ -216,7 +217,7 @@ def _open_store(options: ServerOptions, federation: Federation, learner: Learner
 def _observers(options: ServerOptions, federation: Federation, spec: ParameterSpec, store: Store) -> list[Observer]:
     """What looks on: checkpoints, TensorBoard."""
     records = store.records()
-    best = max((record.evaluation_return for record in records), default=None)
+    best = best_return(records)
     observers: list[Observer] = [
         CheckpointExporter(options.folder / "checkpoints", federation.task, spec, options.checkpoint_every_rounds, best)
     ]
