@@ -72,6 +72,12 @@ def server(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
+    copy_hint: Annotated[
+        str | None,
+        typer.Option(
+            help="Said at the end: the command that copies {folder} to where you are.", hidden=True, metavar="COMMAND"
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
@@ -102,6 +108,7 @@ def server(
         tls=tls_files(tls),
         insecure=insecure,
         tensorboard=tensorboard,
+        copy_hint=copy_hint,
     )
     raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))
 

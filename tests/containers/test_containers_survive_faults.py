@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from container_support import docker
+from container_support import docker, things_of
 from fault_watch import Watch
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
@@ -133,13 +133,6 @@ def together(watch: Watch[DockerBackend]) -> None:
         watch.stands_still_for((2,))
         watch.backend.heal(fault)
     watch.rounds(1)
-
-
-def things_of(project: str) -> list[str]:
-    """Every container, network and volume of a project."""
-    ours = ("--quiet", "--filter", f"label=com.docker.compose.project={project}")
-    listings = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-    return [thing for listing in listings for thing in docker(*listing, *ours).split()]
 
 
 def container_of(project: str, service: str) -> str:
