@@ -55,6 +55,7 @@ def test_the_settings_are_those_of_the_compose_file(fedpg: Command, tmp_path: Pa
     text = (tmp_path / "a" / "b" / "docker-compose.yml").read_text()
     lines = (tmp_path / "a" / "b" / ".env").read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    assert settings.pop("COMPOSE_MENU") == "false"
     assert dict(VARIABLE.findall(text)) == settings
     assert settings["ATTACK"] == "fedpg"
     assert settings["TRAJECTORIES"] == "300"

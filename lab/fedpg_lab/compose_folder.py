@@ -24,6 +24,8 @@ _SETTINGS = """\
 # What a container may take of the memory, and where `docker compose up tensorboard` shows curves.
 {limits}
 TENSORBOARD_PORT=6006
+# Compose's own: no line of keys below the log.
+COMPOSE_MENU=false
 """
 
 

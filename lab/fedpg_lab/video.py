@@ -135,7 +135,7 @@ def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> None:
         import imageio_ffmpeg
     except ModuleNotFoundError:  # the server's image is without it
         raise RenderingError(
-            f"{path} needs imageio-ffmpeg, which is not installed here: choose a name that ends in .gif, or install it"
+            "a video in MP4 needs imageio-ffmpeg, which is not installed here: choose a name that ends in .gif"
         ) from None
 
     first = next(frames)
