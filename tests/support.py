@@ -77,9 +77,9 @@ class IdleLearner:
         )  # fmt: skip
 
 
-def initial_state() -> LearnerState:
+def initial_state(size: int = SIZE) -> LearnerState:
     """Zeros."""
-    zeros = np.zeros(SIZE, np.float32)
+    zeros = np.zeros(size, np.float32)
     return LearnerState(zeros, zeros, zeros, 0)
 
 
@@ -173,17 +173,19 @@ async def serving(
     listen: str = "127.0.0.1:0",
     start_rounds: bool = True,
     arrival_max_s: float = ARRIVAL_MAX_S,
+    size: int = SIZE,
 ) -> AsyncIterator[Door]:
-    """A real run, service and store on a loopback port, with an IdleLearner."""
+    """A real run, service and store on a loopback port, with an IdleLearner and a policy of `size` parameters."""
     path = folder / STORE_NAME
     if path.exists():
         store = Store.open(path)
     else:
-        store = Store.create(path, "run-1", federation_to_toml(federation), initial_state())
-    run = Run(federation, SPEC, store, IdleLearner(), [], time.monotonic)
+        store = Store.create(path, "run-1", federation_to_toml(federation), initial_state(size))
+    spec = ParameterSpec((TensorSpec("w", (size,)),))
+    run = Run(federation, spec, store, IdleLearner(), [], time.monotonic)
     service = FederationService(authenticated=tls is not None)
     service.serve(run)
-    limit = wire.message_bytes_max(SIZE)
+    limit = wire.message_bytes_max(size)
     endpoint = await start_listening(listen, tls, service, limit, federation.agents, arrival_max_s)
     channel = open_aio_channel(endpoint.address, client_tls)
     try:

@@ -44,7 +44,7 @@ def test_a_summary_that_cannot_be_written_does_not_hide_why_the_run_failed(
     def fail(*_: object) -> None:
         raise ProcessFailedError("the server failed", ExitCode.STORAGE)
 
-    def refuse(folder: Path) -> None:
+    def refuse(folder: Path, *_: object) -> None:
         raise StorageError(f"cannot write {folder / 'summary.json'}")
 
     monkeypatch.setattr(train_module, "_watch", fail)

@@ -111,7 +111,7 @@ def test_a_gate_may_be_closed_again_while_callers_are_on_their_way_out() -> None
         yield b""
 
     async def play() -> object:
-        gate = Gate(SERVICE_NAME, lambda: None, WAIT_S)
+        gate = Gate(SERVICE_NAME, lambda: None, lambda _peer, _name: None, WAIT_S)
         arrival = asyncio.create_task(gate._arrival(never()))
         await asyncio.sleep(0)
         for _ in range(5):  # once for each step of the way

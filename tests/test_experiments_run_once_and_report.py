@@ -21,7 +21,7 @@ from fedpg_lab.curves import group_runs
 from fedpg_lab.experiment_runs import RunsFailedError, run_missing
 from fedpg_lab.experiments import PATIENT_S, Experiment, PlannedRun, read_experiment, shipped
 from fedpg_lab.runs import RunData, load_run
-from fedpg_lab.tables import row_of, to_csv, to_markdown
+from fedpg_lab.tables import plain_cell, row_of, to_csv, to_markdown
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME, Store
 from lab_support import Command, digests, run_federation, small_federation, write_run
@@ -276,7 +276,7 @@ def test_a_folder_with_another_run_is_left_alone(small: Path, tmp_path: Path, fe
         (["small.toml", "--seeds", "0"], ExitCode.USAGE, "seeds must be how many, from 1 to 1000"),
         (["small.toml", "--only", "Lunar"], ExitCode.USAGE, "no run of small has 'Lunar' in its name; there are Cart"),
         (["small.toml", "--report-only"], ExitCode.STORAGE, "there is no run of small in runs/small to report on"),
-        (["small.toml", "--out", "small.toml"], ExitCode.STORAGE, "cannot make the folder small.toml/small"),
+        (["small.toml", "--out", "small.toml"], ExitCode.STORAGE, "cannot write in small.toml/small"),
     ],
 )
 def test_bad_input_is_one_sentence_and_an_exit_code(
@@ -311,3 +311,11 @@ def test_the_tables_have_ours_beside_the_published() -> None:
     assert (first["final_return"], first["final_return_half_width_90"]) == ("500.0", "0.0")
     assert (first["reaches_200"], first["published_reaches_200"]) == ("32.0", "297")
     assert (second["complete"], second["reaches_200"], second["published_final_return"]) == ("False", "", "")
+
+
+def test_a_cell_of_the_markdown_table_is_shown_as_it_is() -> None:
+    assert plain_cell("a|b") == "a\\|b"
+    assert plain_cell("<script>alert(1)</script> & [x](y)") == (
+        "&lt;script&gt;alert(1)&lt;/script&gt; &amp; \\[x\\](y)"
+    )
+    assert plain_cell("CartPole-v1, 12.5 ± 3.0") == "CartPole-v1, 12.5 ± 3.0"

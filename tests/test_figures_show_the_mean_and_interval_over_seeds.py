@@ -21,16 +21,19 @@ from fedpg_lab.curves import (
     honest_counts,
     mean_curve,
 )
-from fedpg_lab.figures import _legend_below, draw_filter, draw_returns, panels_of
+from fedpg_lab.distances import draw_distances
+from fedpg_lab.figure_parts import legend_below, seeds_of
+from fedpg_lab.figures import draw_filter, draw_returns, panels_of
 from fedpg_lab.published import METHODS, published_for
 from fedpg_lab.runs import RunData
-from fedpg_lab.scaling import draw_scaling, reachable
+from fedpg_lab.scaling import draw_scaling, log_ticks, reachable
 from fedpg_server.records import RoundRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from lab_support import Command, write_run
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
 from support import make_round_record
 
 
@@ -123,7 +126,10 @@ def test_federations_without_attackers_stand_in_every_panel_of_their_task() -> N
         {"agents": 1}, {"byzantine": 2}, {"byzantine": 2, "attack": "sign-flipping"},
     )]  # fmt: skip
     panels = panels_of(group_runs(runs))
-    assert [panel.title for panel in panels] == ["CartPole-v1, random-noise", "CartPole-v1, sign-flipping"]
+    assert [panel.title for panel in panels] == [
+        "CartPole-v1, no attack and random-noise",
+        "CartPole-v1, no attack and sign-flipping",
+    ]
     assert [[group.label for group in panel.groups] for panel in panels] == [["FedPG-BR K=1", "FedPG-BR K=5, B=2"]] * 2
 
 
@@ -185,7 +191,8 @@ def test_the_command_writes_png_and_svg_the_same_for_the_same_runs(tmp_path: Pat
         once = out.read_bytes()
         code, text, error = fedpg("figure", tmp_path / "runs", "--kind", kind, "--out", out)
         assert (code, error) == (0, "")
-        assert text.startswith("Drew 2 runs of 1 federation: ")
+        drawn = "1 run" if kind == "distances" else "2 runs"  # distances are those of the first seed
+        assert text.startswith(f"Drew {drawn} of 1 federation: ")
         assert out.read_bytes() == once
         assert ElementTree.fromstring(once).tag.endswith("svg")
         assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -201,7 +208,7 @@ def test_an_unfinished_run_is_drawn_and_named(tmp_path: Path, fedpg: Command) ->
     ("arguments", "code", "sentence"),
     [
         (["empty"], ExitCode.STORAGE, "there is no run in empty"),
-        (["nowhere"], ExitCode.STORAGE, "there is no run in nowhere"),
+        (["nowhere"], ExitCode.STORAGE, "there is no folder nowhere"),
         (["young"], ExitCode.STORAGE, "no run in young has ended a round yet"),
         (["damaged"], ExitCode.STORAGE, "damaged/run.sqlite"),
         (["run", "--out", "figure.jpg"], ExitCode.USAGE, "a picture is a .png or .svg file, not 'figure.jpg'"),
@@ -249,9 +256,86 @@ def test_a_dip_is_cut_and_an_end_is_shown(returns: list[float], lowest_shown: fl
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=8))
 def test_a_legend_is_no_wider_than_its_figure(lengths: list[int]) -> None:
     figure = Figure(figsize=(6.5, 5.0), layout="constrained")
-    _legend_below(figure, [Line2D([], [], label=" ".join(["word"] * (1 + length // 5))) for length in lengths])
+    legend_below(figure, [Line2D([], [], label=" ".join(["word"] * (1 + length // 5))) for length in lengths])
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert figure.bbox.x0 <= box.x0
     assert box.x1 <= figure.bbox.x1
+
+
+def test_a_curve_that_leaves_the_panel_is_marked_with_its_lowest_value() -> None:
+    group = group_runs([run_of(cartpole(agents=7), [10, 20, 30], [-10.0, -1134.0, 90.0])])
+    figure = draw_returns(group, honest=True, window=1)
+    (axes,) = figure.axes
+    (text,) = [text for text in axes.texts if "falls to" in text.get_text()]
+    assert text.get_text() == "falls to -1,134"
+    (mark,) = [line for line in axes.lines if line.get_marker() == "v"]
+    assert np.asarray(mark.get_xdata()).tolist() == [2 * 88], "at the end of the second round"
+    assert any("leaves the panel" in entry.get_text() for entry in figure.legends[0].get_texts())
+
+
+def test_an_interval_that_leaves_the_panel_is_told() -> None:
+    runs = [run_of(cartpole(agents=7, seed=seed), [10, 20], [0.0, value]) for seed, value in ((0, 10.0), (1, 90.0))]
+    (axes,) = draw_returns(group_runs(runs), honest=True, window=1).axes
+    width = 6.314 * math.sqrt(2 * 40.0**2) / math.sqrt(2)
+    assert f"(intervals reach down to {50 - width:,.0f} and up to {50 + width:,.0f})" in axes.get_xlabel()
+    near = [run_of(cartpole(agents=7, seed=seed), [10, 20], [0.0, value]) for seed, value in ((0, 90.0), (1, 91.0))]
+    (axes,) = draw_returns(group_runs(near), honest=True, window=1).axes
+    assert "intervals" not in axes.get_xlabel(), "they are drawn whole"
+    low, high = axes.get_ylim()
+    assert low < 0
+    assert high > 90.5 + 6.314 * 0.5
+
+
+def test_the_radius_is_as_wide_as_its_round_and_the_median_agent_is_drawn() -> None:
+    rounds = [
+        replace(record, radius=radius, median_distances={1: 0.5, 2: 0.0, 3: 2.0, 4: 7.5}, median_agent=2)
+        for record, radius in zip(records([16, 32], [1.0, 2.0]), (1.0, 3.0), strict=True)
+    ]
+    figure = draw_distances(group_runs([RunData(Path("run"), cartpole(byzantine=1), rounds)]), honest=False)
+    (axes,) = figure.axes
+    (steps,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+    values, edges, _ = steps.get_data()
+    assert (values.tolist(), edges.tolist()) == ([1.0, 3.0], [0.0, 16.0, 32.0])
+    medians = [line for line in axes.lines if line.get_gid() == "median"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in medians] == [[16.0, 32.0]]
+    assert 0 < float(np.asarray(medians[0].get_ydata())[0]) < 0.5
+    dots = [line for line in axes.lines if line.get_gid() == "agents"]
+    assert sum(len(np.asarray(line.get_xdata())) for line in dots) == 6
+
+
+def test_what_a_scaling_figure_leaves_out_is_named(tmp_path: Path, fedpg: Command) -> None:
+    for agents, extra in ((1, {}), (8, {}), (5, {"byzantine": 2})):
+        federation = cartpole(agents=agents, **extra)
+        write_run(tmp_path / "runs" / f"{agents}", federation, records([100, 200], [1.0, 50.0]))
+    code, text, _ = fedpg("figure", tmp_path / "runs", "--kind", "scaling", "--out", tmp_path / "figure.png")
+    assert code == 0
+    assert "Drew 2 runs of 2 federations" in text
+    assert "Left out FedPG-BR K=5, B=2, random-noise: no other size" in text
+
+
+@pytest.mark.parametrize(("low", "high"), [(90, 190), (80, 130), (1, 1000), (300, 320), (5, 90000)])
+def test_a_log_axis_has_several_labels(low: float, high: float) -> None:
+    ticks = log_ticks(low, high)
+    assert 2 <= len(ticks) <= 9
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_only_published_marks_that_are_drawn_are_in_the_legend() -> None:
+    runs = [run_of(describe("CartPole-v1", agents=10), [100, 600], [10.0, 90.0])]
+    texts = [text.get_text() for text in draw_returns(group_runs(runs), honest=False, window=1).legends[0].get_texts()]
+    assert any("published: reaches" in text for text in texts)
+    assert not any("published: final" in text for text in texts)
+
+
+def test_without_attackers_there_is_no_empty_row_of_precision() -> None:
+    run = run_of(cartpole(), [10, 20], [1.0, 2.0])
+    (axes,) = draw_filter(group_runs([run]), honest=False, window=1).axes
+    assert axes.get_ylabel() == "honest agents accepted"
+
+
+def test_the_number_of_seeds_is_told_by_panel() -> None:
+    assert [seeds_of(counts) for counts in ([1], [3, 3], [1, 2], [1, 5])] == [
+        "1 seed", "3 seeds", "1 or 2 seeds, by panel", "1 to 5 seeds, by panel",
+    ]  # fmt: skip

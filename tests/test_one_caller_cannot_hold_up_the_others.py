@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
-from fedpg_common.channels import CONNECTIONS_OF_OTHERS, CONNECTIONS_PER_AGENT
 from fedpg_server.polls import POLLS_PER_AGENT_MAX
 from fedpg_server.sparse import SparseLog
 from support import CALL_TIMEOUT_S, SIZE, Door, idle_federation, make_submission, open_aio_channel, serving
@@ -143,32 +140,6 @@ def test_with_too_many_polls_of_one_agent_its_oldest_is_answered(tmp_path: Path)
             for poll in (neighbour, *polls[3:]):
                 assert (await poll).state == pb.AwaitRoundReply.STATE_ENDED
             await door.finish()
-
-    asyncio.run(play())
-
-
-def test_connections_beyond_the_limit_are_closed_and_the_agents_that_are_there_vote(tmp_path: Path) -> None:
-    limit = CONNECTIONS_PER_AGENT * 2 + CONNECTIONS_OF_OTHERS
-
-    def fill_up(address: str, stack: ExitStack) -> None:
-        """Open connections until the server closes one at once, which must be soon after the limit."""
-        host, _, port = address.rpartition(":")
-        for _ in range(2 * limit):
-            connection = stack.enter_context(socket.create_connection((host, int(port)), CALL_TIMEOUT_S))
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
-            try:
-                if not connection.recv(1):
-                    return
-            except ConnectionResetError:
-                return
-        raise AssertionError("the server has taken them all")
-
-    async def play() -> None:
-        async with serving(tmp_path, idle_federation(2, 1)) as door:
-            await door.status()
-            with ExitStack() as stack:
-                await asyncio.to_thread(fill_up, door.address, stack)
-                await finish_with_votes(door)
 
     asyncio.run(play())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_lab.plots import plot_run, plot_runs, smooth
+from fedpg_lab.plots import RULE_COLOURS, plot_run, plot_runs, rule_colours, smooth
 from fedpg_lab.progress import PaceMeter, describe_state
 from fedpg_lab.runs import RunData, final_return, summarize, trajectories_to_reach
 from fedpg_server.records import RoundRecord
@@ -88,3 +88,15 @@ def test_pace_and_time_left_are_measured_from_the_first_state() -> None:
     assert line == "round 2  return 123.4  accepted 2  filtered 1  absent 1  1,000 steps/s  1:20 left"
     waiting = pb.GetStatusReply(agents=[pb.AgentStatus(presence=pb.AgentStatus.PRESENCE_JOINED), pb.AgentStatus()])
     assert describe_state(waiting, pace) == "1 of 2 agents have joined"
+
+
+def test_every_rule_has_a_colour_of_its_own_and_the_known_ones_keep_theirs() -> None:
+    assert list(rule_colours(["R2", "R1", "R2"]).items()) == [("R1", RULE_COLOURS["R1"]), ("R2", RULE_COLOURS["R2"])]
+    colours = rule_colours(["krum", "R1", "a-word"])
+    assert list(colours) == ["R1", "krum", "a-word"]
+    assert len(set(colours.values())) == 3
+
+
+def test_a_picture_of_any_rule(tmp_path: Path) -> None:
+    plot_run(run_of(replace(RECORD, rule="krum"), replace(RECORD, trajectories_total=40)), tmp_path / "run.png")
+    assert (tmp_path / "run.png").stat().st_size > 10_000

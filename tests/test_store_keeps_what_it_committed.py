@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from fedpg_common.parameters import Vector
 from fedpg_common.verdicts import Verdict
-from fedpg_server.database import connect
 from fedpg_server.learner import LearnerState
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
 from fedpg_server.store import Store
@@ -155,6 +154,7 @@ def test_everything_committed_survives_sigkill(tmp_path: Path) -> None:
 
 def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
     create(tmp_path / "run.sqlite").close()
-    with closing(connect(tmp_path / "run.sqlite", "rw")) as connection:
+    with closing(Store.open(tmp_path / "run.sqlite")) as store:  # as a server opens it
+        connection = store._connection
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

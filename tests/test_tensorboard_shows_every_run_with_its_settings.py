@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from fedpg_common.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import Federation, describe
 from fedpg_common.policies import make_policy
-from fedpg_lab.tensorboard_cli import write_video_event
+from fedpg_lab.tensorboard_cli import named
+from fedpg_lab.tensorboard_videos import TAG, write_video_event
 from fedpg_server.records import final_return
+from fedpg_server.scalar_help import DESCRIPTIONS, X_AXIS
 from fedpg_server.telemetry import TensorBoard, hyperparameters
 from lab_support import Command, write_run
 from support import make_round_record
@@ -62,15 +66,46 @@ def test_the_table_has_every_setting_and_the_results(tmp_path: Path) -> None:
     events = read_events(tmp_path)
     settings, metrics = session_of(events)
     assert settings == hyperparameters(federation)
-    assert {name: settings[name] for name in ("attack", "byzantine", "seed", "task", "task.sigma", "task.hidden")} == {
-        "attack": "sign-flipping", "byzantine": 3, "seed": 4, "task": "HalfCheetah-v5", "task.sigma": 1.5,
+    named = ("attack", "byzantine", "training_seed", "task", "task.sigma", "task.hidden")
+    assert {name: settings[name] for name in named} == {
+        "attack": "sign-flipping", "byzantine": 3, "training_seed": 4, "task": "HalfCheetah-v5", "task.sigma": 1.5,
         "task.hidden": "[64, 64]",
     }  # fmt: skip
+    assert sorted(settings).index("task") < 5, "the page ticks the first five columns"
     assert set(hyperparameters(describe("CartPole-v1"))) == set(settings)  # one table holds all runs
     last = {tag: events.Scalars(tag)[-1].value for tag in metrics}
     assert last == {
         "summary/final_return": final_return(ROUNDS), "summary/best_return": 40, "summary/environment_steps": 400,
     }  # fmt: skip
+
+
+def test_every_scalar_has_a_description_that_says_what_the_x_axis_is(tmp_path: Path) -> None:
+    write_events(tmp_path, describe("CartPole-v1"))
+    events = read_events(tmp_path)
+    for tag in events.Tags()["scalars"]:
+        text = events.SummaryMetadata(tag).summary_description
+        assert tag in DESCRIPTIONS, tag
+        assert text.endswith(X_AXIS), tag
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's own thread
+def test_files_that_cannot_be_written_any_more_do_not_end_the_run(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path / "run", describe("CartPole-v1"), [])
+    board.record(ROUNDS[0], THETA)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("in the way")
+    for record in ROUNDS[1:]:
+        board.record(record, THETA)
+    board.close()
+
+
+def test_a_single_runs_folder_has_its_name(tmp_path: Path) -> None:
+    write_events(tmp_path / "my-run", describe("CartPole-v1"))
+    with named(tmp_path / "my-run") as place:
+        assert [path.name for path in place.iterdir()] == ["my-run"]
+        assert any((place / "my-run").glob("events.*"))
+    with named(tmp_path) as place:
+        assert place == tmp_path
 
 
 def test_a_resumed_run_goes_on_from_its_own_past(tmp_path: Path) -> None:
@@ -95,14 +130,15 @@ def test_a_policys_episode_is_an_animated_image(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "best.safetensors", Checkpoint(theta, policy.spec, task, 7, None))
     for _ in range(2):  # a second video takes the first one's place
         write_video_event(tmp_path / "best.safetensors", tmp_path / "events")
-    (image,) = read_events(tmp_path / "events").Images("best_policy/episode")
+    (image,) = read_events(tmp_path / "events").Images(TAG)
     assert (image.step, image.width, image.height) == (7, 600, 400)
     assert image.encoded_image_string.startswith(b"GIF89a")
+    assert max("evaluation", "filter", "summary", "time", "training") < TAG, "it sorts behind the curves"
 
 
 def test_the_command_serves_every_run_by_name_until_ctrl_c(tmp_path: Path) -> None:
-    write_events(tmp_path / "svrpg" / "seed-0" / "tensorboard", describe("CartPole-v1"))
-    write_events(tmp_path / "svrpg" / "seed-1" / "tensorboard", describe("CartPole-v1", seed=1))
+    write_events(tmp_path / "svrpg" / "seed-0", describe("CartPole-v1"))
+    write_events(tmp_path / "svrpg" / "seed-1", describe("CartPole-v1", seed=1))
     command = [sys.executable, "-c", "from fedpg_lab.cli import main; main()", "tensorboard", str(tmp_path)]
     with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -113,7 +149,7 @@ def test_the_command_serves_every_run_by_name_until_ctrl_c(tmp_path: Path) -> No
         while process.poll() is None and len(runs) < 2:  # it reads them while it serves
             with urllib.request.urlopen(f"{url}data/runs", timeout=30) as reply:
                 runs = json.load(reply)
-        assert runs == ["svrpg/seed-0/tensorboard", "svrpg/seed-1/tensorboard"]
+        assert runs == ["svrpg/seed-0", "svrpg/seed-1"]
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
 

@@ -48,7 +48,7 @@ def test_the_command_writes_store_config_summary_picture_checkpoints_events_and_
     assert (folder / "returns.png").read_bytes().startswith(b"\x89PNG")
     checkpoint = read_checkpoint(folder / "checkpoints" / "latest.safetensors")
     assert digest(checkpoint.theta) == run.records[-1].parameters_digest == summary["parameters_digest"]
-    assert list((folder / "tensorboard").glob("events.*"))
+    assert list(folder.glob("events.*"))
     assert {path.stem for path in (folder / "logs").iterdir()} == {"server", *(f"agent-{i}" for i in range(1, 5))}
 
 

@@ -23,6 +23,7 @@ CONNECT_BACKOFF_MAX_MS = 2_000
 JOIN_MESSAGE_BYTES_MAX = 1024 * 1024
 """Message limit before a run's own limit is known, that is for Join."""
 AGENT_NAME_PREFIX = "agent-"
+AGENT_DIGITS_MAX = 9
 
 # What one caller can make a server hold (gRPC core, grpc/impl/channel_arg_names.h).
 STREAMS_PER_CONNECTION_MAX = 100
@@ -31,9 +32,6 @@ HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that is not HTTP/2, over TLS where there is TLS, by then is closed."""
 CONNECTION_IDLE_MAX_MS = 300_000
 """A connection without a call for so long is closed; a long poll is a call. Its client opens another when needed."""
-CONNECTIONS_PER_AGENT = 4
-CONNECTIONS_OF_OTHERS = 64
-"""Room for health checks and for people who look at the status."""
 
 _SHARED_OPTIONS: tuple[Option, ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
@@ -108,16 +106,12 @@ def client_options(message_bytes: int) -> list[Option]:
     ]
 
 
-def server_options(message_bytes: int, send_bytes: int = 0, agents: int | None = None) -> list[Option]:
+def server_options(message_bytes: int, send_bytes: int = 0, connections_max: int | None = None) -> list[Option]:
     """Options of a server. `send_bytes` is the limit for what it sends, where that is the larger one.
 
-    With `agents`, the connections are limited to what so many can need; more are closed as soon as they are opened.
+    Connections beyond `connections_max` are closed as soon as they are opened, whoever's they are.
     """
-    connections = (
-        []
-        if agents is None
-        else [("grpc.max_allowed_incoming_connections", CONNECTIONS_PER_AGENT * agents + CONNECTIONS_OF_OTHERS)]
-    )
+    connections = [] if connections_max is None else [("grpc.max_allowed_incoming_connections", connections_max)]
     return [
         *_SHARED_OPTIONS,
         *_message_limits(message_bytes, max(message_bytes, send_bytes)),
@@ -176,6 +170,7 @@ def is_loopback(address: str) -> bool:
 def agent_of_name(common_name: str) -> int | None:
     """The agent index in a certificate's common name "agent-<index>", or None."""
     digits = common_name.removeprefix(AGENT_NAME_PREFIX)
-    if digits == common_name or not digits.isascii() or not digits.isdecimal() or int(digits) < 1:
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > AGENT_DIGITS_MAX:
         return None
-    return int(digits)
+    index = int(digits)
+    return index if index >= 1 and common_name == f"{AGENT_NAME_PREFIX}{index}" else None

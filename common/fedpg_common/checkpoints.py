@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.files import is_file, shown
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task, task_from_fields, task_to_fields
 
@@ -47,8 +48,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a policy. Raises StorageError for a file that is missing, damaged or not FedPG's."""
-    if not path.is_file():
-        raise StorageError(f"there is no checkpoint at {path}")
+    if not is_file(path):
+        raise StorageError(f"there is no checkpoint at {shown(path)}")
     try:
         with safe_open(path, framework="np") as file:
             about = json.loads((file.metadata() or {})["fedpg"])

@@ -140,11 +140,14 @@ def describe(
 
 
 def name_of(federation: Federation) -> str:
-    """A name that says what the federation is, for example CartPole-v1_fedpg-br_K10_B3_random-noise."""
+    """A name that says what the federation is, for example CartPole-v1_fedpg-br_K10_B3_random-noise.
+
+    It is a folder's name: a slash in the task's name becomes a hyphen.
+    """
     parts = [federation.task.name, federation.algorithm.value, f"K{federation.agents}"]
     if federation.byzantine:
         parts += [f"B{len(federation.byzantine)}", *sorted({attack.value for attack in federation.byzantine.values()})]
-    return "_".join(parts)
+    return "_".join(parts).replace("/", "-")
 
 
 def choose(kind: type[Choice], value: object, what: str) -> Choice:

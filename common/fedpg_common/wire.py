@@ -53,7 +53,7 @@ def tensor_to_vector(tensor: pb.Tensor, size: int) -> Vector:
     """
     if tensor.dtype != pb.DTYPE_FLOAT32:
         raise WrongShapeError("the vector must have dtype float32")
-    if list(tensor.shape) != [size]:
+    if len(tensor.shape) != 1 or tensor.shape[0] != size:  # a shape may have millions of entries
         raise WrongShapeError(f"the vector must have shape ({size}), not ({', '.join(map(str, tensor.shape[:8]))})")
     data = tensor.data  # each access copies
     if len(data) != size * FLOAT32.itemsize:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fedpg_common.channels import AGENT_NAME_PREFIX
 from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.files import exists
 
 AUTHORITY = "authority"
 AUTHORITY_CERTIFICATE, AUTHORITY_KEY = "ca.pem", "ca.key"
@@ -72,7 +73,7 @@ def make_certificates(
 def _load_or_make_authority(folder: Path, now: datetime.datetime, expires: datetime.datetime) -> tuple[Authority, bool]:
     """The authority, and whether it is new."""
     certificate_path, key_path = folder / AUTHORITY_CERTIFICATE, folder / AUTHORITY_KEY
-    if certificate_path.exists() and key_path.exists():
+    if exists(certificate_path) and exists(key_path):
         authority = Authority(_load_certificate(certificate_path), _load_key(key_path))
         if authority.certificate.public_key() != authority.key.public_key():
             raise StorageError(f"{certificate_path} is not the certificate of {key_path}")
@@ -139,7 +140,7 @@ def _issue(
 
 def _is_good(folder: Path, authority: Authority, hosts: Sequence[x509.GeneralName], now: datetime.datetime) -> bool:
     """Whether a folder has a key and its certificate, of this authority, that lasts, for these hosts."""
-    if not all((folder / name).exists() for name in (KEY, CERTIFICATE, AUTHORITY_CERTIFICATE)):
+    if not all(exists(folder / name) for name in (KEY, CERTIFICATE, AUTHORITY_CERTIFICATE)):
         return False
     certificate = _load_certificate(folder / CERTIFICATE)
     if _load_certificate(folder / AUTHORITY_CERTIFICATE) != authority.certificate:

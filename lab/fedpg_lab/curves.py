@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.files import shown
 from fedpg_common.tasks import TASKS, task_to_fields
 from fedpg_server.records import RoundRecord
-from fedpg_server.store import STORE_NAME
 from numpy.typing import NDArray
 
 from fedpg_lab.published import METHODS
-from fedpg_lab.runs import RunData, load_run
+from fedpg_lab.runs import RunData, find_run_folders, load_run
 
 Series = NDArray[np.float64]
 Value = Callable[[RoundRecord], float | None]
@@ -72,15 +72,10 @@ def find_runs(paths: Iterable[Path]) -> list[RunData]:
     A run of which no round has ended is left out. Raises StorageError for a folder without a run, a damaged store, or
     if nothing is left.
     """
-    folders: dict[Path, None] = {}
-    for path in paths:
-        stores = [path / STORE_NAME] if (path / STORE_NAME).is_file() else sorted(path.rglob(STORE_NAME))
-        if not stores:
-            raise StorageError(f"there is no run in {path}")
-        folders.update(dict.fromkeys(store.parent for store in stores))
+    folders = dict.fromkeys(folder for path in paths for folder in find_run_folders(path))
     runs = [run for run in map(load_run, folders) if run.records]
     if not runs:
-        raise StorageError(f"no run in {', '.join(map(str, folders))} has ended a round yet")
+        raise StorageError(f"no run in {', '.join(map(shown, folders))} has ended a round yet")
     return runs
 
 

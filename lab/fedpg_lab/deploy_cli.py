@@ -11,13 +11,15 @@ import typer
 from fedpg_common.channels import tls_files
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
+from fedpg_common.json_text import to_json
 from rich.console import Console
 
 from fedpg_lab.certificates import make_certificates
 from fedpg_lab.clone import repository
 from fedpg_lab.compose import compose_file
 from fedpg_lab.compose_folder import COMPOSE_NAME, SETTINGS_NAME, check_modules, write_compose_folder
-from fedpg_lab.status import fetch_status, render
+from fedpg_lab.formats import Format
+from fedpg_lab.status import fetch_status, render, to_plain
 from fedpg_lab.swarm import stack_file
 
 STATUS_TIMEOUT_S = 10.0
@@ -32,12 +34,17 @@ def status_command(
         Path | None,
         typer.Option(help="Folder with ca.pem, cert.pem and key.pem of a participant.", envvar="FEDPG_TLS"),
     ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
 ) -> None:
     """Show a running federation: round, return, and each agent with its verdicts.
 
     Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
     """
-    Console().print(render(fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)))
+    status = fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)
+    if format_ is Format.JSON:
+        typer.echo(to_json(to_plain(status), indent=2))
+    else:
+        Console().print(render(status))
 
 
 def certs_command(

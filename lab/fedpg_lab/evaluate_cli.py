@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,10 @@ import typer
 from fedpg_common.checkpoints import Checkpoint
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX
+from fedpg_common.json_text import to_json
 
 from fedpg_lab.evaluation import Evaluation, evaluate, load_policy
+from fedpg_lab.formats import Format
 from fedpg_lab.video import check_video_path, record, render_without_display, require_display, show
 
 EPISODES_MAX = 10_000
@@ -43,7 +44,10 @@ def evaluate_command(
         ),
     ] = None,
     video_episode: Annotated[int, typer.Option(help="Which episode is recorded.", metavar="N")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
+    format_: Annotated[
+        Format, typer.Option("--format", help="For people or, as one line of JSON, for programs.")
+    ] = Format.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Evaluate a policy: each episode's return and length, their mean and standard deviation.
 
@@ -74,8 +78,8 @@ def evaluate_command(
     if video is not None and render is None:
         render_without_display(policy.task)
     evaluation = evaluate(policy, episodes, seed, greedy=not sample)
-    if as_json:
-        typer.echo(json.dumps(_figures(file, policy, evaluation, seed, sample)))
+    if as_json or format_ is Format.JSON:
+        typer.echo(to_json(_figures(file, policy, evaluation, seed, sample)))
     else:
         _print_table(file, policy, evaluation, seed, sample)
     if render is not None:

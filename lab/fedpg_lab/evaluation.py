@@ -10,6 +10,7 @@ import numpy as np
 from fedpg_common.checkpoints import Checkpoint, read_checkpoint
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import StorageError
+from fedpg_common.files import is_file, is_folder, shown
 from fedpg_common.policies import make_policy
 from fedpg_common.rollouts import sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
@@ -56,17 +57,17 @@ class Evaluation:
 
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that `path` means: itself, or a run folder's best. Raises StorageError."""
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     best = path / CHECKPOINT_FOLDER / BEST
-    if best.is_file():
+    if is_file(best):
         return best
-    if (path / STORE_NAME).is_file():
-        raise StorageError(f"the run in {path} has no checkpoint yet: its first round has not ended")
+    if is_file(path / STORE_NAME):
+        raise StorageError(f"the run in {shown(path)} has no checkpoint yet: its first round has not ended")
     below = sorted(path.glob(f"*/{CHECKPOINT_FOLDER}/{BEST}"))
     if below:
-        raise StorageError(f"{path} holds several runs: choose one, for example {below[0].parent.parent}")
-    raise StorageError(f"there is no run in {path}: give a checkpoint file or a run folder")
+        raise StorageError(f"{shown(path)} holds several runs: choose one, for example {shown(below[0].parent.parent)}")
+    raise StorageError(f"there is no run in {shown(path)}: give a checkpoint file or a run folder")
 
 
 def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, greedy: bool) -> Evaluation:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from fedpg_common.errors import ExitCode, StorageError, UsageError
+from fedpg_common.files import make_folder
 from rich.console import Console
 
 from fedpg_lab.experiment_runs import RunsFailedError, cores, run_missing
@@ -89,10 +90,7 @@ def experiment_command(
 def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, command: str) -> None:
     """Run what is missing, then report, also when runs have failed."""
     console = Console(stderr=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make the folder {folder}: {error.strerror}") from error
+    make_folder(folder)
     try:
         run_missing(chosen, folder, jobs, console)
     except KeyboardInterrupt:

@@ -29,6 +29,7 @@ from typing import Any
 
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.federation import SEED_MAX, Federation, describe, name_of
+from fedpg_common.files import exists
 from fedpg_common.tasks import Task, is_whole, show
 from fedpg_server.store import STORE_NAME
 
@@ -93,7 +94,7 @@ def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
     Raises StorageError if the folder holds another run, or one that cannot be read.
     """
     place = folder / planned.name
-    if not (place / STORE_NAME).exists():
+    if not exists(place / STORE_NAME):
         return None
     run = load_run(place)
     if run.federation != planned.federation:

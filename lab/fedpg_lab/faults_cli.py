@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from fedpg_common.errors import ExitCode, FedPGError, InvariantViolatedError, StorageError, UsageError
 from fedpg_common.federation import Federation, name_of
-from fedpg_server.store import STORE_NAME
+from fedpg_common.files import shown
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -30,9 +30,9 @@ from fedpg_lab.faults.invariants import Finding, Outcome, check_run
 from fedpg_lab.faults.reference import NAME, REFERENCE_NAME, RunReference, compare_with_reference
 from fedpg_lab.faults.runner import run_scenario
 from fedpg_lab.faults.scenario import Scenario, read_scenario, shipped
+from fedpg_lab.one_run import raise_terminated
 from fedpg_lab.progress import make_display
-from fedpg_lab.train import finish, new_folder
-from fedpg_lab.train_cli import raise_terminated
+from fedpg_lab.train import NewFolders, finish, new_folder
 
 WIDTH_IN_A_FILE = 200
 """Columns of a table that is not on a terminal."""
@@ -119,6 +119,7 @@ def faults_command(
         _print_plan(scenario)
         return
     folder = new_folder(out, name, scenario.name)
+    made = NewFolders(folder)
     command = shlex.join(["fedpg", "faults", file, "--backend", backend.value]
                          + ([] if seed is None else ["--seed", str(seed)])
                          + ([] if reference else ["--no-reference"]))  # fmt: skip
@@ -133,9 +134,15 @@ def faults_command(
                 lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False),
             )
         except UnsupportedFaultError as error:
+            made.remove_unless_resumable()
             raise UsageError(f"scenario {file}, backend {backend.value}: {error}") from error
-        if history.ending is Ending.INTERRUPTED and not (folder / STORE_NAME).is_file():
-            raise typer.Exit(_code_of(interruptions))  # before there was a run
+        except BaseException:
+            made.remove_unless_resumable()
+            raise
+        if made.remove_unless_resumable():  # before there was a run
+            if history.ending is Ending.INTERRUPTED:
+                raise typer.Exit(_code_of(interruptions))
+            raise StorageError("; ".join(history.failures) or f"the run left no store in {shown(folder)}")
         runs_reference = make_reference(backend, folder / REFERENCE_NAME, console) if reference else None
         outcomes = _judge(scenario, backend.value, history, folder, command, runs_reference)
     page = report.write_report(outcomes, folder, datetime.now().astimezone())
@@ -164,9 +171,7 @@ def make_reference(name: BackendName, folder: Path, console: Console) -> RunRefe
 def _judge(
     scenario: Scenario, backend: str, history: History, folder: Path, command: str, reference: RunReference | None
 ) -> report.Outcomes:
-    """Read what the run left behind, and check it. Raises StorageError if it left nothing."""
-    if not (folder / STORE_NAME).is_file():
-        raise StorageError("; ".join(history.failures) or f"the run left no store in {folder}")
+    """Read what the run left behind, and check it. Raises StorageError."""
     finish(folder)
     evidence = read_evidence(folder)
     findings = check_run(evidence, history)

@@ -9,11 +9,17 @@ from typing import Annotated
 
 import typer
 from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.federation import Algorithm
+from fedpg_common.files import Kind as PathKind
+from fedpg_common.files import look, shown
 from matplotlib.figure import Figure
 
 from fedpg_lab.curves import Group, find_runs, group_runs
-from fedpg_lab.figures import draw_distances, draw_filter, draw_returns, save_figure
-from fedpg_lab.scaling import draw_scaling
+from fedpg_lab.distances import draw_distances
+from fedpg_lab.figure_parts import save_figure
+from fedpg_lab.figures import draw_filter, draw_returns
+from fedpg_lab.scaling import draw_scaling, name_in_task
+from fedpg_lab.scaling import left_out as not_scaling
 
 SUFFIXES = (".png", ".svg")
 
@@ -75,12 +81,36 @@ def figure_command(
     groups = group_runs(runs)
     for run in (run for group in groups for run in group.runs if not run.is_complete):
         end = run.records[-1].trajectories_total
-        typer.echo(f"fedpg: {run.folder} is at {end} of {run.federation.task.trajectories} trajectories", err=True)
+        typer.echo(
+            f"fedpg: {shown(run.folder)} is at {end} of {run.federation.task.trajectories} trajectories", err=True
+        )
     png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
-    count = sum(len(group.runs) for group in groups)
+    omitted = left_out(groups, kind)
+    drawn = [group for group in groups if not any(group is other for other in omitted)]
+    count = sum(1 if kind is Kind.DISTANCES else len(group.runs) for group in drawn)
     typer.echo(
-        f"Drew {count} run{'s' * (count > 1)} of {len(groups)} federation{'s' * (len(groups) > 1)}: {png}, {svg}"
+        f"Drew {count} run{'s' * (count > 1)} of {len(drawn)} federation{'s' * (len(drawn) > 1)}: "
+        f"{shown(png)}, {shown(svg)}"
     )
+    if omitted:
+        typer.echo(f"Left out {', '.join(map(name_in_task, omitted))}: {LEFT_OUT_BECAUSE[kind]}")
+
+
+LEFT_OUT_BECAUSE = {
+    Kind.RETURNS: "nothing to draw",
+    Kind.FILTER: "only FedPG-BR has a filter",
+    Kind.DISTANCES: "no round has a median vector",
+    Kind.SCALING: "no other size of the same task, algorithm and attack",
+}
+
+
+def left_out(groups: Sequence[Group], kind: Kind) -> list[Group]:
+    """The groups that a picture of that kind does not show."""
+    if kind is Kind.FILTER:
+        return [group for group in groups if group.federation.algorithm is not Algorithm.FEDPG_BR]
+    if kind is Kind.DISTANCES:
+        return [group for group in groups if not any(record.median_distances for record in group.runs[0].records)]
+    return not_scaling(groups) if kind is Kind.SCALING else []
 
 
 def draw(groups: Sequence[Group], kind: Kind, *, honest: bool, window: int, target: float | None) -> Figure:
@@ -98,5 +128,5 @@ def check_picture_path(path: Path) -> None:
     """Raise UsageError for a suffix other than .png and .svg, StorageError if there is no folder to write in."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"a picture is a {' or '.join(SUFFIXES)} file, not {path.name!r}")
-    if not path.parent.is_dir():
-        raise StorageError(f"the picture {path} cannot be written: there is no folder {path.parent}")
+    if look(path.parent) is not PathKind.FOLDER:
+        raise StorageError(f"the picture {shown(path)} cannot be written: there is no folder {shown(path.parent)}")

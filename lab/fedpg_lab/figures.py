@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
-from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.errors import UsageError
 from fedpg_common.federation import Algorithm
 from fedpg_server.records import RoundRecord
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from fedpg_lab.curves import Curve, Group, evaluation_return, honest_counts, mean_curve, published_counts
+from fedpg_lab.curves import Curve, Group, evaluation_return, mean_curve
+from fedpg_lab.cut_off import limit_returns
+from fedpg_lab.figure_parts import (
+    IN_ALL,
+    PER_PARTICIPANT,
+    WIDTH_MIN,
+    Style,
+    grid,
+    handles_of,
+    label_left,
+    legend_below,
+    marker,
+    styles_of,
+)
 from fedpg_lab.published import published_for
-from fedpg_lab.runs import RunData
 
-COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9d755d", "#ff9da6", "#5b5b5b", "#a0cbe8")
-HONEST_COLOUR, BYZANTINE_COLOUR = "#4c78a8", "#c0392b"
-COLUMNS_MAX = 3
-WIDTH_MIN = 6.5
-"""Inches of a figure."""
-CHARACTER_WIDTH = 0.07
-"""Inches of a legend's character, in the mean."""
-LEGEND_MARGIN = 0.6
-"""Inches of an entry of the legend beside its text."""
 DRAWN_POINTS = 600
 """Of a curve; more would only make the file larger."""
-DISTANCE_PANELS_MAX = 12
-DIP_SHOWN = 0.75
-"""How far below its start a curve is shown, as a part of how far it rises above."""
-PER_PARTICIPANT = "trajectories per participant"
-IN_ALL = "trajectories sampled by all agents and the server"
 
 
 @dataclass(frozen=True)
@@ -55,8 +48,9 @@ def panels_of(groups: Sequence[Group]) -> list[Panel]:
         of_task = [group for group in groups if group.federation.task.name == task]
         attacks = [attack for attack in dict.fromkeys(group.attack for group in of_task) if attack] or [""]
         for attack in attacks:
-            title = f"{task}, {attack}" if attack else task
-            panels.append(Panel(title, tuple(group for group in of_task if group.attack in ("", attack))))
+            shown = tuple(group for group in of_task if group.attack in ("", attack))
+            without = "no attack and " if attack and any(not group.attack for group in shown) else ""
+            panels.append(Panel(f"{task}, {without}{attack}" if attack else task, shown))
     return panels
 
 
@@ -66,150 +60,124 @@ def draw_returns(groups: Sequence[Group], *, honest: bool, window: int) -> Figur
     The honest axis has no published points: the paper's totals are not known.
     """
     panels = panels_of(groups)
-    figure, places = _grid(len(panels), width=4.6, height=3.6)
-    colours = _colours(groups)
-    overlaid: set[str] = set()
+    figure, places = grid(len(panels), width=4.6, height=3.6)
+    styles = styles_of(groups)
+    overlaid: dict[str, set[str]] = {}
+    cut = []
     for panel, axes in zip(panels, places, strict=True):
         drawn = [
-            curve
+            (curve, styles[group.label].colour)
             for group in panel.groups
-            if (curve := _draw_group(axes, group, evaluation_return, colours[group.label], honest, window))
+            if (curve := _draw_group(axes, group, evaluation_return, styles[group.label], honest, window))
         ]
-        end = max((float(curve.counts[-1]) for curve in drawn), default=1.0)
+        end = max((float(curve.counts[-1]) for curve, _ in drawn), default=1.0)
         if not honest:
             for group in panel.groups:
-                overlaid |= _draw_published(axes, group, colours[group.label], end)
+                for shape, environment in _draw_published(axes, group, styles[group.label].colour, end):
+                    overlaid.setdefault(shape, set()).add(environment)
         axes.set_xlim(0, end * 1.03)
-        axes.set_ylim(*_limits(axes, drawn))
         axes.set_title(panel.title)
         axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
-    _label_left(figure, places, "evaluation return" + (f", mean over {window} rounds" if window > 1 else ""))
-    handles = _handles(groups, colours)
-    if overlaid:
-        environments = ", ".join(sorted(overlaid))
-        handles.append(_marker("o", f"published: reaches a return ({environments})"))
-        handles.append(_marker("D", "published: final return"))
-    _legend_below(figure, handles)
+        cut.append(limit_returns(axes, drawn))
+    label_left(places, "evaluation return" + (f", mean over {window} rounds" if window > 1 else ""))
+    handles = handles_of(groups, styles)
+    handles += [
+        marker(shape, f"{PUBLISHED[shape]} ({', '.join(sorted(overlaid[shape]))})")
+        for shape in PUBLISHED
+        if shape in overlaid
+    ]
+    if any(what.curves for what in cut):
+        handles.append(marker("v", "leaves the panel: lowest mean return", "#999999"))
+    legend_below(figure, handles)
     return figure
+
+
+PUBLISHED = {"o": "published: reaches a return", "D": "published: final return"}
+"""The marks of published points, by their shape."""
 
 
 def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure:
     """The filter's precision and recall, and how many of the honest agents it accepts, against trajectories.
 
-    Raises UsageError if no group has a filter.
+    Precision and recall have a row only where any of the federations has attackers. Raises UsageError if no group has
+    a filter.
     """
     filtering = [group for group in groups if group.federation.algorithm is Algorithm.FEDPG_BR]
     if not filtering:
         raise UsageError("only FedPG-BR has a filter, and none of these runs is of FedPG-BR")
     panels = panels_of(filtering)
-    values: Mapping[str, Callable[[Group], Callable[[RoundRecord], float | None]]] = {
-        "precision": lambda group: _score(group, "precision"),
-        "recall": lambda group: _score(group, "recall"),
-        "honest agents accepted": _accepted_honest,
-    }
-    figure = Figure(figsize=(max(4.6 * len(panels), WIDTH_MIN), 7.2), layout="constrained")
-    grid = figure.subplots(len(values), len(panels), sharex="col", sharey=True, squeeze=False)
-    colours = _colours(filtering)
+    values: dict[str, Callable[[Group], Callable[[RoundRecord], float | None]]] = {}
+    if any(group.federation.poisoners for group in filtering):
+        values["precision"] = lambda group: _score(group, "precision")
+        values["recall"] = lambda group: _score(group, "recall")
+    values["honest agents accepted"] = _accepted_honest
+    figure = Figure(figsize=(max(4.6 * len(panels), WIDTH_MIN), 0.9 + 2.1 * len(values)), layout="constrained")
+    places = figure.subplots(len(values), len(panels), sharex="col", sharey=True, squeeze=False)
+    styles = styles_of(filtering)
     for column, panel in enumerate(panels):
-        grid[0, column].set_title(panel.title)
-        grid[-1, column].set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
+        places[0, column].set_title(panel.title)
+        places[-1, column].set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
         for row, (name, value) in enumerate(values.items()):
-            axes = grid[row, column]
-            for group in panel.groups:
-                _draw_group(axes, group, value(group), colours[group.label], honest, window)
-            axes.set_ylim(-0.04, 1.04)
-            axes.grid(alpha=0.25)
+            axes = places[row, column]
+            _draw_scores(axes, panel, value, styles, honest, window)
             if column == 0:
                 axes.set_ylabel(name)
-    _legend_below(figure, _handles(filtering, colours))
+    legend_below(figure, handles_of(filtering, styles))
     return figure
 
 
-def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
-    """Each agent's distance to the median vector μ_mom and the radius of the rule that decided; first seeds only.
-
-    Raises UsageError if no round of the runs had a median, or there are too many groups for a picture.
-    """
-    shown = [group for group in groups if any(record.median_distances for record in group.runs[0].records)]
-    if not shown:
-        raise UsageError("distances to the median vector are FedPG-BR's, and no round of these runs has any")
-    if len(shown) > DISTANCE_PANELS_MAX:
-        raise UsageError(f"{len(shown)} federations do not fit in one picture of distances: name fewer run folders")
-    figure, places = _grid(len(shown), width=4.6, height=3.4)
-    for group, axes in zip(shown, places, strict=True):
-        _draw_distances(axes, group.runs[0], honest)
-        attack = f", {group.attack}" if group.attack else ""
-        axes.set_title(f"{group.federation.task.name}, {group.label}{attack}, seed {group.federation.seed}",
-                       fontsize="small")  # fmt: skip
-        axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
-    _label_left(figure, places, "distance to the median vector")
-    _legend_below(
-        figure,
-        [
-            Line2D([], [], color=HONEST_COLOUR, marker=".", linestyle="none", label="honest agent"),
-            Line2D([], [], color=BYZANTINE_COLOUR, marker=".", linestyle="none", label="Byzantine agent"),
-            Line2D([], [], color="black", label="radius"),
-        ],
-    )
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> tuple[Path, Path]:
-    """Write the picture as PNG and as SVG, beside each other under the name of `path`. Raises StorageError."""
-    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
-    try:
-        figure.savefig(png, dpi=150)
-        with matplotlib.rc_context({"svg.hashsalt": "fedpg"}):  # the same picture has the same bytes
-            figure.savefig(svg, metadata={"Date": None})
-    except OSError as error:
-        raise StorageError(f"the picture {path} cannot be written: {error.strerror}") from error
-    return png, svg
+def _draw_scores(
+    axes: Axes,
+    panel: Panel,
+    value: Callable[[Group], Callable[[RoundRecord], float | None]],
+    styles: Mapping[str, Style],
+    honest: bool,
+    window: int,
+) -> None:
+    """One score of a panel's groups; where nobody has it, why."""
+    curves = [
+        _draw_group(axes, group, value(group), styles[group.label], honest, window, bounds=(0.0, 1.0))
+        for group in panel.groups
+    ]
+    axes.set_ylim(-0.04, 1.04)
+    axes.grid(alpha=0.25)
+    if not any(curves):
+        why = "nobody was filtered" if any(group.federation.poisoners for group in panel.groups) else "no attackers"
+        axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color="#777777")
 
 
 def _draw_group(
-    axes: Axes, group: Group, value: Callable[[RoundRecord], float | None], colour: str, honest: bool, window: int
-) -> Curve | None:
-    """Draw a group's curve, if it has one, and return it."""
+    axes: Axes, group: Group, value: Callable[[RoundRecord], float | None], style: Style, honest: bool, window: int,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Curve | None:  # fmt: skip
+    """Draw a group's curve, if it has one, and return it. The figure itself, and so its interval, lies in `bounds`."""
     curve = mean_curve(group.runs, value, honest=honest, window=window)
     if curve is None:
         return None
     every = math.ceil(len(curve.counts) / DRAWN_POINTS)
     counts, mean = curve.counts[::every], curve.mean[::every]
-    axes.plot(counts, mean, color=colour, linewidth=1.6, marker="." if len(counts) == 1 else "")
+    axes.plot(
+        counts, mean, color=style.colour, linestyle=style.line, linewidth=1.6, marker="." if len(counts) == 1 else ""
+    )
     if curve.half_width is not None:
         spread = curve.half_width[::every]
-        axes.fill_between(counts, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        low, high = np.clip(mean - spread, *bounds), np.clip(mean + spread, *bounds)
+        axes.fill_between(counts, low, high, color=style.colour, alpha=0.18, linewidth=0)
     return curve
 
 
-def _limits(axes: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
-    """Limits of the returns shown: of the means and the published points, whatever the intervals do.
-
-    A dip far below where learning started is cut, lest it make the rest flat; where a curve ends is always shown.
-    """
-    if not curves:
-        return axes.get_ylim()
-    points = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata(), np.float64)]
-    low, high = min(points), max(points)
-    start = min(float(curve.mean[0]) for curve in curves)
-    end = min(float(curve.mean[-1]) for curve in curves)
-    low = max(low, min(end, start - DIP_SHOWN * (high - start)))
-    margin = 0.05 * (high - low) or 1.0
-    return low - margin, high + margin
-
-
-def _draw_published(axes: Axes, group: Group, colour: str, end: float) -> set[str]:
-    """Draw the published points up to `end`; the environment that they were published for, if there are any."""
+def _draw_published(axes: Axes, group: Group, colour: str, end: float) -> list[tuple[str, str]]:
+    """Draw the published points up to `end`. The shape of each, and the environment that it was published for."""
     published = published_for(group.federation)
     if published is None:
-        return set()
+        return []
     points = [(count, target, "o") for target, count in published.reaches.items()]
     points.append((published.trajectories, published.final, "D"))
     inside = [point for point in points if point[0] <= end * 1.03]
-    for count, target, marker in inside:
-        axes.plot(count, target, marker, markersize=6, markerfacecolor=colour, markeredgecolor="black",
+    for count, target, shape in inside:
+        axes.plot(count, target, shape, markersize=6, markerfacecolor=colour, markeredgecolor="black",
                   markeredgewidth=1.1, zorder=5, clip_on=False)  # fmt: skip
-    return {published.environment} if inside else set()
+    return [(shape, published.environment) for _, _, shape in inside]
 
 
 def _score(group: Group, name: str) -> Callable[[RoundRecord], float | None]:
@@ -226,74 +194,3 @@ def _accepted_honest(group: Group) -> Callable[[RoundRecord], float | None]:
         return len(voted & set(record.accepted)) / len(voted) if voted else None
 
     return value
-
-
-def _draw_distances(axes: Axes, run: RunData, honest: bool) -> None:
-    """A dot for each agent and round; the agent whose vector is the median itself, at distance 0, is left out."""
-    counts = honest_counts(run) if honest else published_counts(run)
-    for is_byzantine, colour in ((False, HONEST_COLOUR), (True, BYZANTINE_COLOUR)):
-        dots = [
-            (count, distance)
-            for count, record in zip(counts, run.records, strict=True)
-            for agent, distance in record.median_distances.items()
-            if (agent in run.federation.poisoners) is is_byzantine and distance > 0
-        ]
-        if dots:
-            axes.plot(*np.array(dots).T, ".", color=colour, markersize=2.5, alpha=0.5, rasterized=True)
-    radii = [record.radius if record.median_distances else math.nan for record in run.records]
-    axes.plot(counts, radii, color="black", linewidth=1.0, drawstyle="steps-pre")
-    axes.set_yscale("log")
-
-
-def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels, in rows of three."""
-    columns = min(COLUMNS_MAX, count)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(max(width * columns, WIDTH_MIN), height * rows + 0.9), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for axes in places[count:]:
-        axes.remove()
-    for axes in places[:count]:
-        axes.grid(alpha=0.25)
-    return figure, places[:count]
-
-
-def _label_left(figure: Figure, places: Sequence[Axes], text: str) -> None:
-    for axes in places:
-        if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            axes.set_ylabel(text)
-
-
-def _colours(groups: Sequence[Group]) -> dict[str, str]:
-    """A colour for each label, the same in all panels."""
-    labels = dict.fromkeys(group.label for group in groups)
-    return {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
-
-
-def _handles(groups: Sequence[Group], colours: Mapping[str, str]) -> list[Line2D]:
-    seeds: dict[str, list[int]] = {}
-    for group in groups:
-        seeds.setdefault(group.label, []).append(len(group.runs))
-    return [Line2D([], [], color=colours[label], label=f"{label} ({_seeds(counts)})")
-            for label, counts in seeds.items()]  # fmt: skip
-
-
-def _seeds(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return "1 seed" if high == 1 else f"{high} seeds" if low == high else f"{low} to {high} seeds"
-
-
-def _marker(shape: str, label: str) -> Line2D:
-    return Line2D([], [], marker=shape, linestyle="none", markerfacecolor="white", markeredgecolor="black", label=label)
-
-
-def _legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """In as many columns as fit; a label that is wider than the figure is wrapped."""
-    width = figure.get_figwidth()
-    for handle in handles:
-        handle.set_label(textwrap.fill(handle.get_label(), max(1, int((width - LEGEND_MARGIN) / CHARACTER_WIDTH))))
-    widths = [LEGEND_MARGIN + CHARACTER_WIDTH * max(map(len, handle.get_label().split("\n"))) for handle in handles]
-    columns = len(handles)
-    while columns > 1 and sum(max(part) for part in np.array_split(widths, columns)) > width:
-        columns -= 1
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, frameon=False, fontsize="small")

@@ -66,6 +66,8 @@ class LocalFederation:
     """Under which address an agent reaches the server at that address."""
     restarts_failures: bool = False
     """Whether an agent that ended with an error of its own is started again, and not only one that was killed."""
+    trajectories: int | None = None
+    """Where a resumed run is to end, if not where its description says."""
     held_down: set[str] = field(default_factory=set, init=False)
     """Processes ("server", "agent-3") that somebody has ended on purpose: they are not started again."""
     address: str = field(default="127.0.0.1:0", init=False)
@@ -155,6 +157,7 @@ class LocalFederation:
             folder=self.folder,
             address=self.address,
             federation=None if resume else self.federation,
+            trajectories=self.trajectories if resume else None,
             tensorboard=self.tensorboard,
             tls=self.tls(SERVER),
         )
@@ -163,7 +166,9 @@ class LocalFederation:
         try:
             kind, text = receiver.recv()
         except EOFError:
-            kind, text = "failed", f"the server ended while starting: see {self.log_path('server')}"
+            server.join()
+            words = last_words(self.log_path(SERVER), server.exitcode or ExitCode.BUG)
+            kind, text = "failed", f"the server ended while starting: {words}"
         if kind != "bound":
             server.join()
             raise ProcessFailedError(text, server.exitcode or ExitCode.BUG)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from fedpg_common.errors import StorageError
-from fedpg_server.records import RoundRecord
+from fedpg_common.files import reason, shown
+from fedpg_server.records import FINAL_FRACTION, RoundRecord
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -16,13 +17,16 @@ from numpy.typing import NDArray
 
 from fedpg_lab.curves import group_runs
 from fedpg_lab.figures import draw_returns
-from fedpg_lab.runs import RunData
+from fedpg_lab.runs import RunData, final_return
 
 ACCEPTED, FILTERED, ABSENT = 0, 1, 2
-VERDICT_COLOURS = ("#cfe8cf", "#c0392b", "#bdbdbd")
+VERDICT_COLOURS = ("#d6e6f2", "#d55e00", "#4d4d4d")
+"""Light, middle and dark, so that they are told apart without colours, too."""
 VERDICT_LABELS = ("accepted", "filtered", "absent")
-RULES = ("R1", "R2", "mean", "none")
-RULE_COLOURS = ("#4c78a8", "#f2a93b", "#bdbdbd", "#c0392b")
+RULE_COLOURS = {"R1": "#0072b2", "R2": "#f2a93b", "mean": "#bdbdbd", "none": "#222222"}
+"""Of FedPG-BR's rules, the plain mean, and a round without a gradient that survived."""
+MORE_RULE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
+"""Of other rules, in the order in which they decide."""
 SMOOTHING_ROUNDS = 10
 AGENT_LABELS_MAX = 40
 
@@ -67,14 +71,20 @@ def smooth(values: Sequence[float], window: int = SMOOTHING_ROUNDS) -> NDArray[n
 def _plot_returns(axes: Axes, run: RunData) -> None:
     counts = [record.trajectories_total for record in run.records]
     returns = [record.evaluation_return for record in run.records]
-    axes.plot(counts, returns, color="#4c78a8", alpha=0.35, linewidth=0.8)
-    axes.plot(counts, smooth(returns), color="#4c78a8", label="evaluation, greedy")
+    dot = "." if len(counts) == 1 else ""
+    axes.plot(counts, returns, color="#0072b2", alpha=0.5, linewidth=0.8, marker=dot, label="evaluation, each round")
+    axes.plot(counts, smooth(returns), color="#0072b2", label=f"evaluation, mean of the last {SMOOTHING_ROUNDS} rounds")
+    final = final_return(run)
+    if final is not None and np.isfinite(final):
+        axes.plot([counts[-1] * (1 - FINAL_FRACTION), counts[-1]], [final, final], color="#d55e00", linewidth=2.5,
+                  label=f"final return {final:,.1f}: mean over the last {100 * FINAL_FRACTION:.0f} %")  # fmt: skip
     training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
     if training:
-        axes.plot(*zip(*training, strict=True), color="#999999", linewidth=0.9, label="training, honest agents")
+        axes.plot(*zip(*training, strict=True), color="#777777", linewidth=0.9, linestyle=":",
+                  label="training, mean of the honest agents")  # fmt: skip
     axes.set_ylabel("return")
     axes.grid(alpha=0.25)
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="best", fontsize="small", framealpha=0.8, edgecolor="none")
 
 
 def _edges(records: Sequence[RoundRecord]) -> NDArray[np.float64]:
@@ -82,13 +92,22 @@ def _edges(records: Sequence[RoundRecord]) -> NDArray[np.float64]:
     return np.array([0.0, *(record.trajectories_total for record in records)])
 
 
+def rule_colours(rules: Iterable[str]) -> dict[str, str]:
+    """A colour for each rule that decided: FedPG-BR's rules, the mean and none always have theirs."""
+    used = list(dict.fromkeys(rules))
+    others = [rule for rule in used if rule not in RULE_COLOURS]
+    known = {rule: colour for rule, colour in RULE_COLOURS.items() if rule in used}
+    return known | {rule: MORE_RULE_COLOURS[place % len(MORE_RULE_COLOURS)] for place, rule in enumerate(others)}
+
+
 def _plot_rules(axes: Axes, records: Sequence[RoundRecord], edges: NDArray[np.float64]) -> None:
-    codes = np.array([[RULES.index(record.rule) for record in records]])
-    axes.pcolormesh(edges, [0, 1], codes, cmap=ListedColormap(RULE_COLOURS), vmin=-0.5, vmax=len(RULES) - 0.5)
+    colours = rule_colours(record.rule for record in records)
+    codes = np.array([[list(colours).index(record.rule) for record in records]])
+    axes.pcolormesh(edges, [0, 1], codes, cmap=ListedColormap(list(colours.values())), vmin=-0.5,
+                    vmax=len(colours) - 0.5)  # fmt: skip
     axes.set_yticks([0.5], ["rule"])
-    used = sorted(set(codes[0].tolist()))
     axes.legend(
-        handles=[Patch(color=RULE_COLOURS[code], label=RULES[code]) for code in used],
+        handles=[Patch(color=colour, label=rule) for rule, colour in colours.items()],
         loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small",
     )  # fmt: skip
 
@@ -122,4 +141,4 @@ def save_picture(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
-        raise StorageError(f"the picture {path} cannot be written: {error.strerror}") from error
+        raise StorageError(f"the picture {shown(path)} cannot be written: {reason(error)}") from error

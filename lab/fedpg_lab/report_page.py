@@ -12,8 +12,10 @@ from fedpg_common.tasks import task_to_fields
 from matplotlib.figure import Figure
 
 from fedpg_lab.curves import Group, group_runs
+from fedpg_lab.distances import DISTANCE_PANELS_MAX, draw_distances
 from fedpg_lab.experiments import Experiment
-from fedpg_lab.figures import DISTANCE_PANELS_MAX, draw_distances, draw_filter, draw_returns, save_figure
+from fedpg_lab.figure_parts import save_figure
+from fedpg_lab.figures import draw_filter, draw_returns
 from fedpg_lab.pages import machine, svg_as_data, template, write_text
 from fedpg_lab.published import source
 from fedpg_lab.runs import RunData, final_return

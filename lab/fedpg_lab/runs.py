@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.files import Kind, exists, is_folder, look, shown
 from fedpg_server import records as round_records
+from fedpg_server import summary as run_summary
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import STORE_NAME, Store
+from fedpg_server.summary import SUMMARY_NAME
 
-SUMMARY_NAME = "summary.json"
+__all__ = [
+    "PLOT_NAME",
+    "SUMMARY_NAME",
+    "RunData",
+    "final_return",
+    "load_run",
+    "summarize",
+    "trajectories_to_reach",
+    "write_summary",
+]
+
 PLOT_NAME = "returns.png"
+NOT_RUNS = ("checkpoints", "tensorboard", "logs")
+"""Folders of a run folder in which no other run is looked for."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +44,17 @@ class RunData:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.name
+        return self.folder.name or self.folder.absolute().name
 
     @property
     def is_complete(self) -> bool:
         """Whether the run reached its trajectory count."""
-        return bool(self.records) and self.records[-1].trajectories_total >= self.federation.task.trajectories
+        return run_summary.is_complete(self.federation, self.records)
 
 
 def load_run(folder: Path) -> RunData:
     """Read a run folder, also of a run that goes on. Raises StorageError."""
+    require_run(folder)
     store = Store.read(folder / STORE_NAME)
     try:
         return RunData(folder, federation_from_toml(store.description, f"the store {store.path}"), store.records())
@@ -46,41 +62,50 @@ def load_run(folder: Path) -> RunData:
         store.close()
 
 
-def summarize(run: RunData) -> dict[str, Any]:
-    """The run in figures, JSON-ready."""
-    federation, records = run.federation, run.records
-    return {
-        "name": run.name,
-        "task": federation.task.name,
-        "algorithm": federation.algorithm.value,
-        "agents": federation.agents,
-        "byzantine": {str(agent): attack.value for agent, attack in federation.byzantine.items()},
-        "seed": federation.seed,
-        "complete": run.is_complete,
-        "rounds": len(records),
-        "trajectories": records[-1].trajectories_total if records else 0,
-        "sampled_trajectories": _totals(records, "sampled_trajectories"),
-        "environment_steps": _totals(records, "environment_steps"),
-        "final_return": final_return(run),
-        "best_return": max((record.evaluation_return for record in records), default=None),
-        "rounds_by_rule": dict(Counter(record.rule for record in records)),
-        "accepted_fraction_honest": _accepted_fraction(run, byzantine=False),
-        "accepted_fraction_byzantine": _accepted_fraction(run, byzantine=True),
-        "rounds_with_absent_agents": sum(bool(record.absent) for record in records),
-        "skipped_steps": sum(record.skipped_steps for record in records),
-        "seconds": sum(record.seconds for record in records),
-        "parameters_digest": records[-1].parameters_digest if records else None,
-    }
+def require_run(folder: Path) -> None:
+    """Raise StorageError, which says what is there instead, unless `folder` is a folder with a store."""
+    kind = look(folder)
+    if kind is Kind.MISSING:
+        raise StorageError(f"there is no folder {shown(folder)}")
+    if kind is Kind.FILE:
+        raise StorageError(f"{shown(folder)} is not a folder: give a run folder")
+    if not exists(folder / STORE_NAME):
+        raise StorageError(f"there is no run in {shown(folder)}: it has no {STORE_NAME}")
 
 
-def write_summary(run: RunData) -> dict[str, Any]:
-    """Write summary.json into the run folder and return it. Raises StorageError."""
-    summary = summarize(run)
-    path = run.folder / SUMMARY_NAME
-    try:
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+def find_run_folders(folder: Path) -> list[Path]:
+    """The run folders at or below `folder`, in order. Raises StorageError if there are none."""
+    if look(folder) is Kind.FOLDER and not exists(folder / STORE_NAME):
+        found = sorted(below for below, _ in walk_runs(folder) if below != folder)
+        if found:
+            return found
+    require_run(folder)
+    return [folder]
+
+
+def walk_runs(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """The run folders at or below `folder`; and each folder that cannot be searched, with the reason.
+
+    Links are not followed, so that nothing is met twice.
+    """
+    failures: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=failures.append):
+        if STORE_NAME in files:
+            folders[:] = [name for name in folders if name not in NOT_RUNS]
+            yield Path(place), None
+        folders.sort()
+    yield from ((Path(os.fsdecode(failure.filename)), failure) for failure in failures)
+
+
+def summarize(run: RunData, failure: str | None = None) -> dict[str, Any]:
+    """The run in figures, JSON-ready but for numbers that are not finite."""
+    return run_summary.summarize(run.name, run.federation, run.records, failure)
+
+
+def write_summary(run: RunData, folder: Path | None = None, failure: str | None = None) -> dict[str, Any]:
+    """Write summary.json into the run folder, or another, and return it. Raises StorageError."""
+    summary = summarize(run, failure)
+    run_summary.write_summary(summary, run.folder if folder is None else folder)
     return summary
 
 
@@ -95,19 +120,16 @@ def trajectories_to_reach(run: RunData, target: float) -> int | None:
     return next(reached, None)
 
 
-def _totals(records: list[RoundRecord], field: str) -> dict[str, int]:
-    totals: Counter[str] = Counter()
-    for record in records:
-        totals.update(getattr(record, field))
-    return dict(totals)
+def seed_folders(folder: Path) -> list[Path]:
+    """The runs of several seeds directly below `folder`, by seed; empty if it holds none.
 
-
-def _accepted_fraction(run: RunData, byzantine: bool) -> float | None:
-    """Accepted votes over votes, of those that vote with a bad gradient or of the others."""
-    accepted = voted = 0
-    for record in run.records:
-        for agent in record.accepted + record.filtered:
-            if (agent in run.federation.poisoners) is byzantine:
-                voted += 1
-                accepted += agent in record.accepted
-    return accepted / voted if voted else None
+    Raises StorageError for a folder that cannot be read.
+    """
+    if not is_folder(folder):
+        return []
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith("seed-") and name[5:].isdecimal()]
+    except OSError as error:
+        raise StorageError(f"{shown(folder)} cannot be read: {error.strerror}") from error
+    folders = [folder / name for name in sorted(names, key=lambda name: int(name[5:]))]
+    return [place for place in folders if exists(place / STORE_NAME)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,17 @@ from fedpg_common.errors import UsageError
 from fedpg_server.records import FINAL_FRACTION
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from fedpg_lab.curves import Group, first_reach, mean_curve
+from fedpg_lab.figure_parts import COLOURS, IN_ALL, PER_PARTICIPANT
 from fedpg_lab.published import METHODS, published_for
 
-SERIES_COLOURS = ("#4c78a8", "#e45756", "#54a24b", "#f2a93b", "#b279a2", "#72b7b2", "#9d755d")
+TICK_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(range(10, 100, 5)))
+"""Within a decade, from few ticks to many; the last in tenths."""
+TICKS_MIN, TICKS_MAX = 3, 9
+NOTE_WIDTH = 50
+"""Characters of a line of the legend that is a note."""
 EXPONENT = 2 / 3
 """Fan et al. 2021: without attackers, the trajectories that each agent needs fall as K^(-2/3)."""
 
@@ -45,6 +51,12 @@ def scales_of(groups: Sequence[Group]) -> dict[str, list[Scale]]:
             f"and these have K = {sizes}"
         )
     return scales
+
+
+def left_out(groups: Sequence[Group]) -> list[Group]:
+    """The groups that no family has a place for: the only size of their kind, or a second one of the same size."""
+    drawn = [group for scales in _scales(groups).values() for scale in scales for group in scale.groups]
+    return [group for group in groups if not any(group is other for other in drawn)]
 
 
 def _scales(groups: Sequence[Group]) -> dict[str, list[Scale]]:
@@ -89,12 +101,17 @@ def draw_scaling(groups: Sequence[Group], *, target: float | None, honest: bool)
     scales = scales_of(groups)
     figure = Figure(figsize=(5.4 * len(scales), 4.6), layout="constrained")
     places = figure.subplots(1, len(scales), squeeze=False)[0]
+    unplaced = left_out(groups)
     for axes, (task, families) in zip(places, scales.items(), strict=True):
         everyone = [group for family in families for group in family.groups]
         wanted = reachable(everyone) if target is None else target
         _draw_task(axes, families, wanted, honest)
+        missing = [name_in_task(group) for group in unplaced if group.federation.task.name == task]
+        if missing:
+            text = f"not drawn, the only size of its kind: {', '.join(missing)}"
+            axes.plot([], [], " ", label=textwrap.fill(text, NOTE_WIDTH))
+        axes.legend(frameon=False, fontsize="small")
         axes.set_title(f"{task}: until the mean return is {wanted:g}")
-    places[0].set_ylabel("trajectories by all agents and the server" if honest else "trajectories per participant")
     return figure
 
 
@@ -102,7 +119,7 @@ def _draw_task(axes: Axes, families: Sequence[Scale], target: float, honest: boo
     exponent = 1 - EXPONENT if honest else -EXPONENT
     sizes: set[int] = set()
     never = []
-    for family, colour in zip(families, SERIES_COLOURS * len(families), strict=False):
+    for family, colour in zip(families, COLOURS * len(families), strict=False):
         needed = {group.federation.agents: trajectories_needed(group, target, honest) for group in family.groups}
         points = {K: count for K, count in needed.items() if count}
         never += [f"{family.name} K={K}" for K, count in needed.items() if count is None]
@@ -118,17 +135,40 @@ def _draw_task(axes: Axes, families: Sequence[Scale], target: float, honest: boo
         if not honest:
             _draw_published(axes, family, target, colour)
     if never:
-        axes.plot([], [], " ", label="never there: " + ", ".join(never))
+        axes.plot([], [], " ", label=textwrap.fill("never there: " + ", ".join(never), NOTE_WIDTH))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sorted(sizes), [str(K) for K in sorted(sizes)])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    ticks = log_ticks(*axes.get_ylim())
+    axes.set_yticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("agents, K")
+    axes.set_xlabel("agents, K (log scale)")
+    axes.set_ylabel(f"{IN_ALL if honest else PER_PARTICIPANT} (log scale)")
     axes.grid(alpha=0.25, which="both")
-    axes.legend(frameon=False, fontsize="small")
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values from `low` to `high`, three to nine of them where there are as many."""
+    ticks: list[float] = []
+    for steps in TICK_STEPS:
+        scale = 0.1 if steps[-1] > 10 else 1.0  # the last steps are in tenths
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [step * scale * 10.0**decade for decade in decades for step in steps]
+        inside = sorted({float(f"{tick:.6g}") for tick in found if low <= tick <= high})
+        if len(inside) > TICKS_MAX:
+            break
+        ticks = inside
+        if len(ticks) >= TICKS_MIN:
+            break
+    if len(ticks) < 2:  # a narrow range
+        ticks = [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+    return ticks
+
+
+def name_in_task(group: Group) -> str:
+    """The group's label with its attack."""
+    return f"{group.label}, {group.attack}" if group.attack else group.label
 
 
 def _draw_published(axes: Axes, family: Scale, target: float, colour: str) -> None:

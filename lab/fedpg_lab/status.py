@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import TlsFiles, open_channel
 from fedpg_common.errors import RefusedError, UnreachableError
 from fedpg_common.verdicts import Verdict
+from google.protobuf.message import Message
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +43,30 @@ def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetS
     return reply
 
 
+def to_plain(message: Message) -> dict[str, Any]:
+    """A message's fields by their names in the contract, for JSON: enums by name, what is not set is null.
+
+    Whole numbers stay numbers, which protobuf's own JSON makes text of.
+    """
+    return {field.name: _plain_field(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _plain_field(message: Message, field: Any) -> Any:
+    if field.has_presence and not message.HasField(field.name):
+        return None
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Message):
+            return to_plain(value)
+        if field.enum_type is not None:
+            known = field.enum_type.values_by_number.get(value)
+            return value if known is None else known.name
+        return value.hex() if isinstance(value, bytes) else value
+
+    value = getattr(message, field.name)
+    return [plain(entry) for entry in value] if field.is_repeated else plain(value)
+
+
 def render(status: pb.GetStatusReply) -> Group:
     """The status for a terminal: what the run is at, and a row an agent."""
     lines = [
@@ -58,6 +85,8 @@ def render(status: pb.GetStatusReply) -> Group:
         lines.append(f"{status.intrusions} calls from strangers or with another's identity were refused")
     if status.unreadable:
         lines.append(f"{status.unreadable} requests did not arrive whole, in time, or were no message")
+    if status.connections_closed:
+        lines.append(f"{status.connections_closed} connections made no call in time, or were too many: closed")
     lines += [
         f"agent {agent.agent} held too many polls: {agent.polls_cut} of its {agent.calls} calls were answered early"
         for agent in status.agents

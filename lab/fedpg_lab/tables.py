@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -84,6 +85,8 @@ def _rules(records: Sequence[RoundRecord]) -> dict[str, float]:
     return {name: sum(record.rule == name for record in records) / len(records) for name in names}
 
 
+RULES = ("R1", "R2", "mean", "none")
+"""Those that always have a column."""
 Columns = dict[str, Callable[[Row], str]]
 
 WHO: Columns = {
@@ -125,8 +128,14 @@ def to_markdown(rows: Sequence[Row]) -> str:
     tables = []
     for columns in (RESULTS, COSTS):
         header, body = cells(rows, columns)
-        tables.append("".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *body]))
+        lines = [header, ["---"] * len(header), *([plain_cell(text) for text in line] for line in body)]
+        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
     return "\n".join(tables)
+
+
+def plain_cell(text: str) -> str:
+    """A cell that Markdown shows as it is: names of tasks may hold bars, brackets and HTML."""
+    return re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -135,16 +144,17 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     targets = sorted({target for row in rows for target in row.reaches})
     named = [name for target in targets for name in (f"reaches_{target:g}", f"published_reaches_{target:g}")]
-    writer.writerow([*map(str, _plain(rows[0])), *named] if rows else [])
+    rules = list(dict.fromkeys([*RULES, *(rule for row in rows for rule in row.rules)]))
+    writer.writerow([*map(str, _plain(rows[0], rules)), *named] if rows else [])
     for row in rows:
         reached: list[Any] = []
         for target in targets:
             reached += [row.reaches.get(target), row.published.reaches.get(target) if row.published else None]
-        writer.writerow([*_plain(row).values(), *reached])
+        writer.writerow([*_plain(row, rules).values(), *reached])
     return text.getvalue()
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: Row, rules: Sequence[str]) -> dict[str, Any]:
     federation = row.federation
     return {
         "task": federation.task.name,
@@ -161,7 +171,7 @@ def _plain(row: Row) -> dict[str, Any]:
         "published_final_return": None if row.published is None else row.published.final,
         "accepted_fraction_honest": row.accepted_honest,
         "accepted_fraction_byzantine": row.accepted_byzantine,
-        **{f"rounds_fraction_{rule}": row.rules.get(rule, 0.0) for rule in ("R1", "R2", "mean", "none")},
+        **{f"rounds_fraction_{rule}": row.rules.get(rule, 0.0) for rule in rules},
         "sampled_trajectories_all": row.honest_trajectories,
         "environment_steps": row.environment_steps,
         "seconds": row.seconds,

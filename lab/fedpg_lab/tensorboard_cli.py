@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from fedpg_common.errors import AddressError, StorageError, UsageError
-from fedpg_server.store import STORE_NAME
+from fedpg_common.files import Kind, look, shown
 
-from fedpg_lab.evaluation import BEST, CHECKPOINT_FOLDER, evaluate, load_policy
-from fedpg_lab.video import record, render_without_display
-
-EVENTS_FOLDER = "tensorboard"
-VIDEO_FOLDER = "policy"
-"""A folder of its own: TensorBoard follows only the newest file of a folder, which is the run's while it goes on."""
 EVENT_FILES = "events.out.tfevents.*"
 
 
@@ -28,31 +24,67 @@ def tensorboard_command(
     ] = None,
     host: Annotated[str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.")] = "localhost",
     videos: Annotated[
-        bool, typer.Option("--videos", help="First record an episode of each run's best policy, for the Images tab.")
+        bool,
+        typer.Option("--videos", help="Record an episode of each finished run's best policy, for the Images tab."),
     ] = False,
 ) -> None:
     """Start TensorBoard on runs, finished or not: curves, and a table of hyperparameters and results.
 
     Each run is listed by its folder, each seed as a run of its own. The HParams tab has every setting of a run beside
-    its final and best return. `tensorboard --logdir FOLDER` shows the same. Ctrl-C ends it.
+    its final and best return. `tensorboard --logdir FOLDER` shows the same. The "i" of a curve says what it is; the x
+    axis is the trajectory count per participant. Videos are recorded while the page is up, where they are missing:
+    reload it to see them. Ctrl-C ends it.
 
     Exit codes: 0 ended with Ctrl-C; 2 bad option; 5 the address cannot be used; 6 no runs there; 7 this machine cannot
     draw a video.
     """
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port must be 0 to 65535, not {port}")
-    if not folder.is_dir():
-        raise StorageError(f"there is no folder {folder}")
-    if next(folder.rglob(EVENT_FILES), None) is None:
-        raise StorageError(f"no run in {folder} has TensorBoard files: they are left out with --no-tensorboard")
-    if videos:
-        _record_videos(folder)
-    url = launch(folder, host, port)
-    typer.echo(f"TensorBoard shows {folder} at {url} (Ctrl-C ends it)")
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        typer.echo("")
+    kind = look(folder)
+    if kind is not Kind.FOLDER:
+        what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
+        raise StorageError(what)
+    if not has_events(folder):
+        raise StorageError(
+            f"no run in {shown(folder)} has TensorBoard files: they are left out with --no-tensorboard, and a new "
+            "run's come with its start"
+        )
+    with named(folder) as place:
+        url = launch(place, host, port)
+        typer.echo(f"TensorBoard shows {shown(folder)} at {url} (Ctrl-C ends it)")
+        try:
+            if videos:
+                from fedpg_lab.tensorboard_videos import record_videos  # needs torch, which the curves do not
+
+                record_videos(folder)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            typer.echo("")
+
+
+def has_events(folder: Path) -> bool:
+    """Whether there is an event file at or below `folder`. Raises StorageError if the folder cannot be read."""
+    failures: list[OSError] = []
+    for place, _, files in os.walk(folder, onerror=failures.append):
+        if any(Path(name).match(EVENT_FILES) for name in files):
+            return True
+        if failures and Path(place) == folder:
+            break
+    if failures and failures[0].filename == str(folder):
+        raise StorageError(f"{shown(folder)} cannot be read: {failures[0].strerror}")
+    return False
+
+
+@contextmanager
+def named(folder: Path) -> Iterator[Path]:
+    """A folder in which the runs have names: TensorBoard calls a run that is the folder itself `.`."""
+    if not any(folder.glob(EVENT_FILES)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fedpg-tensorboard-") as above:
+        absolute = folder.absolute()
+        Path(above, absolute.name or "run").symlink_to(absolute, target_is_directory=True)
+        yield Path(above)
 
 
 def launch(folder: Path, host: str, port: int | None) -> str:
@@ -61,48 +93,9 @@ def launch(folder: Path, host: str, port: int | None) -> str:
 
     board = program.TensorBoard(plugins=default.get_plugins())
     where = [] if port is None else ["--port", str(port)]
-    board.configure(argv=["tensorboard", "--logdir", str(folder), "--host", host, *where])
+    # Its fast way of loading, the default, drops the scalars' descriptions, and announces itself.
+    board.configure(argv=["tensorboard", "--logdir", str(folder), "--host", host, "--load_fast=false", *where])
     try:
         return str(board.launch())
     except program.TensorBoardServerException as error:
         raise AddressError(f"TensorBoard cannot be served there: {' '.join(str(error).split())}") from error
-
-
-def _record_videos(folder: Path) -> None:
-    """Record the best policy of each run below `folder`, unless its video is newer."""
-    for store in sorted(folder.rglob(STORE_NAME)):
-        run = store.parent
-        best, events = run / CHECKPOINT_FOLDER / BEST, run / EVENTS_FOLDER / VIDEO_FOLDER
-        if not best.is_file():
-            continue
-        if any(file.stat().st_mtime > best.stat().st_mtime for file in events.glob(EVENT_FILES)):
-            continue
-        typer.echo(f"Recording {best}", err=True)
-        write_video_event(best, events)
-
-
-def write_video_event(checkpoint: Path, events: Path) -> None:
-    """Write an animated image of one greedy episode as TensorBoard events, in place of what is there.
-
-    Raises RenderingError or StorageError.
-    """
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from torch.utils.tensorboard import SummaryWriter
-
-    _, policy = load_policy(checkpoint)
-    render_without_display(policy.task)
-    (episode,) = evaluate(policy, episodes=1, seed=0, greedy=True).episodes
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "episode.gif"
-        record(policy.task, episode, path)
-        image = path.read_bytes()
-    width, height = (int.from_bytes(image[start : start + 2], "little") for start in (6, 8))  # as GIF89a has them
-    shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=image)
-    try:
-        shutil.rmtree(events, ignore_errors=True)
-        writer: Any = SummaryWriter(str(events))
-        value = Summary.Value(tag="best_policy/episode", image=shown)
-        writer.file_writer.add_summary(Summary(value=[value]), policy.round_number)
-        writer.close()
-    except OSError as error:
-        raise StorageError(f"cannot write in {events}: {error.strerror}") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import client_options
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
-from fedpg_server.store import STORE_NAME
+from fedpg_common.files import Kind, exists, look, require_name, shown
+from fedpg_server.store import STORE_NAME, Store
 from rich.console import Console
 
 from fedpg_lab.local import LocalFederation
 from fedpg_lab.plots import plot_run, plot_runs
 from fedpg_lab.progress import make_display
-from fedpg_lab.runs import PLOT_NAME, RunData, load_run, write_summary
+from fedpg_lab.runs import PLOT_NAME, RunData, load_run, seed_folders, write_summary
 
 STATUS_BYTES_MAX = 64 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
@@ -39,30 +42,60 @@ class TrainOptions:
 
 
 def train(
-    federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
+    federation: Federation,
+    folder: Path,
+    options: TrainOptions,
+    console: Console,
+    resume: bool = False,
+    trajectories: int | None = None,
 ) -> RunData:
     """Run a federation to its end with a live display, then write its summary and picture.
 
-    On Ctrl-C the processes end cleanly, summary and picture are written all the same, and KeyboardInterrupt goes on.
-    Raises FedPGError.
+    A resumed run ends at `trajectories`, if they are given. On Ctrl-C the processes end cleanly, summary and picture
+    are written all the same, and KeyboardInterrupt goes on. A start that fails before there is anything to resume
+    leaves nothing behind. Raises FedPGError.
     """
+    made = NewFolders(folder)
     processes = LocalFederation(
         federation,
         folder,
         resume=resume,
         agents_per_process=options.agents_per_process,
         tensorboard=options.tensorboard,
+        trajectories=trajectories,
     )
     try:
         with processes:
             _watch(processes, f"{folder.name}", console)
             processes.wait_for_agents(AGENTS_LEAVE_S)
-    except BaseException:
-        _finish_what_there_is(folder)
+    except BaseException as error:
+        if made.remove_unless_resumable() or Store.is_live(folder / STORE_NAME):  # then it is another server's run
+            raise
+        _finish_what_there_is(folder, str(error) if isinstance(error, FedPGError) else None)
         raise
     run = finish(folder)
     assert run is not None  # the server ended well, so its store can be read
     return run
+
+
+class NewFolders:
+    """The folders that a run is about to make. A failed start must not leave them: they would block the run's name."""
+
+    def __init__(self, folder: Path) -> None:
+        """To be called before anything is made. Raises StorageError for a path that cannot be used."""
+        self._folder = folder
+        self._missing = [place for place in (folder, *folder.parents) if look(place) is Kind.MISSING]
+
+    def remove_unless_resumable(self) -> bool:
+        """Remove what is new, unless the run has a store. Whether there is no run."""
+        if self._folder.joinpath(STORE_NAME).exists():
+            return False
+        if self._folder in self._missing:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # somebody else has put something there, which stays
+            for place in self._missing[1:]:
+                place.rmdir()
+        return True
 
 
 def _watch(processes: LocalFederation, title: str, console: Console) -> None:
@@ -80,20 +113,20 @@ def _watch(processes: LocalFederation, title: str, console: Console) -> None:
             time.sleep(STATUS_EVERY_S)
 
 
-def _finish_what_there_is(folder: Path) -> None:
+def _finish_what_there_is(folder: Path, failure: str | None) -> None:
     """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
     try:
-        finish(folder)
+        finish(folder, failure)
     except FedPGError as error:
         log.warning("%s", error)
 
 
-def finish(folder: Path) -> RunData | None:
-    """Summary and picture of what there is; None if there is nothing."""
-    if not (folder / STORE_NAME).is_file():
+def finish(folder: Path, failure: str | None = None) -> RunData | None:
+    """Summary and picture of what there is; None if there is nothing. `failure` is why the run did not end well."""
+    if not exists(folder / STORE_NAME):
         return None
     run = load_run(folder)
-    write_summary(run)
+    write_summary(run, failure=failure)
     if run.records:
         plot_run(run, folder / PLOT_NAME)
     return run
@@ -108,12 +141,21 @@ def plot_seeds(runs: Sequence[RunData], folder: Path) -> None:
 def new_folder(out: Path, name: str | None, default_name: str) -> Path:
     """The folder for a new run: `out/name`, or a name of our own that is not taken yet.
 
-    Raises StorageError if the name given is taken.
+    Raises UsageError for a name that is a path, StorageError if it is taken or `out` cannot be used.
     """
-    if name is not None:
-        folder = out / name
-        if folder.exists():
-            raise StorageError(f"{folder} exists already: choose another --name, or go on with --resume {folder}")
+    if look(out) is Kind.FILE:
+        raise StorageError(f"{shown(out)} is not a folder: choose another --out")
+    if name is None:
+        candidates = (out / (default_name if n == 1 else f"{default_name}-{n}") for n in range(1, 1_000_000))
+        return next(folder for folder in candidates if not exists(folder))
+    require_name(name, "--name")
+    folder = out / name
+    kind = look(folder)
+    if kind is Kind.MISSING:
         return folder
-    candidates = (out / (default_name if n == 1 else f"{default_name}-{n}") for n in range(1, 1_000_000))
-    return next(folder for folder in candidates if not folder.exists())
+    if kind is Kind.FOLDER and (exists(folder / STORE_NAME) or seed_folders(folder)):
+        raise StorageError(
+            f"{shown(folder)} exists already: choose another --name, or resume the run with --resume {shown(folder)}"
+        )
+    what = "is a file" if kind is Kind.FILE else "holds no run to resume"
+    raise StorageError(f"{shown(folder)} exists already: choose another --name (it {what})")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, Federation, describe, name_of
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import ATTACKS_HELP, SEED_MAX, Algorithm, Attack, describe, name_of
+from fedpg_common.files import shown
+from fedpg_common.options import refuse_ignored_options
 from fedpg_common.tasks import TASKS
 from rich.console import Console
 
-from fedpg_lab.runs import PLOT_NAME, RunData, final_return, load_run
-from fedpg_lab.train import TrainOptions, new_folder, plot_seeds, train
+from fedpg_lab.one_run import say, train_one
+from fedpg_lab.resume import resume_runs
+from fedpg_lab.runs import PLOT_NAME
+from fedpg_lab.train import TrainOptions, new_folder, plot_seeds
 
+TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "tensorboard")
+"""The options that mean something to a run which has its description already."""
 ALGORITHMS = ", ".join(algorithm.value for algorithm in Algorithm)
 
 
 def train_command(
+    context: typer.Context,
     task: Annotated[
         str, typer.Option(help=f"{', '.join(TASKS)}, or a task file (NAME.toml).", metavar="TASK")
     ] = "CartPole-v1",
@@ -40,13 +46,17 @@ def train_command(
     agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", min=1)] = 1,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder; takes no federation options.")
+        Path | None,
+        typer.Option(
+            help="Resume the run in this folder, or all unfinished seeds of it; with --trajectories, until there."
+        ),
     ] = None,
 ) -> None:
     """Train a policy: one server and K agents as processes on this machine, over gRPC.
 
     The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
-    and a log for each process. Ctrl-C ends a run cleanly; --resume goes on with it.
+    and a log for each process. Ctrl-C ends a run cleanly; --resume continues it. A finished run continues with
+    `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been.
 
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
     143 terminated.
@@ -54,8 +64,8 @@ def train_command(
     console = Console(stderr=True)
     options = TrainOptions(agents_per_process, tensorboard)
     if resume is not None:
-        stored = load_run(resume)
-        _train_one(stored.federation, resume, options, console, resume=True)
+        refuse_ignored_options(context, TAKEN_BY_RESUME)
+        resume_runs(resume, trajectories, options, console)
         return
     federation = describe(
         task,
@@ -73,39 +83,11 @@ def train_command(
         raise UsageError(f"--runs must be at least 1, not {runs}")
     folder = new_folder(out, name, name_of(federation))
     if runs == 1:
-        _train_one(federation, folder, options, console)
+        train_one(federation, folder, options, console)
         return
     done = []
     for offset in range(runs):
         one = dataclasses.replace(federation, seed=seed + offset)
-        done.append(_train_one(one, folder / f"seed-{one.seed}", options, console))
+        done.append(train_one(one, folder / f"seed-{one.seed}", options, console))
     plot_seeds(done, folder)
-    console.print(f"All seeds in one picture: {folder / PLOT_NAME}", soft_wrap=True)
-
-
-def _train_one(
-    federation: Federation, folder: Path, options: TrainOptions, console: Console, resume: bool = False
-) -> RunData:
-    """One run, with a sentence on how it ended."""
-    before = signal.signal(signal.SIGTERM, raise_terminated)
-    try:
-        run = train(federation, folder, options, console, resume)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        console.print(f"Interrupted. Go on with: fedpg train --resume {folder}", soft_wrap=True)
-        terminated = isinstance(stop, SystemExit)
-        raise typer.Exit(ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    value = final_return(run)
-    seconds = sum(record.seconds for record in run.records)
-    console.print(
-        f"Done: final return {value:.1f} after {len(run.records)} rounds in {seconds:.0f} s; see {folder / PLOT_NAME}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return run
-
-
-def raise_terminated(_number: int, _frame: object) -> None:
-    """SIGTERM ends a run as cleanly as Ctrl-C."""
-    raise SystemExit(ExitCode.TERMINATED)
+    say(console, f"All seeds in one picture: {shown(folder / PLOT_NAME)}")

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from fedpg_common.errors import RenderingError, StorageError, UsageError
+from fedpg_common.files import is_folder
 from fedpg_common.tasks import Task
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def check_video_path(path: Path) -> None:
     """Raise UsageError for a suffix other than .mp4 and .gif, StorageError if the file could not be written."""
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise UsageError(f"a video is a {' or '.join(VIDEO_SUFFIXES)} file, not {path.name!r}")
-    if path.is_dir():
+    if is_folder(path):
         raise StorageError(f"the video {path} cannot be written: it is a folder")
     unfinished = _unfinished(path)
     try:

@@ -8,18 +8,23 @@ from typing import Annotated
 
 import typer
 from fedpg_common.channels import parse_address, tls_files
-from fedpg_common.errors import FedPGError, UsageError
+from fedpg_common.errors import FedPGError
 from fedpg_common.federation import describe, read_federation
+from fedpg_common.options import is_given, refuse_ignored_options
 from fedpg_common.process import log_to_stderr, use_one_thread
 
 from fedpg_server.home import folder_for
 from fedpg_server.server import ServerOptions, serve
+
+TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard", "log_level")
+"""The options that mean something to a run which has its description already."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def server(
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option(help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT")
     ] = Path("runs/server"),
@@ -33,7 +38,10 @@ def server(
             envvar="FEDPG_HOME",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out; with --trajectories, until there."),
+    ] = False,
     federation: Annotated[
         Path | None,
         typer.Option(help="Description of the federation (TOML); replaces the options below.", metavar="FILE"),
@@ -89,9 +97,9 @@ def server(
     use_one_thread()
     parse_address(listen)
     if resume:
-        if federation is not None:
-            raise UsageError("--resume takes the federation from the run's store: leave out --federation")
-        described = None
+        refuse_ignored_options(context, TAKEN_BY_RESUME)
+        home, described = None, None
+        trajectories = trajectories if is_given(context, "trajectories") else None
     elif federation is not None:
         described = read_federation(federation)
     else:
@@ -105,6 +113,7 @@ def server(
         folder=out,
         address=listen,
         federation=None if resume else described,
+        trajectories=trajectories if resume else None,
         tls=tls_files(tls),
         insecure=insecure,
         tensorboard=tensorboard,

@@ -99,6 +99,8 @@ class Coordinator:
         self.intrusions = intrusions
         self.unreadable = 0
         """Requests that did not arrive whole or were no message; this process's."""
+        self.connections_closed = 0
+        """Connections that were too many for one caller, or made no call in time; this process's."""
         self.phase = Phase.IMPROVING
         self.round_number = round_number
         self.parameters_digest = b""

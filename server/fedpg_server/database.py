@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedpg_common.errors import StorageError
+from fedpg_common.files import Kind, exists, look, reason, shown
 
 APPLICATION_ID = 0x46504752  # "FPGR"
 FORMAT_VERSION = 1
@@ -47,8 +51,14 @@ CREATE TABLE states (            -- the learner after each round; 0 is the start
 """
 
 
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.05
+"""A reader that asks whether the run is live holds the lock for an instant."""
+
+
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection in autocommit mode, so that transactions are written out. `mode` is "ro", "rw" or "rwc" (create).
+    """A connection in autocommit mode, so that transactions are written out.
+
+    `mode` is "ro", "rw", "rwc" (create), or "ro&immutable=1" for a file that nobody writes.
 
     Readers never wait for the writer, and a commit survives this process and this machine.
     """
@@ -58,9 +68,21 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     )
     if mode == "rwc":
         connection.execute("PRAGMA page_size=16384")  # gradients are large rows
-        connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+        write_ahead(connection)
     connection.execute("PRAGMA synchronous=FULL")  # with NORMAL, a power cut takes the latest commits
     return connection
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Let readers read while this connection writes. Stays with the file until `leave_write_ahead`."""
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def leave_write_ahead(connection: sqlite3.Connection) -> None:
+    """Make the file one that can be read without write access to its folder, unless somebody reads it just now."""
+    with suppress(sqlite3.OperationalError):  # then it stays as it is, and a reader needs its second way
+        connection.execute("PRAGMA busy_timeout=0")
+        connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def open_checked(path: Path, mode: str, thoroughly: bool) -> sqlite3.Connection:
@@ -73,6 +95,39 @@ def open_checked(path: Path, mode: str, thoroughly: bool) -> sqlite3.Connection:
             connection.close()
             raise
         return connection
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection to an existing store that writes nothing, also while a server writes it.
+
+    A store that its server could not close is in write-ahead mode. To read such a file SQLite makes two more beside it,
+    which a folder that may not be written refuses. If there is no log of writes (`-wal`) to be read with the file, it
+    is complete, and nobody else has it open: it is read as a file that nobody changes. If there is one, both are read
+    into memory, from a copy. Raises StorageError.
+    """
+    try:
+        return open_checked(path, "ro", thoroughly=False)
+    except StorageError as error:
+        if not isinstance(error.__cause__, sqlite3.OperationalError):
+            raise
+        log = path.with_name(f"{path.name}-wal")
+        if exists(log) and log.stat().st_size > 0:
+            return _copy_in_memory(path, log)
+        return open_checked(path, "ro&immutable=1", thoroughly=False)
+
+
+def _copy_in_memory(path: Path, log: Path) -> sqlite3.Connection:
+    with translated(path), tempfile.TemporaryDirectory(prefix="fedpg-") as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        shutil.copyfile(log, copy.with_name(log.name))
+        source = open_checked(copy, "rw", thoroughly=False)
+        try:
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            source.backup(connection)
+        finally:
+            source.close()
+    return connection
 
 
 def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
@@ -90,8 +145,8 @@ def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
 
 def require_file(path: Path) -> None:
     """Raise StorageError unless there is a file that is not empty."""
-    if not path.is_file():
-        raise StorageError(f"there is no run store at {path}")
+    if look(path) is not Kind.FILE:
+        raise StorageError(f"there is no run store at {shown(path)}")
     if path.stat().st_size == 0:
         raise StorageError(f"{path} is damaged: the file is empty")
 
@@ -101,13 +156,34 @@ def take_lock(path: Path) -> int:
     try:
         lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise StorageError(f"cannot write in {path.parent}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise StorageError(f"{path} is in use by another server") from error
+        raise StorageError(f"cannot write in {shown(path.parent)}: {reason(error)}") from error
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if attempt == LOCK_ATTEMPTS:
+                os.close(lock)
+                raise StorageError(f"{path} is in use by another server") from error
+            time.sleep(LOCK_PAUSE_S)
     return lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether a server has the store open. False where that cannot be seen."""
+    try:
+        lock = os.open(path.with_suffix(".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without such locks
+        return False
+    finally:
+        os.close(lock)
+    return False
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from fedpg_common.federation import Federation, federation_from_toml, name_of
+from fedpg_common.files import exists
 
 from fedpg_server.store import STORE_NAME, Store
 
@@ -18,7 +19,7 @@ def folder_for(home: Path, federation: Federation) -> tuple[Path, bool]:
     """
     for number in count(1):
         folder = home / (name_of(federation) if number == 1 else f"{name_of(federation)}-{number}")
-        if not (folder / STORE_NAME).exists():
+        if not exists(folder / STORE_NAME):
             return folder, False
         if _is_unfinished(folder, federation):
             return folder, True

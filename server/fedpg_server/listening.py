@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +15,8 @@ from fedpg_common.errors import AddressError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fedpg_server.gate import ARRIVAL_MAX_S, Gate
+from fedpg_server.connections import OPEN_FILES_RESERVED, ConnectionWatch, allow_open_files
+from fedpg_server.gate import ARRIVAL_MAX_S, UNREAD_BYTES, Gate
 from fedpg_server.service import FederationService
 
 SERVICE_NAME = federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name
@@ -38,11 +41,14 @@ class Endpoint:
     monitor: HealthMonitor
     _server: grpc.aio.Server
     _gate: Gate
+    _watching: asyncio.Task[None]
 
     async def stop(self, grace_s: float | None) -> None:
         """Take no more calls, give those that go on `grace_s` to end, and close the port. May be called again."""
         self._gate.close()
         await self._server.stop(grace_s)
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
 
 
 async def start_listening(
@@ -54,11 +60,17 @@ async def start_listening(
     arrival_max_s: float = ARRIVAL_MAX_S,
 ) -> Endpoint:
     """Listen there for calls to the service, with NOT_SERVING for now. Raises AddressError."""
-    gate = Gate(SERVICE_NAME, service.count_unreadable, arrival_max_s)
-    read_bytes = wire.OVERSIZE_FACTOR * message_bytes
-    server = grpc.aio.server(
-        interceptors=[gate], options=server_options(read_bytes, wire.status_bytes_max(agents), agents)
+    watch = ConnectionWatch(agents, message_bytes, service.count_closed_connections, time.monotonic)
+    large_replies = ["GetStatus", *(["AwaitRound"] if message_bytes > UNREAD_BYTES else [])]
+    gate = Gate(
+        SERVICE_NAME, service.count_unreadable, watch.called, arrival_max_s, large_replies, watch.close_connection
     )
+    options = server_options(
+        wire.OVERSIZE_FACTOR * message_bytes,
+        wire.status_bytes_max(agents),
+        connections_max=allow_open_files() - OPEN_FILES_RESERVED,
+    )
+    server = grpc.aio.server(interceptors=[gate], options=options)
     federation_pb2_grpc.add_FederationServicer_to_server(service, server)
     monitor: HealthMonitor = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the type stubs
     await monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -72,4 +84,5 @@ async def start_listening(
     except RuntimeError as error:
         raise AddressError(f"cannot listen on {address}: is the port in use, or not yours to open?") from error
     await server.start()
-    return Endpoint(f"{address.rpartition(':')[0]}:{port}", monitor, server, gate)
+    watching = asyncio.create_task(watch.run(port))
+    return Endpoint(f"{address.rpartition(':')[0]}:{port}", monitor, server, gate, watching)

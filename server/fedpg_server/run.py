@@ -187,6 +187,10 @@ class Run:
         """Count a request that did not arrive whole or was no message."""
         self._coordinator.unreadable += 1
 
+    def count_closed_connections(self, count: int) -> None:
+        """Count connections that were closed because they were too many or made no call."""
+        self._coordinator.connections_closed += count
+
     def join(self, agent: int) -> pb.JoinReply:
         """Admit a member."""
         self._feed(events.Joined(agent))
@@ -240,6 +244,7 @@ class Run:
             return None, Verdict.WRONG_SHAPE
         except wire.NotFiniteError:
             return None, Verdict.NOT_FINITE
+        request.report.DiscardUnknownFields()  # votes are kept
         return Ballot(gradient, request.report.SerializeToString()), None
 
     def _feed(self, event: events.Event) -> None:

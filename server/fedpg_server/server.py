@@ -8,14 +8,15 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedpg_common import wire
 from fedpg_common.channels import TlsFiles, is_loopback
 from fedpg_common.environments import make_environments
-from fedpg_common.errors import ExitCode, StorageError, UsageError
+from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
 from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
+from fedpg_common.files import make_folder, write_whole
 from fedpg_common.parameters import ParameterSpec
 from fedpg_common.policies import make_policy
 from grpc_health.v1 import health_pb2
@@ -28,6 +29,7 @@ from fedpg_server.listening import SERVICE_NAME, start_listening
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
+from fedpg_server.summary import summarize, write_summary
 from fedpg_server.telemetry import Observer, TensorBoard
 
 CONFIG_NAME = "config.toml"
@@ -46,6 +48,8 @@ class ServerOptions:
     """HOST:PORT to listen on; port 0 picks a free one."""
     federation: Federation | None = None
     """None resumes the run in the folder."""
+    trajectories: int | None = None
+    """Where a resumed run is to end from now on; None leaves it where its description says."""
     tls: TlsFiles | None = None
     insecure: bool = False
     """Whether to listen beyond loopback without TLS."""
@@ -72,7 +76,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     """
     check_options(options)
     signalled = _watch_signals()
-    federation = options.federation or _stored_federation(options.folder)
+    federation = options.federation or federation_to_resume(options.folder, options.trajectories)
     environments = make_environments(federation.task)
     policy = make_policy(federation.task, environments.observation_size, environments.action_space)
     learner = Learner(federation, environments, policy)
@@ -82,7 +86,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     )
     try:
         on_bound(endpoint.address)
-        store = await asyncio.to_thread(_open_store, options, learner)
+        store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
             observers = _observers(options, federation, policy.spec, store)
             run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
@@ -90,7 +94,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip
-            code = await _serve_until(run, signalled)
+            code = await _serve_and_summarize(run, signalled, options.folder)
             if code is ExitCode.OK:
                 for line in describe_end(federation, run.records, options.folder, options.copy_hint):
                     log.info(line)
@@ -105,6 +109,18 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
         environments.close()
 
 
+async def _serve_and_summarize(run: Run, signalled: asyncio.Future[ExitCode], folder: Path) -> ExitCode:
+    """Serve the run, and leave a summary however it ends."""
+    failure = None
+    try:
+        return await _serve_until(run, signalled)
+    except FedPGError as error:
+        failure = str(error)
+        raise
+    finally:
+        _summarize(folder, run, failure)
+
+
 async def _serve_until(run: Run, signalled: asyncio.Future[ExitCode]) -> ExitCode:
     """Serve the run until it ends or a signal arrives."""
     rounds = asyncio.create_task(run.serve())
@@ -116,6 +132,14 @@ async def _serve_until(run: Run, signalled: asyncio.Future[ExitCode]) -> ExitCod
     rounds.cancel()
     await asyncio.gather(rounds, return_exceptions=True)
     return signalled.result()
+
+
+def _summarize(folder: Path, run: Run, failure: str | None) -> None:
+    """Write summary.json. The run is stored, so it has ended as it has even where this cannot be written."""
+    try:
+        write_summary(summarize(folder.absolute().name, run.federation, run.records, failure), folder)
+    except StorageError as error:
+        log.warning("%s", error)
 
 
 def _watch_signals() -> asyncio.Future[ExitCode]:
@@ -132,27 +156,40 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
     return signalled
 
 
-def _stored_federation(folder: Path) -> Federation:
-    """The description of the run in a folder. Raises StorageError if there is none."""
+def federation_to_resume(folder: Path, trajectories: int | None) -> Federation:
+    """The description of the run in a folder, ending at `trajectories` if they are given.
+
+    Raises StorageError if there is no run, UsageError if the run has more trajectories already.
+    """
     store = Store.read(folder / STORE_NAME)
     try:
-        return federation_from_toml(store.description, f"the store {store.path}")
+        federation = federation_from_toml(store.description, f"the store {store.path}")
+        progress = store.progress()
     finally:
         store.close()
+    if trajectories is None or trajectories == federation.task.trajectories:
+        return federation
+    done = progress[-1][0] if progress else 0
+    if trajectories < done:
+        raise UsageError(
+            f"the run in {folder} has {done} trajectories already: --trajectories must be more, not {trajectories}"
+        )
+    return replace(federation, task=replace(federation.task, trajectories=trajectories))
 
 
-def _open_store(options: ServerOptions, learner: Learner) -> Store:
+def _open_store(options: ServerOptions, federation: Federation, learner: Learner) -> Store:
     """The run's store: restored and checked, or new. Raises StorageError."""
     path = options.folder / STORE_NAME
+    description = federation_to_toml(federation)
     if options.federation is None:
-        return Store.open(path)
-    description = federation_to_toml(options.federation)
-    try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        store = Store.create(path, secrets.token_hex(8), description, learner.initial_state())
-        (options.folder / CONFIG_NAME).write_text(description, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write in {options.folder}: {error.strerror}") from error
+        store = Store.open(path)
+        if store.description != description:
+            store.extend(description)
+        write_whole(options.folder / CONFIG_NAME, description)  # an earlier process may have died before it got there
+        return store
+    make_folder(options.folder)
+    store = Store.create(path, secrets.token_hex(8), description, learner.initial_state())
+    write_whole(options.folder / CONFIG_NAME, description)
     return store
 
 
@@ -164,5 +201,5 @@ def _observers(options: ServerOptions, federation: Federation, spec: ParameterSp
         CheckpointExporter(options.folder / "checkpoints", federation.task, spec, options.checkpoint_every_rounds, best)
     ]
     if options.tensorboard:
-        observers.append(TensorBoard(options.folder / "tensorboard", federation, records))
+        observers.append(TensorBoard(options.folder, federation, records))
     return observers

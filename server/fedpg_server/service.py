@@ -12,6 +12,7 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.channels import agent_of_name
 
 from fedpg_server.gate import STOPS
+from fedpg_server.identity import common_name
 from fedpg_server.journal import RunStoppedError
 from fedpg_server.run import Run
 from fedpg_server.sparse import SparseLog
@@ -45,6 +46,11 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """Count a request that did not arrive whole or was no message."""
         if self._run is not None:
             self._run.count_unreadable()
+
+    def count_closed_connections(self, count: int) -> None:
+        """Count connections that were closed because they were too many or made no call."""
+        if self._run is not None:
+            self._run.count_closed_connections(count)
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:  # noqa: N802 (gRPC's names)
         """See federation.proto."""
@@ -103,8 +109,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._require_run(context)
         if not self._authenticated:
             return run
-        names = list(context.auth_context().get("x509_common_name", ()))
-        owner = agent_of_name(names[0].decode(errors="replace")) if names else None
+        owner = agent_of_name(common_name(context) or "")
         if owner is None:
             run.count_intrusion()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")

@@ -37,6 +37,7 @@ def make_status(
         uptime_s=uptime_s,
         intrusions=coordinator.intrusions,
         unreadable=coordinator.unreadable,
+        connections_closed=coordinator.connections_closed,
     )
 
 

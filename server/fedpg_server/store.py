@@ -6,6 +6,7 @@ killed process and a power cut.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -24,10 +25,14 @@ from fedpg_server.database import (
     FORMAT_VERSION,
     SCHEMA,
     connect,
+    is_held,
+    leave_write_ahead,
     open_checked,
+    open_to_read,
     require_file,
     take_lock,
     translated,
+    write_ahead,
 )
 from fedpg_server.learner import LearnerState
 from fedpg_server.records import RoundRecord
@@ -72,19 +77,29 @@ class Store:
         require_file(path)
         lock = take_lock(path)
         try:
-            return cls(path, open_checked(path, "rw", thoroughly=True), lock)
+            connection = open_checked(path, "rw", thoroughly=True)
+            with translated(path):
+                write_ahead(connection)
+            return cls(path, connection, lock)
         except BaseException:
             os.close(lock)
             raise
 
     @classmethod
     def read(cls, path: Path) -> Store:
-        """An existing store to read, also while a server holds it. Raises StorageError as `open`."""
+        """An existing store to read, also while a server holds it, and without write access. Raises StorageError."""
         require_file(path)
-        return cls(path, open_checked(path, "ro", thoroughly=False), None)
+        return cls(path, open_to_read(path), None)
+
+    @staticmethod
+    def is_live(path: Path) -> bool:
+        """Whether a server holds the store at this moment. False where that cannot be seen."""
+        return is_held(path)
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file, whole and without others beside it that a reader would need."""
+        if self._lock is not None:
+            leave_write_ahead(self._connection)
         self._connection.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -151,6 +166,20 @@ class Store:
             )
             _insert_state(connection, record.round_number, state)
 
+    def extend(self, description: str) -> None:
+        """Go on under a description that differs in where the run ends. The one until now is kept, see `extensions`.
+
+        Raises StorageError.
+        """
+        done = self._rows("SELECT MAX(round) FROM rounds WHERE record IS NOT NULL")[0][0] or 0
+        entry = {"after_round": done, "federation": self.description}
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO run VALUES ('extensions', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                (json.dumps([*self.extensions(), entry]),),
+            )
+            connection.execute("UPDATE run SET value = ? WHERE name = 'federation'", (description,))
+
     # Reading ----------------------------------------------------------------------------------------------------------
 
     @property
@@ -162,6 +191,17 @@ class Store:
     def description(self) -> str:
         """The federation as TOML."""
         return self._run_value("federation")
+
+    def extensions(self) -> list[dict[str, Any]]:
+        """Earlier descriptions in order: `federation` is the TOML that held until `after_round`, included.
+
+        Raises StorageError if they are damaged.
+        """
+        rows = self._rows("SELECT value FROM run WHERE name = 'extensions'")
+        try:
+            return list(json.loads(rows[0][0])) if rows else []
+        except ValueError as error:
+            raise StorageError(f"{self.path} is damaged: its extensions cannot be read: {error}") from error
 
     def latest_state(self) -> tuple[int, LearnerState]:
         """The last improved round (0 for none) and the learner after it. Raises StorageError if it is damaged."""
@@ -189,6 +229,20 @@ class Store:
             return [RoundRecord.from_json(row[0]) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
+
+    def progress(self) -> list[tuple[int, list[float]]]:
+        """Each improved round's trajectories so far and evaluation returns, without reading its whole record.
+
+        Raises StorageError if one is damaged.
+        """
+        query = (
+            "SELECT json_extract(record, '$.trajectories_total'), json_extract(record, '$.evaluation_returns')"
+            " FROM rounds WHERE record IS NOT NULL ORDER BY round"
+        )
+        try:
+            return [(int(count), list(json.loads(returns))) for count, returns in self._rows(query)]
+        except (StorageError, TypeError, ValueError):  # a return that is not a number, or a damaged record
+            return [(record.trajectories_total, list(record.evaluation_returns)) for record in self.records()]
 
     def vote_digest(self, round_number: int, agent: int) -> bytes | None:
         """The digest of one vote, or None."""

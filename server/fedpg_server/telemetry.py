@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -13,9 +14,13 @@ from fedpg_common.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
 from fedpg_server.records import RoundRecord, final_return
+from fedpg_server.scalar_help import describe_scalar
 
 SHOWN_AS_RESULTS = ("summary/final_return", "summary/best_return", "summary/environment_steps")
 """The scalars that stand beside the hyperparameters."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -39,24 +44,49 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import, so only where it is used
 
         self._records = list(records)
+        self._described: set[str] = set()
+        self._folder = folder
+        self._is_broken = False
         try:
             resumed_at = records[-1].trajectories_total + 1 if records else None
             self._writer = SummaryWriter(str(folder), purge_step=resumed_at)
         except OSError as error:
             raise StorageError(f"cannot write in {folder}: {error.strerror}") from error
-        self._write_hyperparameters(federation)
+        self._write(lambda: self._write_hyperparameters(federation))
 
     def record(self, record: RoundRecord, theta: Vector) -> None:
         """Write the round's scalars."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         self._records.append(record)
-        for name, value in (*scalars(record), *totals(self._records)):
-            self._writer.add_scalar(name, value, record.trajectories_total)
-        self._writer.flush()
+        values = [self._value(name, value) for name, value in (*scalars(record), *totals(self._records))]
+        self._write(lambda: self._add_summaries(Summary(value=values), step=record.trajectories_total))
 
     def close(self) -> None:
         """Write what is buffered."""
-        self._add_summaries(self._session_end)
-        self._writer.close()
+        self._write(lambda: self._add_summaries(self._session_end))
+        self._write(self._writer.close)
+
+    def _write(self, action: Callable[[], None]) -> None:
+        """Write, unless that has failed before. The run does not depend on these files: it goes on without them."""
+        if self._is_broken:
+            return
+        try:
+            action()
+        except (OSError, ValueError) as error:  # the latter: the file was closed by a failure before
+            self._is_broken = True
+            log.warning("no more TensorBoard files: %s cannot be written: %s", self._folder, error)
+
+    def _value(self, name: str, value: float) -> Any:
+        """A scalar as TensorBoard's files hold it; with its description where it stands for the first time."""
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+        if name in self._described:
+            return Summary.Value(tag=name, simple_value=value)
+        self._described.add(name)
+        scalars = SummaryMetadata.PluginData(plugin_name="scalars")  # without it TensorBoard drops the description
+        about = SummaryMetadata(plugin_data=scalars, summary_description=describe_scalar(name))
+        return Summary.Value(tag=name, simple_value=value, metadata=about)
 
     def _write_hyperparameters(self, federation: Federation) -> None:
         """Start a session of TensorBoard's table of hyperparameters."""
@@ -66,9 +96,9 @@ class TensorBoard:
         experiment, start, self._session_end = hparams(hyperparameters(federation), names)  # type: ignore[no-untyped-call]
         self._add_summaries(experiment, start)
 
-    def _add_summaries(self, *summaries: Any) -> None:
+    def _add_summaries(self, *summaries: Any, step: int | None = None) -> None:
         for summary in summaries:
-            self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+            self._writer.file_writer.add_summary(summary, step)  # type: ignore[attr-defined]
         self._writer.flush()
 
 
@@ -80,7 +110,7 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
         "agents": federation.agents,
         "byzantine": len(federation.byzantine),
         "attack": ", ".join(attacks) or "none",
-        "seed": federation.seed,
+        "training_seed": federation.seed,  # sorts behind `task`: the page ticks only the first five that differ
     }
     for name, value in task_to_fields(federation.task).items():
         key = "task" if name == "name" else f"task.{name}"  # sorts behind the rest

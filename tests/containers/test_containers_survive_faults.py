@@ -18,6 +18,7 @@ from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind, UnsupportedFaultError
 from fedpg_lab.faults.docker.backend import DockerBackend
 from fedpg_lab.faults.docker.engine import connect
+from fedpg_lab.faults.docker.images import build_helper
 from fedpg_lab.faults.docker.probe import probe
 from fedpg_lab.runs import RunData, load_run
 from lab_support import Command, digests
@@ -68,7 +69,9 @@ class Story:
 
 @pytest.fixture(scope="module")
 def has_netem() -> bool:
-    return "sch_netem" in probe(connect()).modules
+    client = connect()
+    build_helper(client)  # on an engine that has run no faults yet, it is not there
+    return "sch_netem" in probe(client).modules
 
 
 @pytest.fixture(scope="module")

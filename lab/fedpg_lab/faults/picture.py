@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from fedpg_lab.faults.costs import SECONDS_MIN, RoundCost, usual_round_s
 from fedpg_lab.faults.history import FaultSpan, History
-from fedpg_lab.figures import COLOURS
+from fedpg_lab.figure_parts import COLOURS
 from fedpg_lab.plots import plot_verdicts, title_of
 from fedpg_lab.runs import RunData
 

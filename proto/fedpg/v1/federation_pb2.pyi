@@ -23,9 +23,13 @@ Status codes of all calls, beside those named at each:
 UNAVAILABLE and DEADLINE_EXCEEDED are worth a retry. The others are not.
 
 Bounds on what a caller can make the server do
-  - A connection has at most 100 calls under way, and the server at most 4 K + 64 connections; one that is no HTTP/2
-    (over TLS, where there is TLS) within 10 s, does not answer a ping within 10 s, or has had no call for 300 s is
-    closed. gRPC gives no word of connections that end before their first call, so these are not counted.
+  - A connection has at most 100 calls under way. One that does not answer a ping within 10 s, or has had no call for
+    300 s, is closed.
+  - A connection that has not made a call yet is closed after 10 s, and after 2 s if there are more than 2 K + 64 of
+    them from its address: they never take the place of those that have. With TLS, a call takes a certificate.
+  - An agent's certificate has at most 4 connections that have made a call, any other 64; with one more, the oldest is
+    closed. Without TLS, an address has at most 4 K + 64. What is closed is counted in
+    `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
   - An agent holds at most 4 long polls: see AwaitRound.
@@ -740,6 +744,7 @@ class GetStatusReply(_message.Message):
     UPTIME_S_FIELD_NUMBER: _builtins.int
     INTRUSIONS_FIELD_NUMBER: _builtins.int
     UNREADABLE_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_CLOSED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """As in JoinReply."""
     task: _builtins.str
@@ -772,6 +777,8 @@ class GetStatusReply(_message.Message):
     """Requests to this server process that did not arrive whole or in time, were too large to be read, or were no message
     of the call's type, counted. The callers are not known.
     """
+    connections_closed: _builtins.int
+    """Connections that this server process has closed because their callers had made no call in time, or had too many."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
         """The latest closed round; missing before the first."""
@@ -800,10 +807,11 @@ class GetStatusReply(_message.Message):
         uptime_s: _builtins.float = ...,
         intrusions: _builtins.int = ...,
         unreadable: _builtins.int = ...,
+        connections_closed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "connections_closed", b"connections_closed", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,9 +23,13 @@ Status codes of all calls, beside those named at each:
 UNAVAILABLE and DEADLINE_EXCEEDED are worth a retry. The others are not.
 
 Bounds on what a caller can make the server do
-  - A connection has at most 100 calls under way, and the server at most 4 K + 64 connections; one that is no HTTP/2
-    (over TLS, where there is TLS) within 10 s, does not answer a ping within 10 s, or has had no call for 300 s is
-    closed. gRPC gives no word of connections that end before their first call, so these are not counted.
+  - A connection has at most 100 calls under way. One that does not answer a ping within 10 s, or has had no call for
+    300 s, is closed.
+  - A connection that has not made a call yet is closed after 10 s, and after 2 s if there are more than 2 K + 64 of
+    them from its address: they never take the place of those that have. With TLS, a call takes a certificate.
+  - An agent's certificate has at most 4 connections that have made a call, any other 64; with one more, the oldest is
+    closed. Without TLS, an address has at most 4 K + 64. What is closed is counted in
+    `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
   - An agent holds at most 4 long polls: see AwaitRound.

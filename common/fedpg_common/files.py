@@ -1,0 +1,94 @@
+"""Folders and files that users name: looked at, made and written with one sentence for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from enum import Enum, auto
+from pathlib import Path
+
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.tasks import show
+
+
+class Kind(Enum):
+    """What is at a path."""
+
+    MISSING = auto()
+    FILE = auto()
+    FOLDER = auto()
+
+
+def look(path: Path) -> Kind:
+    """What is at `path`; a path below a file is missing.
+
+    `Path.is_dir` and its siblings raise for a folder that may not be searched and a name that is too long. This raises
+    StorageError for these, for a loop of links, and for a name that is not UTF-8.
+    """
+    require_text(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return Kind.MISSING
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{shown(path)} cannot be read: {reason(error)}") from error
+    return Kind.FOLDER if stat.S_ISDIR(mode) else Kind.FILE
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises StorageError as `look`."""
+    return look(path) is Kind.FOLDER
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file. Raises StorageError as `look`."""
+    return look(path) is Kind.FILE
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything. Raises StorageError as `look`."""
+    return look(path) is not Kind.MISSING
+
+
+def require_text(path: Path) -> None:
+    """Raise StorageError for a path whose name is not UTF-8: stores and TensorBoard files could not be found by it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise StorageError(f"{shown(path)} cannot be used: its name is not UTF-8") from error
+
+
+def shown(path: Path) -> str:
+    """A path as a sentence names it: bytes that are not UTF-8, and control characters, are escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why the system refused, without the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises StorageError."""
+    require_text(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write in {shown(path)}: {reason(error)}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or as it was. Raises StorageError."""
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {shown(path)}: {reason(error)}") from error
+
+
+def require_name(name: str, option: str) -> None:
+    """Raise UsageError unless `name` names a folder that lies directly in another: no path, no `..`."""
+    if name in ("", ".", "..") or "/" in name or os.sep in name or not name.isprintable():
+        raise UsageError(f"{option} must be the name of a folder, without slashes, not {show(name)}")

@@ -1,0 +1,32 @@
+"""What the commands' options have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from fedpg_common.errors import UsageError
+
+
+def refuse_ignored_options(context: typer.Context, taken: Sequence[str]) -> None:
+    """Raise UsageError for options that --resume would ignore: all given on the command line but those `taken`.
+
+    An environment variable, which may be meant for other commands, is not such an option.
+    """
+    ignored = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None and parameter.name not in taken and is_given(context, parameter.name)
+    ]
+    if ignored:
+        raise UsageError(
+            f"--resume takes the run's settings from its store and would ignore {', '.join(ignored)}: "
+            f"leave {'it' if len(ignored) == 1 else 'them'} out"
+        )
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line, and not in the environment or the defaults."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,44 @@
+"""What each TensorBoard scalar is, as its card shows it behind the "i"."""
+
+from __future__ import annotations
+
+X_AXIS = "The x axis (step) is the trajectory count per participant, as in the published figures."
+
+DESCRIPTIONS = {
+    "evaluation/return": "Mean undiscounted return of the round's ten greedy episodes.",
+    "evaluation/episode_length": "Mean length of these episodes in steps.",
+    "training/return": "Mean return of the trajectories that the honest agents sampled, as they report it.",
+    "training/episode_length": "Mean length of these trajectories in steps.",
+    "training/loss": "Mean surrogate loss of the honest agents.",
+    "training/gradient_norm": "Euclidean norm of the aggregated gradient; 0 if no gradient survived the filter.",
+    "training/learning_rate": "Adam's learning rate.",
+    "training/batch_size": "Trajectories of each agent in the round, B_t.",
+    "inner/steps_drawn": "Inner steps that were planned for the round, N_t.",
+    "inner/steps_taken": "Inner steps that were made; fewer if the importance ratio left its bounds.",
+    "inner/importance_ratio_last": "Mean importance ratio of the round's last inner batch; outside 0.995 to 1.005 the "
+    "inner loop stops.",
+    "inner/importance_ratio_mean": "Mean importance ratio over the round's inner batches.",
+    "inner/gradient_norm": "Mean Euclidean norm of the inner steps' gradients.",
+    "filter/accepted": "Agents whose gradient was accepted.",
+    "filter/filtered": "Agents whose gradient was filtered out.",
+    "filter/absent": "Agents without a vote in the round.",
+    "filter/radius": "Radius of the rule that decided: gradients farther from the median vector are filtered out.",
+    "filter/decided_by_rule": "1: rule R1 with its narrow radius, 2: rule R2 with 2 sigma, 0: neither.",
+    "filter/distance_good": "Mean distance between the gradients of two honest agents.",
+    "filter/distance_byzantine": "Mean distance between the gradients of two Byzantine agents.",
+    "filter/distance_between": "Mean distance between an honest and a Byzantine agent's gradients.",
+    "filter/precision": "Of the agents filtered out, the part that is Byzantine.",
+    "filter/recall": "Of the Byzantine agents that voted, the part that was filtered out.",
+    "filter/f1": "Harmonic mean of precision and recall.",
+    "sampled/environment_steps": "Environment steps of the round: agents, inner loop and evaluation together.",
+    "sampled/trajectories": "Trajectories of the round: agents, inner loop and evaluation together.",
+    "time/round_seconds": "From the round's opening to its end.",
+    "summary/final_return": "Mean evaluation return over the last 5 % of the trajectories, if the run ended here.",
+    "summary/best_return": "Highest evaluation return of a round so far.",
+    "summary/environment_steps": "Environment steps so far, all together.",
+}
+
+
+def describe_scalar(tag: str) -> str:
+    """The description of a tag, with what its x axis is."""
+    return f"{DESCRIPTIONS[tag]} {X_AXIS}" if tag in DESCRIPTIONS else X_AXIS
