@@ -160,7 +160,12 @@ def _write(path: Path, frames: Iterator[Frame], fps: float) -> None:
 
 
 def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> None:
-    import imageio_ffmpeg
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError:  # the server's image is without it
+        raise RenderingError(
+            "a video in MP4 needs imageio-ffmpeg, which is not installed here: choose a name that ends in .gif"
+        ) from None
 
     first = next(frames)
     size = first.shape[1], first.shape[0]

@@ -25,6 +25,7 @@ from fedpg_common.policies import make_policy
 from grpc_health.v1 import health_pb2
 
 from fedpg_server.checkpointing import CheckpointExporter
+from fedpg_server.farewell import describe_end
 from fedpg_server.gate import STOPS
 from fedpg_server.learner import Learner
 from fedpg_server.listening import SERVICE_NAME, start_listening
@@ -61,6 +62,8 @@ class ServerOptions:
     """Whether to listen beyond loopback without TLS."""
     tensorboard: bool = True
     checkpoint_every_rounds: int = 50
+    copy_hint: str | None = None
+    """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -120,7 +123,11 @@ async def _serve_learner(
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip
-            return await _serve_and_summarize(run, signalled, options.folder)
+            code = await _serve_and_summarize(run, signalled, options.folder)
+            if code is ExitCode.OK:
+                for line in describe_end(federation, run.records, options.folder, options.copy_hint):
+                    log.info(line)
+            return code
         finally:
             service.withdraw(STOPS)
             await endpoint.monitor.enter_graceful_shutdown()
