@@ -15,6 +15,7 @@ from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Attack, Hostility,
 from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
+from fedpg_client.trust import names_of
 
 if TYPE_CHECKING:
     from fedpg_client.process import AgentProcess, Ring
@@ -92,6 +93,14 @@ def agent(
             metavar="",
         ),
     ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trust the server with this module (my_envs) or environment (HalfCheetah-v5); may be repeated.",
+            envvar="FEDPG_ALLOW",
+            metavar="NAME",
+        ),
+    ] = None,
     log_level: Annotated[
         str,
         typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
@@ -101,10 +110,11 @@ def agent(
     """Take part in a federation as one agent, in this machine's copy of the environment.
 
     The agent learns the task from the server, samples trajectories each round, submits their gradient, and leaves
-    when the run ends. It waits out restarts of the server and failures of the network.
+    when the run ends. It waits out restarts of the server and failures of the network. It imports no module that the
+    server names, unless --allow names it too (in FEDPG_ALLOW, names are separated by commas).
 
-    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent;
-    5 an address cannot be used; 130 Ctrl-C; 143 terminated.
+    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent, or asked
+    for what it does not allow; 5 an address cannot be used; 9 the environment failed; 130 Ctrl-C; 143 terminated.
     """
     log_to_stderr(f"agent-{index}", log_level)
     from fedpg_common.channels import parse_address, tls_files
@@ -122,6 +132,7 @@ def agent(
         connect_patience_s=connect_timeout,
         patience_s=patience,
         use_proxy=use_proxy,
+        allow=names_of(allow or []),
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 

@@ -123,7 +123,9 @@ class Caller:
                 )
             if now_s - complained_s >= COMPLAIN_EVERY_S:
                 complained_s = now_s
-                log.warning("still no answer from %s after %.0f s: %s", self.address, now_s - started_s, details)
+                bound = "" if patience_s is None else f" of {patience_s:.0f}"
+                log.warning("still no answer from %s after %.0f%s s: %s",
+                            self.address, now_s - started_s, bound, details)  # fmt: skip
             attempt += 1
             self.back_off(attempt)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from fedpg_common import gradient as policy_gradient
 from fedpg_common.environments import EnvironmentBatch
+from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import sample
+from fedpg_common.rollouts import Trajectories, sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
 
 from fedpg_client.attacks import Behaviour
+
+LARGE_OBSERVATION = 1e6
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,12 @@ class Worker:
         actions = stream(self.seed, Role.AGENT, Purpose.ACTION, **self._at(round_number))
         tampering = stream(self.seed, Role.AGENT, Purpose.ATTACK, **self._at(round_number))
         choose = self.behaviour.choose(self.policy.actor(theta), self.policy.action_space, actions)
-        sampled = sample(self.environments, choose, self.task.horizon, seeds)
+        with self.environments.drawing(round_number):
+            sampled = sample(self.environments, choose, self.task.horizon, seeds)
         trajectories = self.behaviour.tamper_trajectories(sampled, tampering)
         weights = policy_gradient.advantages(trajectories, self.task.gamma)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)
+        self._check_overflow(estimate.gradient, sampled)
         gradient = self.behaviour.tamper_gradient(estimate.gradient, self.policy.spec, tampering)
         agreement = stream(self.seed, Role.ATTACKERS, Purpose.ATTACK, round_number=round_number)
         gradient = self.behaviour.collude(gradient, round_number, agreement)
@@ -64,6 +70,19 @@ class Worker:
             mean_length=float(sampled.lengths().mean()),
             loss=estimate.loss,
         )
+
+    def _check_overflow(self, gradient: Vector, sampled: Trajectories) -> None:
+        """Raise EnvironmentFailedError if observations are so large that the gradient is not finite.
+
+        With observations of a usual size it is the parameters that are too large, for which no environment is to blame.
+        """
+        if not np.isfinite(gradient).all():
+            largest = float(np.abs(sampled.observations).max())
+            if largest > LARGE_OBSERVATION:
+                raise EnvironmentFailedError(
+                    f"task {self.task.name}: environment {self.task.environment} gives observations as large as "
+                    f"{largest:g}, with which the gradient is beyond what float32 can hold: scale them"
+                )
 
     def _at(self, round_number: int) -> dict[str, int]:
         return {"agent": self.agent, "round_number": round_number}

@@ -35,6 +35,8 @@ class Purpose(StrEnum):
     HOSTILITY = "hostility"
     BACKOFF = "backoff"
     TARGETS = "targets"
+    GLOBAL_RANDOM = "global-random"
+    MAKING = "making"
 
 
 def stream(

@@ -8,6 +8,7 @@ parent, and ends when its parent does, however that dies.
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,12 +24,13 @@ from types import ModuleType
 from typing import Any
 
 from fedpg_client.cli import run_until_signalled
+from fedpg_client.fates import Fate
 from fedpg_client.process import AgentOptions, AgentProcess
 from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_common.process import log_to_stderr, use_one_thread
 from fedpg_server.server import ServerOptions, serve
 
-PRELOADED = ("fedpg_lab.children", "torch.utils.tensorboard", "Box2D", "mujoco")
+PRELOADED = ("fedpg_lab.preloaded",)
 KEYBOARD_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _starting = threading.Lock()
@@ -109,6 +111,7 @@ def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequen
     os.dup2(output, sys.stderr.fileno())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log_to_stderr(name, "info")
+    logging.getLogger("fedpg_common.environments").setLevel(logging.DEBUG)  # with tracebacks: this is a file
     use_one_thread()
     raise SystemExit(main(*args))
 
@@ -121,22 +124,33 @@ def _end_with_parent() -> None:
 
 
 def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
-    """A server. Sends ("bound", address) or ("failed", sentence) once through `starting`, then closes it."""
+    """A server. Sends ("bound", address) or ("failed", sentence) through `starting`, and ("ended", "") in the end."""
+    is_bound = False
 
     def on_bound(address: str) -> None:
+        nonlocal is_bound
+        is_bound = True
         starting.send(("bound", address))
-        starting.close()
 
     try:
-        return asyncio.run(serve(options, on_bound))
+        code = asyncio.run(serve(options, on_bound))
+        if code == ExitCode.OK:  # a process that something else ends with status 0 does not come here
+            starting.send(("ended", ""))
+        return code
     except FedPGError as error:
         with suppress(OSError):  # a disk that is full holds no more of the log either
             print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
-        if not starting.closed:
+        if not is_bound:
             starting.send(("failed", str(error)))
         return error.exit_code
 
 
-def agents_main(agents: Sequence[AgentOptions]) -> ExitCode:
-    """One agent or several."""
-    return run_until_signalled(AgentProcess(agents))
+def agents_main(agents: Sequence[AgentOptions], telling: Connection) -> ExitCode:
+    """One agent or several. Sends the Fate of each through `telling`, as soon as it is known."""
+    lock = threading.Lock()
+
+    def tell(fate: Fate) -> None:
+        with lock, suppress(OSError):  # whoever started this process is gone, and so will this process be
+            telling.send(fate)
+
+    return run_until_signalled(AgentProcess(agents, on_fate=tell))

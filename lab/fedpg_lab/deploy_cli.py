@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from fedpg_common.command_line import complete
+from fedpg_common.errors import UsageError
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Algorithm, Attack, describe
 from fedpg_common.tasks import TASKS
 
@@ -115,12 +117,35 @@ def compose_command(
         str,
         typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
     ] = "certs",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for docker-compose.yml and the settings, .env.", metavar="DIR", show_default="standard output"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the Compose project, its own on this machine.",
+            metavar="NAME",
+            show_default="from the federation",
+        ),
+    ] = None,
+    modules: Annotated[
+        Path | None,
+        typer.Option(help="Folder with Python modules of your own, such as the environment's.", metavar="DIR"),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
+    ] = False,
 ) -> None:
-    """Write the Compose file of a federation to standard output.
+    """Write the Compose file of a federation, and beside it the settings that `docker compose` reads, .env.
 
-    Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg > federation.yml
+    Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg --out federations/colluding
 
-    Exit codes: 0 written; 2 bad option.
+    Without --out the Compose file goes to standard output, without its settings, which are then those written in it.
+
+    Exit codes: 0 written; 2 bad option; 6 the folder cannot be used.
     """
     federation = describe(
         task,
@@ -134,12 +159,31 @@ def compose_command(
         sigma=sigma,
         alpha=alpha,
     )
+    from fedpg_lab.clone import repository
     from fedpg_lab.compose import compose_file
+    from fedpg_lab.compose_folder import COMPOSE_NAME, SETTINGS_NAME, check_modules, write_compose_folder
     from fedpg_lab.swarm import stack_file
 
     warn_of_too_many(federation)
     task_file = task if task.endswith(".toml") else None
-    typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
+    if swarm:
+        if out or name or modules:
+            raise UsageError("--swarm writes to standard output: leave out --out, --name and --modules")
+        typer.echo(stack_file(federation, certs, task_file), nl=False)
+    elif out is None:
+        seen = str(check_modules(modules).absolute()) if modules else None
+        typer.echo(compose_file(federation, task_file, name=name, modules=seen), nl=False)
+    else:
+        write_compose_folder(
+            out,
+            federation,
+            task_file=Path(task_file) if task_file else None,
+            name=name,
+            modules=modules,
+            replace=replace,
+        )
+        up = "docker compose up --build" if repository() else "docker compose up, with images built elsewhere"
+        typer.echo(f"{out}: wrote {COMPOSE_NAME} and {SETTINGS_NAME}; next: cd {shlex.quote(str(out))}; {up}")
 
 
 def _shortened(names: list[str]) -> str:

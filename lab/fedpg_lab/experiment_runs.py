@@ -21,11 +21,13 @@ from rich.console import Console
 from fedpg_lab.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.experiments import PlannedRun, existing_run
 from fedpg_lab.local import LocalFederation
-from fedpg_lab.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish
+from fedpg_lab.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish_what_there_is
 
 POLL_S = 0.25
 LOOK_EVERY_S = 2.0
 REPORT_EVERY_S = 30.0
+NAMED_MAX = 10
+"""Failed runs that the last sentence names."""
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,12 @@ class RunsFailedError(FedPGError):
     def __init__(self, failures: Sequence[Failure], planned: int) -> None:
         """Take over the first failure's exit code."""
         first = failures[0]
+        names = ", ".join(failure.name for failure in failures[1:NAMED_MAX])
+        more = f" and {len(failures) - NAMED_MAX} more" if len(failures) > NAMED_MAX else ""
         super().__init__(
-            f"{len(failures)} of {planned} runs failed, first {first.name}: {first.error}; "
-            "the same command tries them again"
+            f"{len(failures)} of {planned} runs failed, first {first.name}: {first.error}"
+            + (f"; also {names}{more}" if names else "")
+            + "; the same command tries them again"
         )
         self.exit_code = first.error.exit_code
 
@@ -131,7 +136,9 @@ class _Batch:
     def _start(self, planned: PlannedRun, resume: bool) -> None:
         with ExitStack() as resources:
             place = self._folder / planned.name
-            processes = LocalFederation(planned.federation, place, resume, self._agents_per_process(planned))
+            processes = LocalFederation(
+                planned.federation, place, resume, self._agents_per_process(planned), needs_everybody=True
+            )
             try:
                 resources.enter_context(processes)
             except FedPGError as error:
@@ -148,6 +155,7 @@ class _Batch:
 
     def _supervise(self, job: _Job) -> None:
         """Look after a run, and clear away one that has ended."""
+        failure = None
         try:
             if job.processes.supervise():
                 return
@@ -155,10 +163,11 @@ class _Batch:
             self._done += 1
             self._say(f"done {job.name}")
         except FedPGError as error:
+            failure = str(error)
             self._fail(job.name, error)
         self._active.remove(job)
         job.resources.close()
-        finish(job.folder)
+        finish_what_there_is(job.folder, failure, job.processes.failed_agents)
 
     def _fail(self, name: str, error: FedPGError) -> None:
         self._failures.append(Failure(name, error))

@@ -10,6 +10,7 @@ from fedpg_common.ending import code_of, unwinding
 from fedpg_common.federation import Federation
 from fedpg_common.files import exists
 from fedpg_common.words import count, on_one_line
+from fedpg_server.records import best_return
 from fedpg_server.store import STORE_NAME
 from rich.console import Console
 
@@ -51,11 +52,15 @@ def _way_on(folder: Path) -> str:
 def say_done(run: RunData, console: Console) -> None:
     """What a run came to. The final return is a mean, so that the last round's and the best stand beside it."""
     value = final_return(run)
-    returns = [record.evaluation_return for record in run.records]
     final = "none" if value is None else f"{value:.1f} (mean of the last 5 %)"
+    best = best_return(run.records)
     seconds = sum(record.seconds for record in run.records)
-    say(console, f"Done: final return {final}, last {returns[-1]:.1f}, best {max(returns):.1f}")
-    say(console, f"{count(len(returns), 'round')} in {seconds:.0f} s; picture: {run.folder / PLOT_NAME}")
+    say(
+        console,
+        f"Done: final return {final}, last {run.records[-1].evaluation_return:.1f}"
+        + ("" if best is None else f", best {best:.1f}"),
+    )
+    say(console, f"{count(len(run.records), 'round')} in {seconds:.0f} s; picture: {run.folder / PLOT_NAME}")
 
 
 def say(console: Console, text: str) -> None:

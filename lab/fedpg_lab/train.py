@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,10 +76,13 @@ def train(
     except BaseException as error:
         if made.remove_unless_resumable() or Store.is_live(folder / STORE_NAME):  # then it is another server's run
             raise
-        _finish_what_there_is(folder, str(error) if isinstance(error, FedPGError) else None)
+        failure = str(error) if isinstance(error, FedPGError) else None
+        finish_what_there_is(folder, failure, processes.failed_agents)
         raise
     run = finish(folder)
     assert run is not None  # the server ended well, so its store can be read
+    if processes.failed_agents:
+        write_summary(run, failed_agents=processes.failed_agents)
     return run
 
 
@@ -111,7 +114,7 @@ def _watch(processes: LocalFederation, display: Display) -> None:
             stub = federation_pb2_grpc.FederationStub(channel)
             while processes.supervise():
                 try:
-                    display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S))
+                    display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S), processes.note)
                 except grpc.RpcError as error:
                     log.debug("no status: %s", error)  # the server starts, ends or comes back
                 time.sleep(STATUS_EVERY_S)
@@ -120,10 +123,12 @@ def _watch(processes: LocalFederation, display: Display) -> None:
         raise
 
 
-def _finish_what_there_is(folder: Path, failure: str | None) -> None:
+def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
     """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
     try:
-        finish(folder, failure)
+        run = finish(folder, failure)
+        if run is not None and failed_agents:
+            write_summary(run, failure=failure, failed_agents=failed_agents)
     except FedPGError as error:
         log.warning("%s", error)
 

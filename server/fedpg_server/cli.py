@@ -113,6 +113,12 @@ def server(
         bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", metavar="")
     ] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
+    copy_hint: Annotated[
+        str | None,
+        typer.Option(
+            help="Said at the end: the command that copies {folder} to where you are.", hidden=True, metavar="COMMAND"
+        ),
+    ] = None,
     log_level: Annotated[
         str,
         typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
@@ -155,6 +161,7 @@ def server(
         tls=tls_files(tls),
         insecure=insecure,
         tensorboard=tensorboard,
+        copy_hint=copy_hint,
     )
     raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))
 

@@ -209,18 +209,20 @@ class Learner:
         return state
 
     def _sample(self, theta: Vector, round_number: int, step: int) -> Trajectories:
-        """B trajectories of π_θ for one inner step."""
+        """B trajectories of π_θ for one inner step. A reward that is not finite costs this step: see `_step`."""
         actor = self._policy.actor(theta)
         rng = self._stream(Purpose.ACTION, round_number, step)
         seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number, step), self._task.mini_batch_size)
-        return sample(
-            self._environments, lambda observations: actor.sample(observations, rng), self._task.horizon, seeds
-        )
+        with self._environments.drawing(round_number, step, finite_rewards=False):
+            return sample(
+                self._environments, lambda observations: actor.sample(observations, rng), self._task.horizon, seeds
+            )
 
     def _evaluate(self, theta: Vector, round_number: int) -> Trajectories:
         """Greedy episodes."""
         seeds = episode_seeds(self._stream(Purpose.EVALUATION, round_number), EVALUATION_EPISODES)
-        return sample(self._environments, self._policy.actor(theta).greedy, self._task.evaluation_horizon, seeds)
+        with self._environments.drawing(round_number, finite_rewards=False):
+            return sample(self._environments, self._policy.actor(theta).greedy, self._task.evaluation_horizon, seeds)
 
     def _trajectory_count(self, plan: RoundPlan) -> int:
         """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""

@@ -8,12 +8,15 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from fedpg_common import wire
 from fedpg_common.channels import TlsFiles, is_loopback
-from fedpg_common.environments import make_environments
+from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
 from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
 from fedpg_common.files import make_folder, write_whole
@@ -22,9 +25,11 @@ from fedpg_common.policies import make_policy
 from grpc_health.v1 import health_pb2
 
 from fedpg_server.checkpointing import CheckpointExporter
+from fedpg_server.farewell import describe_end
 from fedpg_server.gate import STOPS
 from fedpg_server.learner import Learner
 from fedpg_server.listening import SERVICE_NAME, start_listening
+from fedpg_server.records import best_return
 from fedpg_server.run import Run
 from fedpg_server.service import FederationService
 from fedpg_server.store import STORE_NAME, Store
@@ -33,6 +38,9 @@ from fedpg_server.telemetry import Observer, TensorBoard
 
 CONFIG_NAME = "config.toml"
 GRACE_S = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +62,8 @@ class ServerOptions:
     """Whether to listen beyond loopback without TLS."""
     tensorboard: bool = True
     checkpoint_every_rounds: int = 50
+    copy_hint: str | None = None
+    """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -74,24 +84,50 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     check_options(options)
     signalled = _watch_signals()
     federation = options.federation or federation_to_resume(options.folder, options.trajectories)
-    environments = make_environments(federation.task)
-    policy = make_policy(federation.task, environments.observation_size, environments.action_space)
-    learner = Learner(federation, environments, policy)
+    # Environments may be bound to a thread: they are made, stepped and closed in this one.
+    with ThreadPoolExecutor(1, "learner") as thread:
+        environments = await _in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
+        try:
+            policy = make_policy(federation.task, environments.observation_size, environments.action_space)
+            learner = Learner(federation, environments, policy)
+            return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
+        finally:
+            await _in(thread, environments.close)
+
+
+async def _in(thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, partial(function, *args, **kwargs))
+
+
+async def _serve_learner(
+    options: ServerOptions,
+    federation: Federation,
+    learner: Learner,
+    spec: ParameterSpec,
+    thread: ThreadPoolExecutor,
+    signalled: asyncio.Future[ExitCode],
+    on_bound: Callable[[str], None],
+) -> ExitCode:
+    """Bind, restore or start the run, and serve it; the learner works in `thread`."""
     service = FederationService(authenticated=options.tls is not None)
     endpoint = await start_listening(
-        options.address, options.tls, service, wire.message_bytes_max(policy.spec.size), federation.agents
+        options.address, options.tls, service, wire.message_bytes_max(spec.size), federation.agents
     )
     try:
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
-            observers = _observers(options, federation, policy.spec, store)
-            run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
+            observers = _observers(options, federation, spec, store)
+            run = Run(federation, spec, store, learner, observers, time.monotonic, thread)
             service.serve(run)
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip
-            return await _serve_and_summarize(run, signalled, options.folder)
+            code = await _serve_and_summarize(run, signalled, options.folder)
+            if code is ExitCode.OK:
+                for line in describe_end(federation, run.records, options.folder, options.copy_hint):
+                    log.info(line)
+            return code
         finally:
             service.withdraw(STOPS)
             await endpoint.monitor.enter_graceful_shutdown()
@@ -99,7 +135,6 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
             store.close()
     finally:
         await endpoint.stop(None)
-        environments.close()
 
 
 async def _serve_and_summarize(run: Run, signalled: asyncio.Future[ExitCode], folder: Path) -> ExitCode:
@@ -189,7 +224,7 @@ def _open_store(options: ServerOptions, federation: Federation, learner: Learner
 def _observers(options: ServerOptions, federation: Federation, spec: ParameterSpec, store: Store) -> list[Observer]:
     """What looks on: checkpoints, TensorBoard."""
     records = store.records()
-    best = max((record.evaluation_return for record in records), default=None)
+    best = best_return(records)
     observers: list[Observer] = [
         CheckpointExporter(options.folder / "checkpoints", federation.task, spec, options.checkpoint_every_rounds, best)
     ]

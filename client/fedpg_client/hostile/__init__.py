@@ -23,7 +23,7 @@ from fedpg_client.hostile.submissions import (
     WrongShape,
 )
 
-__all__ = ["BEHAVIOURS", "HostileCalls", "Target", "make_hostile"]
+__all__ = ["BEHAVIOURS", "HostileCalls", "Target", "casts_vote", "make_hostile"]
 
 BEHAVIOURS: Mapping[Hostility, type[HostileCalls]] = {
     Hostility.REPLAY: Replay,
@@ -38,6 +38,11 @@ BEHAVIOURS: Mapping[Hostility, type[HostileCalls]] = {
     Hostility.SILENCE: Silence,
     Hostility.GARBAGE: Garbage,
 }
+
+
+def casts_vote(hostility: Hostility) -> bool:
+    """Whether an agent that behaves like that votes in every round all the same."""
+    return BEHAVIOURS[hostility].casts_vote
 
 
 def make_hostile(hostility: Hostility, line: Calls, target: Target) -> HostileCalls:
