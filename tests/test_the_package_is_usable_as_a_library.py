@@ -18,6 +18,7 @@ from fedpg_common.environments import make_environments
 from fedpg_common.policies import make_policy
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, Task
 from fedpg_lab import api
+from gymnasium.spaces import Box, Discrete
 
 PAGE = ROOT / "docs" / "python.md"
 HEAVY = ("torch", "matplotlib", "gymnasium", "grpc", "rich", "numpy", "tensorboard")
@@ -123,6 +124,16 @@ def test_a_policy_acts_as_it_is_evaluated(task: Task) -> None:
         earned += float(reward)
     assert earned == pytest.approx(episode.total_reward)
     world.close()
+
+
+def test_an_action_is_what_the_environment_s_space_takes() -> None:
+    policy = saved(HALF_CHEETAH)
+    own = policy.act(np.zeros(17))
+    wide = policy.act(np.zeros(17), action_space=Box(-3.0, 5.0, (2, 3), np.float64))
+    assert (wide.shape, wide.dtype) == ((2, 3), np.float64)
+    np.testing.assert_allclose(wide.reshape(-1), 1.0 + 4.0 * own, rtol=1e-5)
+    cart = saved(CARTPOLE)
+    assert cart.act(np.zeros(4), action_space=Discrete(2, start=5)) == cart.act(np.zeros(4)) + 5
 
 
 def test_drawn_actions_follow_from_the_generator() -> None:

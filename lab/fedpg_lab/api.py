@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fedpg_common.parameters import Vector
     from fedpg_common.policies import Actor
     from fedpg_common.tasks import Task
+    from gymnasium.spaces import Box, Discrete
     from numpy.typing import ArrayLike, NDArray
     from rich.console import Console
 
@@ -152,20 +153,28 @@ class SavedPolicy:
         """Mean greedy return when it was saved; None before the first evaluation."""
         return self.checkpoint.evaluation_return
 
-    def act(self, observation: ArrayLike, rng: np.random.Generator | None = None) -> Any:
+    def act(
+        self,
+        observation: ArrayLike,
+        rng: np.random.Generator | None = None,
+        action_space: Discrete[Any] | Box | None = None,
+    ) -> Any:
         """The action for one observation, of any shape: the most likely one, or with `rng` a drawn one.
 
-        A discrete action is an int, counted from 0; a continuous one has shape (A,), float32, and is what the three
-        published tasks take as it is.
+        With the environment's `action_space` it is what its `step` takes: counted from the space's start, scaled to
+        its bounds, of its shape. Without, it is the policy's own, which the three published tasks take as it is: an
+        int counted from 0, or numbers around −1 to 1, shape (A,), float32.
         """
         import numpy as np
+        from fedpg_common.environments.actions import ActionScale
 
         actor = self._actor()
         row = np.asarray(observation, np.float32).reshape(1, -1)
         wanted = self.checkpoint.spec.tensors[0].shape[1]
         if row.shape[1] != wanted:
             raise UsageError(f"an observation of {self.task.name} has {wanted} numbers, not {row.shape[1]}")
-        (action,) = actor.greedy(row) if rng is None else actor.sample(row, rng)
+        actions = actor.greedy(row) if rng is None else actor.sample(row, rng)
+        (action,) = actions if action_space is None else ActionScale(action_space).to_environment(actions)
         return int(action) if action.ndim == 0 else action
 
     def _actor(self) -> Actor:
