@@ -1,4 +1,4 @@
-"""Each Byzantine behaviour does what design.md section 4 says of it, and nothing else."""
+"""Each Byzantine behaviour does what docs/algorithm.md, "Attacks", says of it, and nothing else."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Worker:
     def work(self, round_number: int, batch_size: int, theta: Vector) -> Update:
         """Sample `batch_size` trajectories with π_θ and estimate ∇L(θ), both as the agent's behaviour has it.
 
-        `theta` has shape (d,). Design.md section 2, round step 2.
+        `theta` has shape (d,). This is step 2 of docs/algorithm.md, "Round".
         """
         seeds = episode_seeds(stream(self.seed, Role.AGENT, Purpose.ENVIRONMENT, **self._at(round_number)), batch_size)
         actions = stream(self.seed, Role.AGENT, Purpose.ACTION, **self._at(round_number))

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `fedpg`, `fedpg-server` and `fedpg-agent` (documented in README.md)."""
+    """Exit codes of `fedpg`, `fedpg-server` and `fedpg-agent` (documented in docs/exit-codes.md)."""
 
     OK = 0
     BUG = 1

@@ -32,7 +32,10 @@ class Algorithm(StrEnum):
 
 
 class Attack(StrEnum):
-    """Attacks on the learning (design.md section 4): the agent keeps to the protocol and votes with a bad gradient."""
+    """Attacks on the learning: the agent keeps to the protocol and votes with a bad gradient.
+
+    Their formulas are in docs/algorithm.md, "Attacks".
+    """
 
     RANDOM_NOISE = "random-noise"
     RANDOM_ACTION = "random-action"

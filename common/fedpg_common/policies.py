@@ -1,4 +1,4 @@
-"""Policies over one flat parameter vector θ (design.md section 2, "Policies").
+"""Policies over one flat parameter vector θ (docs/algorithm.md, "Policies").
 
 Each distribution is written twice: `log_prob` in torch says what it is, and can be differentiated as one likes;
 `actor` and `likelihood` are the numpy an agent spends its time in, and are tested against it. So torch, which takes

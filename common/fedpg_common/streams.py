@@ -1,7 +1,7 @@
 """Named random streams: every draw of a run follows from (run seed, role, agent, round, purpose).
 
 A stream depends on nothing else, so that a run's parameters do not depend on timing, arrival order, process
-layout or restarts.
+layout or restarts (docs/algorithm.md, "Randomness").
 """
 
 from __future__ import annotations

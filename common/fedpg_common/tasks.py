@@ -1,4 +1,4 @@
-"""Tasks: an environment and the published settings that go with it (design.md section 3; paper, appendix)."""
+"""Tasks: an environment and the published settings that go with it (docs/algorithm.md, "Tasks")."""
 
 from __future__ import annotations
 

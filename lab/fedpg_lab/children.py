@@ -14,12 +14,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from fedpg_client.cli import run_until_signalled
@@ -32,6 +33,8 @@ from fedpg_server.server import ServerOptions, serve
 PRELOADED = ("fedpg_lab.preloaded",)
 KEYBOARD_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_starting = threading.Lock()
+"""The main module is one for all threads."""
 
 
 def fork_server() -> ForkServerContext:
@@ -69,8 +72,25 @@ def spawn(
     except OSError as error:
         raise StorageError(f"cannot write {log_path}: {error.strerror}") from error
     process = context.Process(target=_child, name=name, args=(name, str(log_path), main, args))
-    process.start()
+    with _without_main_module():
+        process.start()
     return process
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep a child that starts meanwhile from importing the program that starts it.
+
+    Multiprocessing would have it run the caller's script again, for classes that may be defined there. Ours never are,
+    and a script that trains without `if __name__ == "__main__"` would train again in each child.
+    """
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def end(process: ForkServerProcess, patience_s: float) -> None:

@@ -1,7 +1,8 @@
 """The algorithms: FedPG-BR, SVRPG and GPOMDP, from the agents' gradients to the next policy.
 
-Fan et al. 2021, Algorithm 1; design.md section 2. No networking, no clock: a round's result follows from the state, the
-updates and the run's seed alone, so that a round recomputed after a crash has the same bits.
+Fan et al. 2021, Algorithm 1; docs/algorithm.md, "Round" and "Inner loop". No networking, no clock: a round's result
+follows from the state, the updates and the run's seed alone, so that a round computed again after a crash has the
+same bits.
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ class Learner:
             return sample(self._environments, self._policy.actor(theta).greedy, self._task.evaluation_horizon, seeds)
 
     def _trajectory_count(self, plan: RoundPlan) -> int:
-        """Trajectories per participant, the server included, with N_t as planned (design.md, "Trajectory count")."""
+        """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
         K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
         return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
 

@@ -1,4 +1,4 @@
-"""Byzantine behaviours (design.md section 4): what each attack changes of an honest agent's work."""
+"""Byzantine behaviours (docs/algorithm.md, "Attacks"): what each attack changes of an honest agent's work."""
 
 from __future__ import annotations
 

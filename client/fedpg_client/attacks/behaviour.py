@@ -17,7 +17,7 @@ Choose = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 class Behaviour:
-    """An honest agent. An attack overrides the hook that it tampers with (design.md section 4).
+    """An honest agent. An attack overrides the hook that it tampers with (docs/algorithm.md, "Attacks").
 
     A round calls the hooks in the order in which they stand here. The generators are the round's own, so that an
     attack draws the same numbers whenever the round is repeated.

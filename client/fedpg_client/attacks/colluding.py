@@ -22,7 +22,7 @@ class Peers(Protocol):
 
 
 class FedPGAttack(Behaviour):
-    """Submits what the attackers have agreed on (Fan et al. 2021, the FedPG attack; design.md section 4)."""
+    """Submits what the attackers have agreed on (Fan et al. 2021, the FedPG attack; docs/algorithm.md, "Attacks")."""
 
     def __init__(self, peers: Peers) -> None:
         """`peers` is the attackers' own channel."""

@@ -1,4 +1,4 @@
-"""FedPG-Aggregate: the Byzantine filter of FedPG-BR (Fan et al. 2021, Algorithm 2; design.md section 2)."""
+"""FedPG-Aggregate: FedPG-BR's Byzantine filter (Fan et al. 2021, Algorithm 2; docs/algorithm.md, "Aggregation")."""
 
 from __future__ import annotations
 
