@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install train test simulate test-containers check format proto bench clean
+.PHONY: help install train test simulate test-containers test-wheel check format proto bench clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ simulate: $(INSTALLED) ## Print what one schedule of the simulator goes through 
 
 test-containers: $(INSTALLED) ## Build the images and test federations in containers (needs a Docker engine with Compose).
 	$(BIN)/pytest tests/containers $(ARGS)
+
+test-wheel: $(INSTALLED) ## Build the wheel and use it in a clean environment outside the repository.
+	$(BIN)/python .ci/wheel.py
 
 check: $(INSTALLED) ## Lint, check types, and see that the generated code is in step.
 	$(BIN)/ruff check .

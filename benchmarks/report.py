@@ -16,6 +16,11 @@ FOLDER = Path(__file__).resolve().parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 SECTIONS = (
     (
+        "starting.py",
+        "Starting a command",
+        "CPU time of whole processes, user and system, median of several; what learns nothing imports no torch.",
+    ),
+    (
         "sampling.py",
         "An agent's sampling",
         "Environment steps per second of an agent, acting, sampling, advantages and gradient included, against the "

@@ -16,7 +16,7 @@ settings.load_profile("fedpg")
 @pytest.fixture
 def fedpg(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Run the `fedpg` command in this process: its exit code, standard output and standard error."""
-    from fedpg_lab.cli import main  # takes seconds to import, so only where it is used
+    from fedpg_lab.cli import main
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["fedpg", *map(str, arguments)])

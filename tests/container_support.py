@@ -41,16 +41,19 @@ class Project:
 
     name: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    """A folder that `fedpg compose` has written, which then says all, as for a user in it."""
 
     def compose(
         self, *arguments: str, check: bool = True, timeout_s: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run `docker compose`. The caller's environment does not reach the settings."""
-        command = ["docker", "compose", "--project-name", self.name, "--file", str(COMPOSE_FILE)]
+        place = [] if self.folder else ["--project-name", self.name, "--file", str(COMPOSE_FILE)]
+        command = ["docker", "compose", *place]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         ended = subprocess.run(
             [*command, *arguments], env={**environment, **self.settings}, capture_output=True, text=True,
-            stdin=subprocess.DEVNULL, timeout=timeout_s, check=False,
+            stdin=subprocess.DEVNULL, timeout=timeout_s, check=False, cwd=self.folder,
         )  # fmt: skip
         if check and ended.returncode != 0:
             raise AssertionError(
@@ -97,7 +100,7 @@ class Project:
 
     def down(self) -> None:
         """Remove everything, the volumes too."""
-        self.compose("--profile", "tensorboard", "down", "--volumes", "--remove-orphans", "--timeout", "1", check=False)
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "1", check=False)
 
 
 @contextmanager
@@ -108,6 +111,13 @@ def project(name: str, **settings: str) -> Iterator[Project]:
         yield federation
     finally:
         federation.down()
+
+
+def things_of(project: str) -> list[str]:
+    """Every container, network and volume of a project, by id or name."""
+    ours = ("--quiet", "--filter", f"label=com.docker.compose.project={project}")
+    listings = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
+    return [thing for listing in listings for thing in docker(*listing, *ours).split()]
 
 
 def docker(*arguments: str) -> str:

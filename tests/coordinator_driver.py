@@ -12,8 +12,10 @@ from fedpg_server.events import (
     CloseRound,
     Effect,
     Event,
+    Joined,
     RoundImproved,
     RoundOpened,
+    Seen,
     StoreVote,
     Submitted,
     Tick,
@@ -38,14 +40,22 @@ def parameters_of(round_number: int) -> bytes:
 class Driver:
     """Plays the part of the store and the service: keeps what is to be stored, notes what is answered."""
 
-    def __init__(self, coordinator: Coordinator | None = None) -> None:
-        """A federation of K agents, or a coordinator of one's own."""
+    def __init__(self, coordinator: Coordinator | None = None, *, joined: bool = True) -> None:
+        """A federation of K agents, or a coordinator of one's own; its agents have joined, or nobody has."""
         self.coordinator = coordinator or Coordinator(Rules(K, QUORUM, ROUND_TIMEOUT_S))
         self.now_s = 0.0
         self.tickets = 0
         self.stored: dict[tuple[int, int], bytes] = {}
         self.closed: dict[int, tuple[int, ...]] = {}
         self.wake_at_s: float | None = None
+        if joined:
+            self.join(*self.coordinator.members)
+
+    def join(self, *agents: int) -> None:
+        """Agents join, one after the other, at once, and are ready for a round."""
+        for agent in agents:
+            self.step(Joined(agent))
+            self.step(Seen(agent))
 
     def step(self, event: Event) -> list[Effect]:
         """Take an event now and do what the effects ask, in their order.

@@ -130,7 +130,10 @@ class Unseen:
     def __exit__(self, *exception: object) -> None:
         return
 
-    def show(self, _status: pb.GetStatusReply, note: str = "") -> None:
+    def say(self, text: str) -> None:
+        return
+
+    def show(self, status: pb.GetStatusReply, note: str = "") -> None:
         self.notes.append(note)
 
 

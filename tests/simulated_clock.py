@@ -11,6 +11,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Time begins at 0."""
         self._now_s = 0.0
         self._in_executor = in_executor
+        self.owner: Callable[[], Process | None] = lambda: None
+        """Whose code runs at the moment; None is the world outside, which nobody pauses."""
         super().__init__(_JumpingSelector(self._advance))
 
     def _advance(self, seconds: float) -> None:
@@ -61,6 +64,25 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Virtual seconds."""
         return self._now_s
+
+    def call_at(  # type: ignore[override]  # its argument types need Python 3.11's notation
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A timer of the process that sets it: while that stands still, it does not fire, but as soon as it goes on."""
+        owner = self.owner()
+        if owner is None or callback == owner.do:
+            return super().call_at(when, callback, *args, context=context)
+
+        def fire() -> None:
+            if not handle.cancelled():
+                callback(*args)
+
+        handle = super().call_at(when, owner.do, fire, context=context)
+        return handle
+
+    def plan(self, delay_s: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """Call it then, whoever stands still: what is on its way in the network arrives."""
+        return super().call_at(self._now_s + delay_s, callback, *args)
 
     def run_in_executor(  # type: ignore[override]  # what it returns can be awaited all the same
         self, executor: Executor | None, func: Callable[..., Any], *args: Any

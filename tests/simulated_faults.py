@@ -18,7 +18,7 @@ class Trouble:
     """A fault on one participant or several, from a time and for a time."""
 
     kind: str
-    """"kill", "stop" (the server alone), "pause" or "partition"."""
+    """"kill", "stop" (the server alone), "pause", "partition" or "break" (agents alone: their environment fails)."""
     targets: tuple[str, ...]
     at_s: float
     for_s: float
@@ -87,7 +87,7 @@ def draw_schedule(seed: int) -> Schedule:
 
 
 def _draw_trouble(rng: random.Random, names: list[str]) -> Trouble:
-    kind = rng.choice(("kill", "stop", "pause", "partition"))
+    kind = rng.choice(("kill", "stop", "pause", "partition", "break"))
     at_s = rng.uniform(0.0, FAULTS_UNTIL_S / 2)
     for_s = rng.uniform(0.0, FAULTS_UNTIL_S / 2)
     if kind == "stop" or (kind in ("kill", "pause") and rng.random() < 0.4):

@@ -24,6 +24,7 @@ from fedpg_client.agent import Agent
 from fedpg_client.calls import FederationCalls
 from fedpg_client.retry import Caller
 from fedpg_client.worker import Update, Worker
+from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.federation import federation_to_toml
 from fedpg_common.parameters import Vector
 from fedpg_server.run import Run
@@ -46,15 +47,18 @@ STOP_GRACE_S = 1.0
 class SimulatedWorker:
     """Takes some time for a gradient."""
 
-    def __init__(self, agent: int, process: BlockingProcess, rng: random.Random) -> None:
+    def __init__(self, agent: int, process: BlockingProcess, rng: random.Random, is_broken: Callable[[], bool]) -> None:
         self.policy = SimpleNamespace(spec=SPEC)
         self._agent = agent
         self._process = process
         self._rng = rng
+        self._is_broken = is_broken
 
     def work(self, round_number: int, batch_size: int, theta: Vector) -> Update:
         gradient = gradient_of(self._agent, round_number, theta)
         self._process.sleep(self._rng.expovariate(2.0))
+        if self._is_broken():
+            raise EnvironmentFailedError("the simulated environment is broken")
         return Update(gradient, batch_size, environment_steps=batch_size, mean_return=0.0, mean_length=1.0, loss=0.0)
 
 
@@ -93,6 +97,7 @@ class Simulation:
         self._open_store = open_store
         self._rng = random.Random(schedule.seed ^ 0x5EED)
         self.loop = VirtualLoop(self._in_executor)
+        self.loop.owner = lambda: HOST.get(None)
         self.loop.set_exception_handler(self._unhandled)
         self.history = History(self.loop.time)
         self._learner = SimulatedLearner(self.federation)
@@ -104,6 +109,10 @@ class Simulation:
         self._store: Store | None = None
         self._down: Counter[str] = Counter()
         self._paused: Counter[str] = Counter()
+        self._broken: Counter[str] = Counter()
+        """Agents whose environment fails when it is used."""
+        self._failed: set[str] = set()
+        """Agents that have ended because it did."""
         self._free_at_s: dict[int, float] = {}
         self._kill_points = {(kill.point, kill.is_before): kill for kill in schedule.kill_points}
 
@@ -112,9 +121,9 @@ class Simulation:
         Store.create(self.path, "run-1", federation_to_toml(self.federation), initial_state()).close()
         asyncio.set_event_loop(self.loop)
         for trouble in self.schedule.troubles:
-            self.loop.call_later(trouble.at_s, self._begin, trouble)
-        self.loop.call_later(self.schedule.healed_s, self._calm_down)
-        self.loop.call_later(self.schedule.healed_s + RUN_S_MAX, self._give_up)
+            self.loop.plan(trouble.at_s, self._begin, trouble)
+        self.loop.plan(self.schedule.healed_s, self._calm_down)
+        self.loop.plan(self.schedule.healed_s + RUN_S_MAX, self._give_up)
         self._start_server()
         for index in range(1, self.schedule.agents + 1):
             self._start_agent(f"agent-{index}")
@@ -187,7 +196,7 @@ class Simulation:
         self.history.note("server stops")
         for task in list(host.tasks):
             task.cancel()
-        self.loop.call_later(STOP_GRACE_S, lambda: self._kill_server() if self._network.server is host else None)
+        self.loop.plan(STOP_GRACE_S, lambda: self._kill_server() if self._network.server is host else None)
 
     def _in_executor(self, executor: Executor | None, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         """One worker an executor, as the run has it. Each piece of work is a persistence point."""
@@ -222,6 +231,7 @@ class Simulation:
 
     def _start_agent(self, name: str) -> None:
         index = int(name.removeprefix("agent-"))
+        self._failed.discard(name)
         self.history.note("{} starts", name)
 
         def main() -> None:
@@ -231,10 +241,14 @@ class Simulation:
             calls = FederationCalls(
                 index, caller, None, FOREVER_S, FOREVER_S, connect=lambda *_: Channel(self._network, process)
             )
-            worker = cast(Worker, SimulatedWorker(index, process, self._rng))
+            worker = cast(Worker, SimulatedWorker(index, process, self._rng, lambda: self._broken[name] > 0))
             try:
                 Agent(index, calls, lambda _joined: worker, self.loop.time).run()
                 self.history.note("{} has ended", name)
+            except EnvironmentFailedError as error:
+                self.history.note("{} has failed: {}", name, error)
+                self._failed.add(name)
+                self.loop.plan(0.0, self._revive, name)
             except Exception as error:
                 self.history.fail(f"{name} ended with {error!r}")
 
@@ -250,11 +264,13 @@ class Simulation:
         self.history.note("{} of {} for {:.3f} s", trouble.kind, ", ".join(trouble.targets), trouble.for_s)
         for target in trouble.targets:
             self._harm(trouble.kind, target)
-        self.loop.call_later(trouble.for_s, self._heal, trouble)
+        self.loop.plan(trouble.for_s, self._heal, trouble)
 
     def _harm(self, kind: str, target: str) -> None:
         if kind == "partition":
             self._network.is_cut.add(target)
+        elif kind == "break":
+            self._broken[target] += 1
         elif kind == "pause":
             self._paused[target] += 1
             if (process := self._process(target)) is not None:
@@ -273,6 +289,9 @@ class Simulation:
         for target in trouble.targets:
             if trouble.kind == "partition":
                 self._network.is_cut.discard(target)
+            elif trouble.kind == "break":
+                self._broken[target] -= 1
+                self._revive(target)
             elif trouble.kind == "pause":
                 self._paused[target] -= 1
                 if not self._paused[target] and (process := self._process(target)) is not None:
@@ -281,6 +300,11 @@ class Simulation:
                 self._down[target] -= 1
                 if not self._down[target]:
                     self._start(target)
+
+    def _revive(self, name: str) -> None:
+        """Start an agent again whose environment failed and is mended."""
+        if name in self._failed and not (self._down[name] or self._broken[name]):
+            self._start_agent(name)
 
     def _start(self, target: str) -> None:
         if target == SERVER:

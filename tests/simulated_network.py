@@ -11,9 +11,16 @@ import random
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from failed_call import CallFailedError
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_server.service import FederationService
@@ -66,7 +73,17 @@ class Context:
         return self._caller
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        return {"x509_common_name": [self._caller.encode()]}
+        return {"x509_pem_cert": [certificate_of(self._caller)]}
+
+
+@lru_cache
+def certificate_of(caller: str) -> bytes:
+    """A certificate that names the caller; nobody checks who signed it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, caller)])
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), begin, begin)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 
 class _Methods:
@@ -136,7 +153,7 @@ class Network:
         """Begin a call."""
         call = _Call(self, client, path, request)
         if timeout_s is not None:
-            self.loop.call_later(timeout_s, call.end, CallFailedError(grpc.StatusCode.DEADLINE_EXCEEDED, "deadline"))
+            self.loop.plan(timeout_s, call.end, CallFailedError(grpc.StatusCode.DEADLINE_EXCEEDED, "deadline"))
         if self.drop_request(client.name, path):
             self._lose(call)
         else:
@@ -145,18 +162,18 @@ class Network:
 
     def _lose(self, call: _Call) -> None:
         self.note("dropped on purpose: {} {}", call.client.name, call.path)
-        self.loop.call_later(NOTICED_S, call.lose)
+        self.loop.plan(NOTICED_S, call.lose)
 
     def _send(self, client: str, what: str, deliver: Callable[[], None], lose: Callable[[], None]) -> None:
         weather = self.weather
         if client in self.is_cut or self.rng.random() < weather.lost:
             self.note("lost: {} {}", client, what)
             if self.rng.random() < weather.noticed:
-                self.loop.call_later(self.rng.uniform(0.0, CONNECTION_LOST_S), lose)
+                self.loop.plan(self.rng.uniform(0.0, CONNECTION_LOST_S), lose)
             return
-        self.loop.call_later(self._delay_s(), deliver)
+        self.loop.plan(self._delay_s(), deliver)
         if self.rng.random() < weather.repeated:
-            self.loop.call_later(self._delay_s(), deliver)
+            self.loop.plan(self._delay_s(), deliver)
 
     def _delay_s(self) -> float:
         return self.rng.expovariate(1.0 / self.weather.delay_s)

@@ -7,12 +7,13 @@ from typing import Any
 from fedpg_common.catalogue import AGGREGATORS, ALGORITHMS, ATTACKS
 from fedpg_common.choices import SETTING, Choice, Choices
 from fedpg_common.federation import SEED_MAX, Federation
-from fedpg_common.tasks import ACTIVATIONS, WHOLE_MAX, Task
+from fedpg_common.tasks import ACTIVATIONS, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Task
 from hypothesis import strategies as st
 
 NAMES = st.text(min_size=1, max_size=12).filter(str.isprintable)
 COUNTS = st.integers(1, WHOLE_MAX)
-POSITIVE = st.floats(1e-300, 1e300)
+BATCHES = st.integers(1, BATCH_MAX)
+POSITIVE = st.floats(SCALE_MIN, SCALE_MAX)
 SCALARS = st.one_of(
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
@@ -25,10 +26,9 @@ OPTIONS = st.dictionaries(NAMES, st.one_of(SCALARS, st.lists(SCALARS, max_size=3
 @st.composite
 def tasks(draw: st.DrawFn) -> Task:
     """Any task that is allowed."""
-    fewest = draw(COUNTS)
+    fewest = draw(BATCHES)
     fields: dict[str, Any] = {
-        name: draw(COUNTS)
-        for name in ("horizon", "evaluation_horizon", "trajectories", "batch_size", "mini_batch_size", "inner_steps")
+        name: draw(COUNTS) for name in ("horizon", "evaluation_horizon", "trajectories", "inner_steps")
     }
     return Task(
         name=draw(NAMES),
@@ -37,9 +37,11 @@ def tasks(draw: st.DrawFn) -> Task:
         activation=draw(st.sampled_from(ACTIVATIONS)),
         gamma=draw(st.floats(0, 1)),
         learning_rate=draw(POSITIVE),
+        batch_size=draw(BATCHES),
         batch_size_min=fewest,
-        batch_size_max=draw(st.integers(fewest, WHOLE_MAX)),
-        delta=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+        batch_size_max=draw(st.integers(fewest, BATCH_MAX)),
+        mini_batch_size=draw(BATCHES),
+        delta=draw(st.floats(SCALE_MIN, 1, exclude_max=True)),
         sigma=draw(POSITIVE),
         alpha=draw(st.floats(0, 0.5, exclude_max=True)),
         environment_options=draw(OPTIONS),

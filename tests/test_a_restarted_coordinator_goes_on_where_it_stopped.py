@@ -60,7 +60,7 @@ def test_counts_and_last_votes_go_on() -> None:
 
 
 def test_an_agent_that_polls_on_after_the_restart_is_known_to_be_there() -> None:
-    driver = Driver()
+    driver = Driver(joined=False)
     driver.open(3)
     driver.step(Seen(1))
     assert driver.coordinator.members[1].presence is Presence.JOINED

@@ -28,6 +28,7 @@ class Script:
         self.replies = list(replies)
         self.verdict = verdict
         self.calls: list[str] = []
+        self.farewells: list[tuple[int, str]] = []
         self.submissions: list[tuple[pb.Round, pb.Tensor, pb.WorkReport]] = []
 
     def join(self) -> pb.JoinReply:
@@ -46,8 +47,13 @@ class Script:
         self.submissions.append((round_, gradient, report))
         return pb.SubmitUpdateReply(verdict=cast(pb.Verdict.ValueType, self.verdict))
 
-    def leave(self) -> None:
+    def leave(self, reason: pb.LeaveRequest.Reason.ValueType = pb.LeaveRequest.REASON_DONE, detail: str = "") -> None:
         self.calls.append("leave")
+        self.farewells.append((reason, detail))
+
+    def ask_why(self) -> str:
+        self.calls.append("ask why")
+        return "round 1 waits"
 
 
 class Stepped:

@@ -1,4 +1,4 @@
-"""Each attack on the learning does what its formula says, with its settings, and nothing else."""
+"""Each attack on the learning does what docs/algorithm.md, "Attacks", says, with its settings, and nothing else."""
 
 from __future__ import annotations
 

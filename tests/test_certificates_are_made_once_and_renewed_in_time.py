@@ -130,6 +130,14 @@ def test_a_key_of_another_certificate_is_replaced(tmp_path: Path) -> None:
     assert make(tmp_path) == ["agent-1", "agent-2"]
 
 
+def test_anothers_certificate_in_a_folder_is_replaced(tmp_path: Path) -> None:
+    make(tmp_path)
+    for path in (tmp_path / "agent-2").iterdir():
+        (tmp_path / "agent-1" / path.name).write_bytes(path.read_bytes())
+    assert make(tmp_path) == ["agent-1"]
+    assert certificate(tmp_path, "agent-1").subject.rfc4514_string() == "CN=agent-1"
+
+
 def test_keys_are_their_owners_alone_from_the_first_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, int] = {}
     rename = os.replace

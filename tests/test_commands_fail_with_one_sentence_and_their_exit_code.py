@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from fedpg_common.federation import describe, federation_to_toml
 from fedpg_server import cli as server_cli
 from fedpg_server.algorithms.adam import fresh
 from fedpg_server.store import STORE_NAME, Store
+from lab_support import Command as LabCommand
 from support import idle_federation, serving_in_a_thread
 from tls_files import make_identity, write_files
 
@@ -110,7 +111,7 @@ def test_an_unknown_option(run: Command, main: Callable[[], None]) -> None:
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:x", "127.0.0.1:70000"])
 def test_an_address_that_is_none(server: Command, agent: Command, address: str) -> None:
     for outcome in (server("--listen", address), agent("--server", address)):
-        assert_told(outcome, ExitCode.ADDRESS, "is not an address: write HOST:PORT")
+        assert_told(outcome, ExitCode.USAGE, "is not an address: write HOST:PORT")
         assert is_one_sentence(outcome[1])
 
 
@@ -196,7 +197,7 @@ def test_a_server_whose_policy_is_laid_out_otherwise(agent: Command, tmp_path: P
         (["--attack", "fedpg", "--attackers", "1,2"], ExitCode.USAGE, "needs --ring"),
         (["--attack", "fedpg", "--attackers", "2,3", "--ring", "a:1"], ExitCode.USAGE, "not among its own --attackers"),
         (["--attack", "fedpg", "--attackers", "1,x"], ExitCode.USAGE, "takes agent indices such as 1,2,3"),
-        (["--attack", "fedpg", "--attackers", "1,2", "--ring", "nowhere"], ExitCode.ADDRESS, "is not an address"),
+        (["--attack", "fedpg", "--attackers", "1,2", "--ring", "nowhere"], ExitCode.USAGE, "is not an address"),
         (["--tls", "nowhere"], ExitCode.USAGE, "nowhere/ca.pem cannot be read"),
         (["--log-level", "chatty"], ExitCode.USAGE, "unknown log level 'chatty'"),
         (["--agent", "0"], ExitCode.USAGE, "'--agent'"),
@@ -216,6 +217,98 @@ def test_an_expired_certificate_of_the_agent(agent: Command, tmp_path: Path) -> 
     outcome = agent("--server", "127.0.0.1:1", "--tls", tmp_path / "tls")
     assert_told(outcome, ExitCode.USAGE, "has expired")
     assert is_one_sentence(outcome[1])
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (("--trajectories", "0"), ExitCode.USAGE, "trajectories must be a whole number from 1"),
+        (("--agents", "0"), ExitCode.USAGE, "a federation needs 1 to 10000 agents, not 0"),
+        (("--seed", "-1"), ExitCode.USAGE, "the seed must be a whole number from 0"),
+        (("--seed", "9" * 30), ExitCode.USAGE, "the seed must be a whole number from 0"),
+        (("--runs", "0"), ExitCode.USAGE, "--runs must be 1 to"),
+        (("--byzantine", "-1"), ExitCode.USAGE, "-1 Byzantine agents do not fit"),
+        (("--round-timeout", "nan"), ExitCode.USAGE, "round_timeout_s must be a positive number"),
+        (("--round-timeout", "inf"), ExitCode.USAGE, "round_timeout_s must be a positive number"),
+        (("--sigma", "inf"), ExitCode.USAGE, "sigma must be a positive number, not inf"),
+        (("--alpha", "nan"), ExitCode.USAGE, "alpha must be at least 0 and below 0.5, not nan"),
+        (("--task", "☃"), ExitCode.USAGE, "unknown task '☃'"),
+        (("--task", "\x1b[31m"), ExitCode.USAGE, "unknown task '\\x1b[31m'"),
+        (("--task", LONG), ExitCode.USAGE, "xxx…: choose CartPole-v1"),
+        (("--attack", "bribery", "--byzantine", "1"), ExitCode.USAGE, "'bribery': choose one of random-noise, random-"),
+        (("--name", LONG), ExitCode.USAGE, "File name too long"),
+        (("--resume", LONG), ExitCode.USAGE, "File name too long"),
+        (("--resume", "[/b]"), ExitCode.STORAGE, "there is no run store at [/b]/run.sqlite"),
+    ],
+)  # fmt: skip
+def test_a_bad_option_of_training(
+    fedpg: LabCommand, tmp_path: Path, arguments: tuple[str, ...], code: ExitCode, named: str
+) -> None:
+    ended, output, error = fedpg("train", *arguments, *(() if "--resume" in arguments else ("--out", tmp_path)))
+    assert (ended, output) == (code, ""), error
+    assert named in error
+    assert error.count("\n") == 1
+    assert len(error) < 1000
+    assert "\x1b" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options", [("--patience", "nan"), ("--connect-timeout", "inf"), ("--agent", "99999999999"), ("--agent", "1.5")]
+)
+def test_a_number_that_an_agent_cannot_use(agent: Command, options: tuple[str, str]) -> None:
+    exit_code, error = agent("--server", "127.0.0.1:1", *options)
+    assert exit_code == ExitCode.USAGE
+    assert f"'{options[0]}'" in error
+    assert "Traceback" not in error
+
+
+def test_an_agent_and_a_server_that_differ_about_tls_are_told_so(agent: Command, tmp_path: Path) -> None:
+    authority = make_identity("authority")
+    for name in ("server", "agent-1"):
+        write_files(tmp_path / name, authority, make_identity(name, authority))
+    (tmp_path / "open").mkdir()
+    with serving_in_a_thread(tmp_path / "open", idle_federation(3, 1)) as address:
+        outcome = agent("--server", address, "--tls", tmp_path / "agent-1")
+    assert_told(outcome, ExitCode.UNREACHABLE, "what listens there does not use TLS: leave out --tls")
+    with closing_listener() as port:
+        outcome = agent("--server", f"127.0.0.1:{port}")
+    assert_told(
+        outcome, ExitCode.UNREACHABLE, "a server that uses TLS closes the connection like this: then give --tls"
+    )
+
+
+@contextmanager
+def closing_listener() -> Iterator[int]:
+    """A port where whoever comes is heard, and hung up on, as by a server that speaks TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    caller, _ = listener.accept()
+                    with caller:
+                        caller.recv(1000)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("agents", "byzantine", "warned"), [(10, 4, False), (10, 5, True), (1, 1, True), (3, 0, False)]
+)
+def test_more_attackers_than_are_tolerated(fedpg: LabCommand, agents: int, byzantine: int, warned: bool) -> None:
+    ended, output, error = fedpg("compose", "--agents", agents, "--byzantine", byzantine)
+    assert ended == ExitCode.OK
+    assert output.startswith("#") or "services:" in output
+    assert ("more than the fraction α = 0.4 that is tolerated" in error) is warned
+    assert error.count("\n") == warned
 
 
 def test_the_exit_codes_are_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,26 @@ def test_every_federation_survives(federation: Federation) -> None:
 def test_every_task_file_survives(tmp_path_factory: pytest.TempPathFactory, task: Task) -> None:
     path = tmp_path_factory.mktemp("tasks") / "task.toml"
     path.write_text(tomli_w.dumps(task_to_fields(task)), encoding="utf-8")
-    assert find_task(str(path)) == task
+    found = find_task(str(path))
+    assert replace(found, module_folder="") == task
+    assert bool(found.module_folder) == (task.environment.partition(":")[1] == ":" and task.environment[0] != ":")
+
+
+@pytest.mark.parametrize(
+    ("field", "bad", "words"),
+    [
+        ("learning_rate", 1e39, r"learning_rate must be a positive number from 1e-37 to 1e\+37, not 1e\+39"),
+        ("learning_rate", 1e-50, "learning_rate must be a positive number from 1e-37"),
+        ("sigma", 1e300, r"sigma must be .* not 1e\+300"),
+        ("delta", 5e-324, "delta must be between 0 and 1, and at least 1e-37, not 5e-324"),
+        ("batch_size_max", 2, "batch_size_max must be a whole number from batch_size_min, 12, to 1000000, not 2"),
+        ("batch_size", 2**31 - 1, "batch_size must be a whole number from 1 to 1000000, not 2147483647"),
+        ("hidden", [1] * 101, "hidden must be a list of at most 100 layer sizes"),
+    ],
+)
+def test_what_is_beyond_the_machine_is_refused_with_the_range(field: str, bad: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        task_from_fields({**task_to_fields(CARTPOLE), field: bad})
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fedpg_client.process import PATIENCE_S
+from fedpg_client.patience import PATIENCE_S
 from fedpg_lab.faults.docker.overlay import overlay
 
 PARTICIPANTS = ["server", "agent-1", "agent-2", "agent-3"]

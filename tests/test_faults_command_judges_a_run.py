@@ -94,6 +94,11 @@ def is_one_sentence(error: str) -> bool:
     return error.startswith("fedpg: ") and len(error.splitlines()) == 1
 
 
+def after_progress(error: str) -> str:
+    """What a command said once its display was over; that begins each line with the run's name."""
+    return "".join(line for line in error.splitlines(keepends=True) if not line.startswith("tiny  "))
+
+
 # The plan -------------------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +167,7 @@ def squeezed(text: str) -> str:
         (["meteorite"], "unknown scenario 'meteorite': choose agent-crash, "),
         (["no.toml"], "scenario file no.toml cannot be read: No such file"),
         (["broken.toml"], "scenario broken.toml is not TOML: "),
-        (["unkind.toml"], "scenario unkind.toml: fault 1: unknown kind 'explode': choose kill, "),
+        (["unkind.toml"], "scenario unkind.toml: fault 1: unknown kind 'explode': choose one of kill, "),
         (["tiny.toml", "--seed", "-1"], "scenario tiny.toml: seed must be a whole number from 0 to 2**63 - 1, not -1"),
     ],
 )
@@ -315,7 +320,7 @@ def test_a_run_that_fails_without_a_store_is_one_sentence(
 
     played(has_store=False, on_call=on_call)
     code, _, error = fedpg("faults", tiny, "--out", tiny.parent / "runs")
-    assert (code, error) == (ExitCode.STORAGE, "fedpg: no space is left for the store\n")
+    assert (code, after_progress(error)) == (ExitCode.STORAGE, "fedpg: no space is left for the store\n")
 
 
 # Interrupted ----------------------------------------------------------------------------------------------------------
@@ -369,7 +374,7 @@ def test_an_interrupted_reference_is_not_taken_for_success(
         signal.raise_signal(number)
 
     played()
-    monkeypatch.setattr(faults_cli, "compare_with_reference", compare)
+    monkeypatch.setattr("fedpg_lab.faults.reference.compare_with_reference", compare)
     ended, text, error = fedpg("faults", tiny, "--out", tiny.parent / "runs")
     assert ended == code, error
     assert "the reference was interrupted" in text

@@ -122,3 +122,24 @@ def test_the_attackers_share_the_secret_that_the_launchers_derive() -> None:
     attackers = range(1, int(settings["FEDPG_BYZANTINE"]) + 1)
     secret = attackers_secret(int(settings["FEDPG_SEED"]), attackers)
     assert [found[0]["value"] for found in holders.values() if found] == [secret]
+
+
+def test_memory_is_limited() -> None:
+    for spec in pod_specs().values():
+        for container in spec["containers"]:
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_every_pod_is_called_and_calls_only_where_the_protocol_needs_it() -> None:
+    policies = {name: entry["spec"] for (kind, name), entry in resources().items() if kind == "NetworkPolicy"}
+    names = {spec["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name") for spec in policies.values()}
+    (everyone,) = policies["agents"]["podSelector"]["matchExpressions"]
+    labels = {f"fedpg-{name}" for name in pod_specs()}
+    assert names - {None} | set(everyone["values"]) == labels
+    assert all(spec["policyTypes"] == ["Ingress", "Egress"] for spec in policies.values())
+    (way_in,) = policies["server"]["ingress"]
+    assert [port["port"] for port in way_in["ports"]] == [50051]
+    assert "egress" not in policies["server"]
+    assert "ingress" not in policies["agents"]
+    for way in policies["ring"]["ingress"] + policies["ring"]["egress"]:
+        assert [port["port"] for port in way["ports"]] == [RING_PORT]

@@ -155,7 +155,7 @@ class PlainAdam:
 def plain_inner_loop(
     bench: Bench, state: State, mu: NDArray[np.float64] | None, learning_rate: float
 ) -> tuple[PlainAdam, list[float]]:
-    """The inner loop of design.md section 2, and its mean importance ratios."""
+    """The loop of docs/algorithm.md, "Inner loop", and its mean importance ratios."""
     adam = PlainAdam.at(state)
     theta_0, spec = adam.theta, bench.policy.spec
     ratios = []

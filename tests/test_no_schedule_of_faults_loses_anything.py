@@ -71,7 +71,8 @@ def test_the_schedules_hold_what_they_promise_to_hold() -> None:
     schedules = [draw_schedule(seed) for seed in range(200)]
     troubles = {(trouble.kind, "server" in trouble.targets) for plan in schedules for trouble in plan.troubles}
     assert troubles == {
-        ("kill", False), ("kill", True), ("pause", False), ("pause", True), ("partition", False), ("stop", True)
+        ("break", False), ("kill", False), ("kill", True), ("pause", False), ("pause", True), ("partition", False),
+        ("stop", True),
     }  # fmt: skip
     assert {point.is_before for plan in schedules for point in plan.kill_points} == {True, False}
     assert any(plan.weather.lost and plan.weather.repeated for plan in schedules)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from coordinator_driver import QUORUM, ROUND_TIMEOUT_S, Driver, K, digest_of, parameters_of
 from fedpg_common.verdicts import Verdict
 from fedpg_server.coordinator import Coordinator, Phase, Rules
-from fedpg_server.events import Joined, Left, RunEnded, Seen, Tick
+from fedpg_server.events import Failed, Joined, Left, RunEnded, Seen, Tick
+from fedpg_server.membership import OPEN
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -24,7 +25,7 @@ class Federation(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.driver = Driver()
+        self.driver = Driver(joined=False)
         self.rounds = 1
         self.opened_s = 0.0
         self.votes_of_closed: dict[int, tuple[int, ...]] = {}
@@ -59,6 +60,10 @@ class Federation(RuleBasedStateMachine):
     @rule(agent=AGENTS, kind=st.sampled_from([Joined, Seen, Left]))
     def come_or_go(self, agent: int, kind: type[Joined] | type[Seen] | type[Left]) -> None:
         self.driver.step(kind(agent))
+
+    @rule(agent=AGENTS, why=st.text())
+    def fail(self, agent: int, why: str) -> None:
+        self.driver.step(Failed(agent, why))
 
     # What time and the operator do --------------------------------------------------------------------------------
 
@@ -120,7 +125,7 @@ class Federation(RuleBasedStateMachine):
 
     @invariant()
     def an_open_round_that_may_close_has_closed(self) -> None:
-        if self.coordinator.phase in (Phase.COLLECTING, Phase.BELOW_QUORUM):
+        if self.coordinator.phase in OPEN:
             assert len(self.coordinator.votes) < K
         if self.coordinator.phase is Phase.BELOW_QUORUM:
             assert len(self.coordinator.votes) < QUORUM
@@ -128,7 +133,9 @@ class Federation(RuleBasedStateMachine):
     @invariant()
     def an_open_round_has_a_timer(self) -> None:
         if self.coordinator.phase is Phase.COLLECTING:
-            assert self.driver.wake_at_s == self.opened_s + ROUND_TIMEOUT_S
+            assert self.driver.wake_at_s == self.coordinator.deadline_s >= self.opened_s + ROUND_TIMEOUT_S
+        if self.coordinator.phase in (Phase.JOINING, Phase.BELOW_QUORUM):
+            assert self.driver.wake_at_s is not None, "it says every so often that it waits"
 
     @invariant()
     def nobody_else_became_a_member(self) -> None:

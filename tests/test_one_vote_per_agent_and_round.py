@@ -131,7 +131,8 @@ def test_every_verdict_is_counted_once_for_its_agent() -> None:
 
 
 def test_an_agent_that_submits_is_there_even_if_it_joined_before_a_restart() -> None:
-    driver = opened()
+    driver = Driver(joined=False)
+    driver.open(1)
     driver.submit(4, 1)
     assert driver.coordinator.members[4].presence is Presence.JOINED
     assert driver.coordinator.members[3].presence is Presence.NEVER_SEEN

@@ -19,12 +19,13 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation, describe
 from fedpg_common.learning.aggregators import Aggregate, Memory, RoundPlan, Votes
 from fedpg_common.modules import check_fingerprints, fingerprint, with_fingerprints
+from fedpg_common.observer_options import chosen_observers, parse_observer
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy, make_policy
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.algorithms.base import InnerReport, Tools
 from fedpg_server.learner import Learner
-from fedpg_server.observers import Observed, Observers, build_observers, chosen_observers, parse_observer
+from fedpg_server.observers import Observed, Observers, build_observers
 from fedpg_server.records import RoundRecord
 from fedpg_server.state import ADAM_M, State, check_memory
 from support import SPEC, make_round_record

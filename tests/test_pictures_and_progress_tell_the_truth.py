@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from fedpg.v1 import federation_pb2 as pb
+from fedpg_lab.describe import PaceMeter, describe_state
 from fedpg_lab.plots import RULE_COLOURS, plot_run, plot_runs, rule_colours, smooth
-from fedpg_lab.progress import PaceMeter, describe_state
 from fedpg_lab.runs import RunData, final_return, summarize, trajectories_to_reach
 from fedpg_server.records import RoundRecord
 from lab_support import small_federation
@@ -86,9 +86,9 @@ def test_pace_and_time_left_are_measured_from_the_first_state() -> None:
     assert pace.steps_per_s == 1000.0
     assert pace.left_s == 80.0
     line = describe_state(status(200, 15000), pace)
-    assert line == "round 2  return 123.4  accepted 2  filtered 1  absent 1  1,000 steps/s  1:20 left"
+    assert line == "return 123.4  accepted 2  filtered 1  1:20 left  round 2  absent 1  1,000 steps/s"
     waiting = pb.GetStatusReply(agents=[pb.AgentStatus(presence=pb.AgentStatus.PRESENCE_JOINED), pb.AgentStatus()])
-    assert describe_state(waiting, pace) == "1 of 2 agents have joined"
+    assert describe_state(waiting, pace) == "1 of 2 agents joined"
 
 
 def test_every_rule_has_a_colour_of_its_own_and_the_known_ones_keep_theirs() -> None:

@@ -34,7 +34,7 @@ def test_the_command_writes_it() -> None:
 
 def test_it_is_the_federation_of_the_compose_file() -> None:
     services, composed = stack()["services"], yaml.safe_load(compose_file(FEDERATION))["services"]
-    assert set(services) == set(composed) - {"certs", "tensorboard"}
+    assert set(services) == set(composed) - {"certs", "tensorboard", "fedpg"}
     for name, service in services.items():
         assert service["environment"] == composed[name]["environment"]
 
@@ -77,6 +77,12 @@ def test_whoever_ends_well_is_not_started_again() -> None:
         assert service["deploy"]["restart_policy"]["condition"] == "on-failure"
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+
+
+def test_memory_and_processes_are_limited() -> None:
+    for name, service in stack()["services"].items():
+        memory = "${SERVER_MEMORY:-2g}" if name == "server" else "${AGENT_MEMORY:-512m}"
+        assert service["deploy"]["resources"] == {"limits": {"memory": memory, "pids": 256}}
 
 
 def test_images_come_from_a_registry_that_the_environment_names() -> None:

@@ -101,6 +101,35 @@ def test_the_votes_of_a_real_round_are_in_it(tmp_path: Path) -> None:
     assert [line.split()[-4:] for line in lines[-3:]] == [["accepted", "1", "0", "0"]] * 3
 
 
+def test_what_others_have_named_gives_the_terminal_no_orders() -> None:
+    reply = status()
+    reply.message = "waiting\x1b[2J\nfor nobody"
+    reply.task = "Cart\x07Pole\r[red]"
+    reply.agents[0].note = "\x1b]0;title\x07 [/b] \u202e"
+    text = "\n".join(shown(reply))
+    assert not set(text) & {"\x1b", "\x07", "\r", "\u202e"}
+    assert "round 8: waiting\\x1b[2J for nobody" in text
+    assert "Cart\\x07Pole [red], fedpg-br" in text
+    assert "agent 1: \\x1b]0;title\\x07 [/b] \\u202e" in text
+
+
+def test_a_newer_server_may_know_more_than_this_version() -> None:
+    reply = status()
+    reply.agents[0].last_verdict = 17  # type: ignore[assignment]
+    reply.agents[1].presence = 9  # type: ignore[assignment]
+    text = "\n".join(shown(reply, width=200))
+    assert "verdict 17 (unknown to this version)" in text
+    assert "state 9 (unknown to this version)" in text
+
+
+def test_one_is_not_many() -> None:
+    reply = pb.GetStatusReply(intrusions=1, unreadable=1, trajectories_target=1, agents=[agent(1)])
+    lines = shown(reply)
+    assert "1 call from strangers or with another's identity was refused" in lines
+    assert "1 request did not arrive whole, in time, or was not a message" in lines
+    assert any(line.startswith("0/1 trajectory, ") for line in lines)
+
+
 def test_no_server_is_one_sentence() -> None:
     address = free_address()
     with pytest.raises(UnreachableError, match=f"no status from {address}: "):

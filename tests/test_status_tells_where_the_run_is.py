@@ -24,12 +24,15 @@ async def until_phase(door: Door, phase: Phase) -> pb.GetStatusReply:
 
 def test_a_round_that_waits_below_its_quorum_and_goes_on(tmp_path: Path) -> None:
     async def play() -> None:
-        async with serving(tmp_path, idle_federation(3, 2, round_timeout_s=SOON_S)) as door:
+        federation = idle_federation(3, 2, round_timeout_s=SOON_S)
+        async with serving(tmp_path, federation, start_rounds=False) as door:
+            door.run.coordinator._gathering.grace_s = SOON_S  # agent 3 is not waited for for long
+            door.start_rounds()
             await door.stub.Join(pb.JoinRequest(agent=2), timeout=CALL_TIMEOUT_S)
             await door.vote(1, await door.open_round(1, 0))
             status = await until_phase(door, Phase.BELOW_QUORUM)
             assert status.phase == pb.PHASE_BELOW_QUORUM
-            assert status.message == "1 more of the agents 2, 3 must submit for a quorum of 2"
+            assert status.message == "round 1 is below the quorum of 2: 1 more of agents 2, 3 must submit"
             assert (status.round, status.quorum, status.deadline_in_s) == (1, 2, 0.0)
             assert (status.trajectories, status.trajectories_target) == (0, 2)
             assert not status.HasField("latest")
@@ -60,9 +63,13 @@ def test_a_round_that_collects_tells_its_deadline(tmp_path: Path) -> None:
         async with serving(tmp_path, idle_federation(2, 1, round_timeout_s=500.0)) as door:
             await door.open_round(1, 0)
             status = await door.status()
+            assert (status.phase, status.deadline_in_s) == (pb.PHASE_JOINING, 0.0)
+            assert status.message == "starting: 1 of 2 agents have joined, a quorum is 2"
+            await door.open_round(2, 0)
+            status = await door.status()
             assert status.phase == pb.PHASE_COLLECTING
             assert 400.0 < status.deadline_in_s <= 500.0
-            assert status.message == "waiting for agents 1, 2"
+            assert status.message == "round 1: 0 of 2 votes, waiting for agents 1, 2"
 
     asyncio.run(play())
 
@@ -73,7 +80,7 @@ def test_a_thousand_agents_fit_in_one_status(tmp_path: Path) -> None:
             await door.open_round(1, 0)
             status = await door.status()
             assert len(status.agents) == 1000
-            assert status.message == "waiting for agents 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 990 more"
+            assert status.message == "starting: 1 of 1000 agents have joined, a quorum is 600"
 
     asyncio.run(play())
 
@@ -121,8 +128,8 @@ def test_what_status_and_log_say_of_a_round() -> None:
         "48/5000 trajectories",
         "return 25.0",
         "R1 accepted 3",
-        "filtered agents 4",
-        "absent agents 5",
+        "filtered agent 4",
+        "absent agent 5",
     ):
         assert part in line
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 import grpc
+import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
-from fedpg_common.errors import RefusedError
+from fedpg_common.errors import FedPGError, RefusedError
 from fedpg_common.verdicts import Verdict
 
-from fedpg_client.retry import ServerRefusedError
+from fedpg_client.fates import OnFate, Refused, tell_nobody
+from fedpg_client.retry import ServerRefusedError, StoppedError
 from fedpg_client.worker import Update, Worker
+
+COMPLAIN_EVERY_S = 60.0
+NO_VOTE = (Verdict.WRONG_SHAPE, Verdict.NOT_FINITE, Verdict.TOO_LARGE, Verdict.WRONG_PARAMETERS, Verdict.DAMAGED)
+"""Verdicts after which the agent has no vote in the round, and the others may wait for it."""
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +37,11 @@ class Calls(Protocol):
     def submit(self, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport) -> pb.SubmitUpdateReply:
         """Submit a gradient."""
 
-    def leave(self) -> None:
-        """Say goodbye."""
+    def leave(self, reason: pb.LeaveRequest.Reason.ValueType = pb.LeaveRequest.REASON_DONE, detail: str = "") -> None:
+        """Say goodbye; with REASON_FAILED, `detail` is the sentence that says what happened."""
+
+    def ask_why(self) -> str:
+        """What the server waits for, in its own words; empty if it does not answer at once."""
 
 
 class Agent:
@@ -43,12 +53,19 @@ class Agent:
         calls: Calls,
         make_worker: Callable[[pb.JoinReply], Worker],
         clock: Callable[[], float],
+        on_fate: OnFate = tell_nobody,
     ) -> None:
-        """`make_worker` builds what computes from what the server says at Join; `clock` gives seconds."""
+        """`make_worker` builds what computes from what the server says at Join; `clock` gives seconds.
+
+        `on_fate` is told of every round in which the agent has no vote because its gradient was refused.
+        """
         self.index = index
         self._calls = calls
         self._make_worker = make_worker
         self._clock = clock
+        self._on_fate = on_fate
+        self._waits_since_s: float | None = None
+        self._complained_s = 0.0
         self._worker: Worker | None = None
         self._done_round = 0
 
@@ -60,9 +77,14 @@ class Agent:
         try:
             while self.step():
                 pass
-        finally:
-            self._calls.leave()
-        log.info("agent %d: the run has ended after round %d", self.index, self._done_round)
+        except BaseException as error:
+            self._calls.leave(*farewell(error))
+            raise
+        self._calls.leave()
+        if self._done_round:
+            log.info("agent %d: the run has ended after round %d", self.index, self._done_round)
+        else:
+            log.info("agent %d: the run had ended already, before its first round here", self.index)
 
     def step(self) -> bool:
         """Wait for a round at most one long poll and do its work. False when the run has ended."""
@@ -77,8 +99,22 @@ class Agent:
             self._worker = None
             return True
         if reply.state == pb.AwaitRoundReply.STATE_OPEN:
+            self._waits_since_s = None
             self._do_round(reply.round)
+        elif reply.state == pb.AwaitRoundReply.STATE_NOT_YET:
+            self._complain()
         return reply.state != pb.AwaitRoundReply.STATE_ENDED
+
+    def _complain(self) -> None:
+        """Say, a line a minute at most, that there is no round to work for, and why."""
+        now_s = self._clock()
+        if self._waits_since_s is None:
+            self._waits_since_s = self._complained_s = now_s
+        elif now_s - self._complained_s >= COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            why = self._calls.ask_why()
+            log.info("agent %d: no new round for %.0f s%s", self.index, now_s - self._waits_since_s,
+                     f": {why}" if why else "; the server does not say why")  # fmt: skip
 
     def _join(self) -> None:
         joined = self._calls.join()
@@ -104,6 +140,10 @@ class Agent:
             level, "agent %d round %d: return %.1f, %d steps in %.2f s: %s",
             self.index, round_.number, update.mean_return, update.environment_steps, report.seconds, verdict.label,
         )  # fmt: skip
+        if verdict in NO_VOTE:
+            reason = why_refused(verdict, update)
+            log.warning("agent %d round %d: no vote: %s", self.index, round_.number, reason)
+            self._on_fate(Refused(self.index, round_.number, verdict, reason))
         self._after(verdict, round_.number)
 
     def _after(self, verdict: Verdict, round_number: int) -> None:
@@ -113,6 +153,25 @@ class Agent:
         if verdict is Verdict.WRONG_RUN:
             self._worker = None
         self._done_round = round_number
+
+
+def farewell(error: BaseException) -> tuple[pb.LeaveRequest.Reason.ValueType, str]:
+    """The reason to leave with, and the sentence to say with it."""
+    if isinstance(error, StoppedError):
+        return pb.LeaveRequest.REASON_STOPPED, ""
+    if isinstance(error, FedPGError | wire.WireError):
+        return pb.LeaveRequest.REASON_FAILED, str(error)
+    return pb.LeaveRequest.REASON_FAILED, f"an unexpected {type(error).__name__}: {error}"
+
+
+def why_refused(verdict: Verdict, update: Update) -> str:
+    """Why the server refused a gradient, as far as the agent that computed it can tell."""
+    sentence = f"gradient refused, {verdict.label}"
+    if verdict is not Verdict.NOT_FINITE or np.isfinite(update.gradient).all():
+        return sentence
+    if not math.isfinite(update.mean_return):
+        return f"{sentence}: the environment's rewards add up to {update.mean_return}"
+    return f"{sentence}: rewards are finite, so observations, or a step in float32, are not"
 
 
 def _known(verdict: int) -> Verdict:

@@ -8,19 +8,21 @@ from collections.abc import Callable
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel
+from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel, tls_hint
 from fedpg_common.errors import UnreachableError
+from fedpg_common.version import version
 from fedpg_common.wire import tensor_digest
 
 from fedpg_client.retry import Caller
 
-VERSION = "0.1.0"
 CALL_TIMEOUT_S = 15.0
 JOIN_TIMEOUT_MIN_S = 0.5
 AWAIT_S = 20.0
 AWAIT_TIMEOUT_S = AWAIT_S + 10.0
 LEAVE_PATIENCE_S = 1.0
 DAMAGED_ATTEMPTS_MAX = 20
+WORDS_MAX = 500
+"""Characters of a sentence that is sent or shown."""
 
 log = logging.getLogger(__name__)
 
@@ -59,18 +61,17 @@ class FederationCalls:
 
     def join(self) -> pb.JoinReply:
         """Enter the federation; later calls are for its run."""
-        request = pb.JoinRequest(agent=self._agent, version=VERSION)
+        log.info("agent %d: looking for the server at %s, for up to %.0f s",
+                 self._agent, self._caller.address, self._connect_patience_s)  # fmt: skip
+        request = pb.JoinRequest(agent=self._agent, version=version())
         timeout_s = min(CALL_TIMEOUT_S, max(self._connect_patience_s, JOIN_TIMEOUT_MIN_S))
         try:
             reply = self._caller.call(
                 self._stub.Join, request, timeout_s=timeout_s, patience_s=self._connect_patience_s
             )
         except UnreachableError as error:
-            if self._tls is None:
-                raise
-            raise UnreachableError(
-                f"{error}; a server also closes the connection if it does not accept this agent's certificate"
-            ) from error
+            hint = tls_hint(str(error), "this agent's" if self._tls else None)
+            raise UnreachableError(f"{error}{hint}") from error
         self._run_id = reply.run_id
         self.close()
         self._open(reply.message_bytes_max)
@@ -93,11 +94,20 @@ class FederationCalls:
             self._caller.back_off(attempt)
         return reply
 
-    def leave(self) -> None:
+    def ask_why(self) -> str:
+        """What the server waits for, in its own words; empty if it does not answer at once."""
+        try:
+            status: pb.GetStatusReply = self._stub.GetStatus(pb.GetStatusRequest(), timeout=LEAVE_PATIENCE_S)
+        except grpc.RpcError as error:
+            log.debug("no status: %s", error)  # with many agents it is larger than this line takes
+            return ""
+        return "".join(character for character in status.message[:WORDS_MAX] if character.isprintable())
+
+    def leave(self, reason: pb.LeaveRequest.Reason.ValueType = pb.LeaveRequest.REASON_DONE, detail: str = "") -> None:
         """Say goodbye once, without insisting: a server that is gone already needs none, nor one never joined."""
         if not self._run_id:
             return
-        request = pb.LeaveRequest(run_id=self._run_id, agent=self._agent)
+        request = pb.LeaveRequest(run_id=self._run_id, agent=self._agent, reason=reason, detail=detail[:WORDS_MAX])
         try:
             self._stub.Leave(request, timeout=LEAVE_PATIENCE_S)
         except grpc.RpcError as error:

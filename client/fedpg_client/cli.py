@@ -7,23 +7,28 @@ import threading
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fedpg_common import ending
 from fedpg_common.catalogue import ATTACKS, ATTACKS_HELP
-from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.choices import Choice, parse_settings
-from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.command_line import VERSION, complete, finite
+from fedpg_common.errors import ExitCode, UsageError
+from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.modules import make_folders_importable
-from fedpg_common.process import log_to_stderr, use_one_thread
+from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
-from fedpg_client.attacks import Knowledge, knowledge_of
-from fedpg_client.collusion import ATTACKERS_MAX
-from fedpg_client.process import CONNECT_PATIENCE_S, PATIENCE_S, AgentOptions, AgentProcess, Collusion
+from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
+from fedpg_client.trust import names_of
+
+if TYPE_CHECKING:
+    from fedpg_client.process import AgentProcess, Collusion
 
 SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.")
+LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -31,13 +36,24 @@ def agent(
     server: Annotated[
         str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")
     ],
-    index: Annotated[int, typer.Option("--agent", help="Which agent this is, 1 to K.", envvar="FEDPG_AGENT", min=1)],
+    index: Annotated[
+        int,
+        typer.Option(
+            "--agent",
+            help="Which agent this is, 1 to K.",
+            envvar="FEDPG_AGENT",
+            metavar="N",
+            min=1,
+            max=AGENTS_MAX,
+        ),
+    ],
     attack: Annotated[
         str,
         typer.Option(
             help=f"Be Byzantine: {ATTACKS_HELP}; or MODULE:NAME of your own. Or a table of name and settings, as TOML.",
             envvar="FEDPG_ATTACK",
             metavar="ATTACK",
+            autocompletion=complete(list(ATTACKS.shipped)),
         ),
     ] = "",
     settings: Annotated[
@@ -87,30 +103,60 @@ def agent(
         ),
     ] = None,
     connect_timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for the server at the start.", min=0)
+        float,
+        typer.Option(help="Seconds to wait for the server at the start.", metavar="S", min=0, callback=finite),
     ] = CONNECT_PATIENCE_S,
     patience: Annotated[
-        float, typer.Option(help="Seconds of the server's silence to bear later, before giving up.", min=0)
+        float,
+        typer.Option(
+            help="Seconds of the server's silence to bear later, before giving up.", metavar="S", min=0, callback=finite
+        ),
     ] = PATIENCE_S,
     tls: Annotated[
         Path | None,
         typer.Option(help="Folder with this agent's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    use_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--use-proxy",
+            help="Reach the server through the proxy that https_proxy or http_proxy names.",
+            metavar="",
+        ),
+    ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trust the server with this module (my_envs) or environment (HalfCheetah-v5); may be repeated.",
+            envvar="FEDPG_ALLOW",
+            metavar="NAME",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str,
+        typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
+    ] = "info",
+    version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Take part in a federation as one agent, in this machine's copy of the environment.
 
     The agent learns the task from the server, samples trajectories each round, submits their gradient, and leaves
-    when the run ends. It waits out restarts of the server and failures of the network.
+    when the run ends. It waits out restarts of the server and failures of the network. It imports no module that the
+    server names, unless --allow names it too (in FEDPG_ALLOW, names are separated by commas).
 
-    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent;
-    5 an address cannot be used; 130 Ctrl-C; 143 terminated.
+    Exit codes: 0 the run ended; 2 bad option; 3 the server cannot be reached; 4 the server refused this agent, or asked
+    for what it does not allow; 5 an address cannot be used; 9 the environment failed; 130 Ctrl-C; 143 terminated.
     """
     log_to_stderr(f"agent-{index}", log_level)
-    use_one_thread()
+    from fedpg_common.channels import parse_address, tls_files
+
     parse_address(server)
     make_folders_importable()
     chosen = parse_attack(attack, settings or [])
+    from fedpg_client.attacks import Knowledge, knowledge_of
+    from fedpg_client.process import AgentOptions, AgentProcess
+
+    use_one_thread()
     knowledge = knowledge_of(chosen)
     colludes = knowledge >= Knowledge.COLLUDERS
     if knowledge >= Knowledge.OMNISCIENT and run_seed is None:
@@ -124,6 +170,8 @@ def agent(
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
+        use_proxy=use_proxy,
+        allow=names_of(allow or []),
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 
@@ -148,7 +196,12 @@ def parse_attack(text: str, settings: Sequence[str]) -> Choice | None:
 
 
 def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:
-    """How this attacker meets the others. Raises UsageError for a bad list, AddressError for a bad address."""
+    """How this attacker meets the others. Raises UsageError for a bad list or address."""
+    from fedpg_common.channels import parse_address
+
+    from fedpg_client.collusion import ATTACKERS_MAX
+    from fedpg_client.process import Collusion
+
     try:
         indices = tuple(sorted({int(part) for part in attackers.split(",")})) if attackers else (index,)
     except ValueError:
@@ -185,8 +238,4 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    try:
-        app()
-    except FedPGError as error:
-        typer.echo(f"fedpg-agent: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    ending.run("fedpg-agent", app)

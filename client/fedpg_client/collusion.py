@@ -13,7 +13,7 @@ import grpc
 from fedpg.v1 import collusion_pb2 as pb
 from fedpg.v1 import collusion_pb2_grpc
 from fedpg_common import wire
-from fedpg_common.channels import client_options, server_options
+from fedpg_common.channels import client_options, open_channel, server_options
 from fedpg_common.errors import AddressError, RefusedError, UnreachableError
 from fedpg_common.parameters import Vector
 
@@ -114,12 +114,12 @@ class PoolClient:
     def __post_init__(self) -> None:
         """Open a channel; nothing is sent yet."""
         limit = wire.message_bytes_max(self.size, vectors=ATTACKERS_MAX)
-        options = client_options(limit)
         if self.secret:
+            options = [*client_options(limit), *TARGET_NAME]
             credentials = pool_client_credentials(self.secret)
-            self._channel = grpc.secure_channel(self.caller.address, credentials, options=[*options, *TARGET_NAME])
+            self._channel = grpc.secure_channel(self.caller.address, credentials, options=options)
         else:
-            self._channel = grpc.insecure_channel(self.caller.address, options=options)
+            self._channel = open_channel(self.caller.address, limit, tls=None)
         self._stub = collusion_pb2_grpc.CollusionStub(self._channel)
 
     def exchange(self, round_number: int, gradient: Vector) -> Mapping[int, Vector]:

@@ -14,22 +14,24 @@ from functools import partial
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
-from fedpg_common.channels import TlsFiles
+from fedpg_common.channels import TlsFiles, open_channel
 from fedpg_common.choices import Choice
-from fedpg_common.environments import make_environments
+from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.policies import make_policy
+from fedpg_common.streams import Role
 
 from fedpg_client.agent import Agent
 from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
 from fedpg_client.attacks.reporting import reported
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion import PoolClient, PoolServer
+from fedpg_client.fates import Ended, OnFate, tell_nobody
+from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError
+from fedpg_client.trust import check_trusted
 from fedpg_client.worker import Worker
 
-CONNECT_PATIENCE_S = 30.0
-PATIENCE_S = 600.0
 COLLUSION_WAIT_S = 60.0
 WAKE_EVERY_S = 0.5
 
@@ -69,6 +71,12 @@ class AgentOptions:
     """How long to wait for the server at the start."""
     patience_s: float = PATIENCE_S
     """How long a silence of the server to bear later."""
+    use_proxy: bool = False
+    """Whether to heed the environment's proxy on the way to the server."""
+    allow: tuple[str, ...] = ()
+    """Modules and environments that the server may name: see `fedpg_client.trust`."""
+    module_folder: str = ""
+    """Where to look for an allowed module, besides Python's path and the working folder."""
 
 
 @dataclass
@@ -77,9 +85,11 @@ class AgentProcess:
 
     agents: Sequence[AgentOptions]
     stop: threading.Event = field(default_factory=threading.Event)
+    on_fate: OnFate = tell_nobody
+    """Told at once of each agent that ends, also while others go on; from any agent's thread."""
 
     def run(self) -> ExitCode:
-        """Run all agents to the end of the run. The exit code is that of the first agent that failed."""
+        """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
         with ThreadPoolExecutor(len(self.agents), "agent") as threads:
             futures = [threads.submit(self._run_one, options) for options in self.agents]
             # Python's signal handlers run in the main thread, when it wakes; and the system may hand the signal to
@@ -90,32 +100,54 @@ class AgentProcess:
         return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
 
     def _run_one(self, options: AgentOptions) -> ExitCode:
-        with ExitStack() as resources:
-            try:
-                attacker = self._attacker(options.attack)
-                caller = self._caller(options.server, options.index)
-                line = FederationCalls(
-                    options.index, caller, options.tls, options.connect_patience_s, options.patience_s
-                )
-                resources.callback(line.close)
-                calls = attacker.attack.calls(line, Target(options.index, options.server, options.tls))
-                if calls is not line:
-                    resources.callback(calls.close)
-                make_worker = partial(self._make_worker, options, attacker, resources.enter_context(ExitStack()))
-                Agent(options.index, calls, make_worker, time.monotonic).run()
-            except StoppedError:
-                log.info("agent %d: stopped", options.index)
-                return ExitCode.TERMINATED
-            except FedPGError as error:
-                log.error("agent %d: %s", options.index, error)
-                return error.exit_code
-            except wire.WireError as error:
-                log.error("agent %d: the other end does not keep to the contract: %s", options.index, error)
-                return ExitCode.REFUSED
-            except Exception:
-                log.exception("agent %d: unexpected failure", options.index)
-                return ExitCode.BUG
-        return ExitCode.OK
+        fate: Ended | None = None
+        try:
+            with ExitStack() as resources:
+                fate = self._take_part(options, resources)
+                self.on_fate(fate)
+        except BaseException as error:  # in closing what it used: how the agent fared is told already
+            if fate is None:
+                raise
+            log.warning("agent %d: could not clean up: %s: %s", options.index, type(error).__name__, error)
+        return fate.code
+
+    def _take_part(self, options: AgentOptions, resources: ExitStack) -> Ended:
+        """From Join to Leave. What the agent used is still open on return, and closed with `resources`."""
+        index = options.index
+        try:
+            attacker = self._attacker(options.attack)
+            caller = self._caller(options.server, index)
+            line = FederationCalls(
+                index,
+                caller,
+                options.tls,
+                options.connect_patience_s,
+                options.patience_s,
+                partial(open_channel, use_proxy=options.use_proxy),
+            )
+            resources.callback(line.close)
+            calls = attacker.attack.calls(line, Target(index, options.server, options.tls))
+            if calls is not line:
+                resources.callback(calls.close)
+            make_worker = partial(self._make_worker, options, attacker, resources.enter_context(ExitStack()))
+            Agent(index, calls, make_worker, time.monotonic, self.on_fate).run()
+        except StoppedError:
+            log.info("agent %d: stopped", index)
+            return Ended(index, ExitCode.TERMINATED, "it was told to stop")
+        except FedPGError as error:
+            log.error("agent %d: %s", index, error)
+            return Ended(index, error.exit_code, str(error))
+        except wire.WireError as error:
+            log.error("agent %d: the other end does not keep to the contract: %s", index, error)
+            return Ended(index, ExitCode.REFUSED, f"the other end does not keep to the contract: {error}")
+        except (SystemExit, KeyboardInterrupt) as error:  # nothing of ours raises these in an agent's thread
+            sentence = f"the environment asked the process to end ({error!r})"
+            log.error("agent %d: %s", index, sentence)
+            return Ended(index, ExitCode.ENVIRONMENT, sentence)
+        except Exception as error:
+            log.exception("agent %d: unexpected failure", index)
+            return Ended(index, ExitCode.BUG, f"an unexpected {type(error).__name__}: {error}")
+        return Ended(index, ExitCode.OK)
 
     def _attacker(self, choice: Choice | None) -> Attacker:
         attacker = build_attacker(choice)
@@ -135,7 +167,9 @@ class AgentProcess:
         """
         resources.close()
         task = wire.task_from_message(joined.task)
-        environments = make_environments(task)
+        check_trusted(task, options.allow)
+        task = replace(task, module_folder=options.module_folder)
+        environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
         policy = make_policy(task, environments.observation_size, environments.action_space)
         if wire.spec_from_messages(list(joined.parameters)) != policy.spec:

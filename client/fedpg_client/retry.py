@@ -35,7 +35,8 @@ REFUSALS = frozenset(
 )
 """The server understood and will not have it: the same call again gets the same answer. All else is retried."""
 
-UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate signature failure", "Hostname Verification Check failed")
+HOSTNAME = "Hostname Verification Check failed"
+UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate signature failure", HOSTNAME)
 """In the text of an UNAVAILABLE: this end's authority has not signed the server's certificate, or for another host."""
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,21 @@ class ServerRefusedError(RefusedError):
         """Keep the code for callers that can do something about it."""
         super().__init__(f"the server refused: {details} ({code.name})")
         self.code = code
+
+
+class UntrustedServerError(ServerRefusedError):
+    """It is this end that refuses: what answers there does not prove to be the server."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, address: str) -> None:
+        """Say it in a sentence; the library's own words, which nest several causes, go to the log."""
+        super().__init__(code, details)
+        log.debug("no trust in %s: %s", address, details)
+        fault = (
+            "is for another host name: `fedpg certs --server-name` adds names to it"
+            if HOSTNAME in details
+            else "is not signed by the authority in this agent's ca.pem"
+        )
+        self.args = (f"the certificate of the server at {address} {fault}",)
 
 
 class Pending(Protocol[Reply_co]):
@@ -96,7 +112,9 @@ class Caller:
                 return self._attempt(method, request, timeout_s)
             except grpc.RpcError as error:
                 code, details = describe(error)
-            if code in REFUSALS or any(text in details for text in UNTRUSTED):
+            if any(text in details for text in UNTRUSTED):
+                raise UntrustedServerError(code, details, self.address)
+            if code in REFUSALS:
                 raise ServerRefusedError(code, details)
             now_s = self.clock()
             if patience_s is not None and now_s - started_s >= patience_s:
@@ -105,7 +123,9 @@ class Caller:
                 )
             if now_s - complained_s >= COMPLAIN_EVERY_S:
                 complained_s = now_s
-                log.warning("still no answer from %s after %.0f s: %s", self.address, now_s - started_s, details)
+                bound = "" if patience_s is None else f" of {patience_s:.0f}"
+                log.warning("still no answer from %s after %.0f%s s: %s",
+                            self.address, now_s - started_s, bound, details)  # fmt: skip
             attempt += 1
             self.back_off(attempt)
 

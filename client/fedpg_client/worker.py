@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from fedpg_common import gradient as policy_gradient
 from fedpg_common.environments import EnvironmentBatch
+from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import sample
+from fedpg_common.rollouts import Trajectories, sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
 
 from fedpg_client.attacks import Attacker, Context
+
+LARGE_OBSERVATION = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,12 @@ class Worker:
         context = self._context(round_number, batch_size, theta)
         seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number), batch_size)
         choose = attack.choose(self.policy.actor(theta), self.policy.action_space, context)
-        sampled = sample(self.environments, choose, self.task.horizon, seeds)
+        with self.environments.drawing(round_number):
+            sampled = sample(self.environments, choose, self.task.horizon, seeds)
         trajectories = attack.tamper_trajectories(sampled, context)
         weights = policy_gradient.advantages(trajectories, self.task.gamma)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)
+        self._check_overflow(estimate.gradient, sampled)
         gradient = attack.tamper_gradient(estimate.gradient, context)
         gradient = self.attacker.agree(gradient, context)
         return Update(
@@ -67,6 +72,19 @@ class Worker:
             mean_length=float(sampled.lengths().mean()),
             loss=estimate.loss,
         )
+
+    def _check_overflow(self, gradient: Vector, sampled: Trajectories) -> None:
+        """Raise EnvironmentFailedError if observations are so large that the gradient is not finite.
+
+        With observations of a usual size it is the parameters that are too large, for which no environment is to blame.
+        """
+        if not np.isfinite(gradient).all():
+            largest = float(np.abs(sampled.observations).max())
+            if largest > LARGE_OBSERVATION:
+                raise EnvironmentFailedError(
+                    f"task {self.task.name}: environment {self.task.environment} gives observations as large as "
+                    f"{largest:g}, with which the gradient is beyond what float32 can hold: scale them"
+                )
 
     def _context(self, round_number: int, batch_size: int, theta: Vector) -> Context:
         return Context(

@@ -13,7 +13,8 @@ from urllib.parse import unquote
 import grpc
 from cryptography.x509 import load_pem_x509_certificate
 
-from fedpg_common.errors import AddressError, UsageError
+from fedpg_common.errors import UsageError
+from fedpg_common.tasks import show
 
 Option = tuple[str, int]
 
@@ -36,6 +37,9 @@ HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection that is not HTTP/2, over TLS where there is TLS, by then is closed."""
 CONNECTION_IDLE_MAX_MS = 300_000
 """A connection without a call for so long is closed; a long poll is a call. Its client opens another when needed."""
+
+_CLOSED = ("Socket closed", "Connection reset", "Broken pipe", "handshak", "GOAWAY")
+"""In the text of a call that failed: something listens there, and has hung up."""
 
 _SHARED_OPTIONS: tuple[Option, ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
@@ -97,9 +101,10 @@ def tls_files(folder: Path | None) -> TlsFiles | None:
     return files
 
 
-def client_options(message_bytes: int) -> list[Option]:
-    """Options of a client's channel."""
+def client_options(message_bytes: int, use_proxy: bool = False) -> list[Option]:
+    """Options of a client's channel. With `use_proxy`, gRPC heeds http_proxy, https_proxy, grpc_proxy and no_proxy."""
     return [
+        ("grpc.enable_http_proxy", int(use_proxy)),  # gRPC would send loopback's traffic there too
         *_SHARED_OPTIONS,
         *_message_limits(message_bytes, message_bytes),
         ("grpc.initial_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
@@ -135,15 +140,32 @@ def _message_limits(receive_bytes: int, send_bytes: int) -> Sequence[Option]:
     )
 
 
-def open_channel(address: str, message_bytes: int, tls: TlsFiles | None) -> grpc.Channel:
-    """A lazy channel to `address` (HOST:PORT). Nothing is sent before the first call."""
+def open_channel(address: str, message_bytes: int, tls: TlsFiles | None, use_proxy: bool = False) -> grpc.Channel:
+    """A lazy channel to `address` (HOST:PORT). Nothing is sent before the first call.
+
+    It goes straight there whatever the environment says of proxies, unless `use_proxy`. Every channel of the code base
+    is opened here.
+    """
     parse_address(address)
-    options = client_options(message_bytes)
+    options = client_options(message_bytes, use_proxy)
     if tls is None:
         return grpc.insecure_channel(address, options=options)
     authority, certificate, key = tls.read()
     credentials = grpc.ssl_channel_credentials(authority, key, certificate)
     return grpc.secure_channel(address, credentials, options=options)
+
+
+def tls_hint(details: str, whose: str | None) -> str:
+    """What may be wrong with TLS, to be added to a failed call's text; empty where nothing points to it.
+
+    `whose` certificate this end has shown, for example "this agent's"; None if it does not use TLS.
+    """
+    if whose and "WRONG_VERSION_NUMBER" in details:
+        return "; what listens there does not use TLS: leave out --tls, or check the address"
+    closed = any(sign in details for sign in _CLOSED)
+    if whose and closed:
+        return f"; a server also closes the connection if it does not accept {whose} certificate"
+    return "; a server that uses TLS closes the connection like this: then give --tls" if closed else ""
 
 
 def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
@@ -153,10 +175,10 @@ def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [IPV6]:PORT. Raises AddressError for anything else."""
+    """Host and port of HOST:PORT or [IPV6]:PORT. Raises UsageError for anything else."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise AddressError(f"{address!r} is not an address: write HOST:PORT, for example 127.0.0.1:50051")
+        raise UsageError(f"{show(address)} is not an address: write HOST:PORT, for example 127.0.0.1:50051")
     return host, int(port)
 
 

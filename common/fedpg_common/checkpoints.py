@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.files import is_file, shown
+from fedpg_common.json_text import to_json
 from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task, task_from_fields, task_to_fields
 
@@ -26,7 +27,7 @@ class Checkpoint:
     task: Task
     round_number: int
     evaluation_return: float | None
-    """Mean greedy return when it was saved; None before the first evaluation."""
+    """Mean greedy return when it was saved; None before the first evaluation, and in a file if it is not finite."""
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -40,7 +41,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     unfinished = path.with_name(path.name + ".new")
     try:
-        unfinished.write_bytes(save(tensors, metadata={"fedpg": json.dumps(about)}))
+        unfinished.write_bytes(save(tensors, metadata={"fedpg": to_json(about)}))
         os.replace(unfinished, path)
     except OSError as error:
         raise StorageError(f"the checkpoint {path} cannot be written: {error.strerror}") from error

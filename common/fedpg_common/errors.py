@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of `fedpg`, `fedpg-server` and `fedpg-agent` (documented in README.md)."""
+    """Exit codes of `fedpg`, `fedpg-server` and `fedpg-agent` (documented in docs/exit-codes.md)."""
 
     OK = 0
     BUG = 1
@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     ENVIRONMENT = 9
     QUORUM_LOST = 10
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
     TERMINATED = 143
 
 

@@ -1,4 +1,7 @@
-"""The policy gradient estimate of a batch of trajectories (GPOMDP with whitened reward-to-go, design.md section 2)."""
+"""The policy gradient estimate of a batch of trajectories: GPOMDP with whitened reward-to-go.
+
+Its equations are in docs/algorithm.md, "Gradient estimate".
+"""
 
 from __future__ import annotations
 
@@ -69,8 +72,8 @@ def estimate(
     """∇L(θ) with L(θ) = −(1/n) Σ ω A log π_θ(a|s) over the n steps of all trajectories.
 
     With `reference_log_probs` (n,), those of the policy that sampled, ω = exp(log π_θ − reference), held constant
-    (L_ω of design.md); without, ω = 1. Where an action is so unlikely under the sampling policy that ω overflows, the
-    estimate is not finite: look at the weights first.
+    (L_ω of docs/algorithm.md, "Gradient estimate"); without, ω = 1. Where an action is so unlikely under the sampling
+    policy that ω overflows, the estimate is not finite: look at the weights first.
 
     The same numbers give the same bits on one kind of CPU, wherever they lie in memory, as long as linear algebra uses
     one thread (`fedpg_common.process.use_one_thread`): with more, it may sum in another order.

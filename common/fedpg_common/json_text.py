@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
     """`value` as JSON. A number that is not finite, for which JSON has no word, becomes null."""
-    return json.dumps(finite_or_none(value), indent=indent, allow_nan=False)
+    return json.dumps(finite_or_none(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
 
 
 def finite_or_none(value: Any) -> Any:

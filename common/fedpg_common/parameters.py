@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+PARAMETERS_MAX = 2**27
+"""The longest vector. Its message is 2^29 bytes: below SQLite's 10^9 for a value, and twice that, which a server reads
+of a message that is too large, below gRPC's 2^31."""
+
 Vector = NDArray[np.float32]
 """A flat parameter or gradient vector, shape (d,), float32."""
 

@@ -1,4 +1,4 @@
-"""Policies over one flat parameter vector θ (design.md section 2, "Policies").
+"""Policies over one flat parameter vector θ (docs/algorithm.md, "Policies").
 
 Each distribution is written twice: `log_prob` in torch says what it is, and can be differentiated as one likes;
 `actor` and `likelihood` are the numpy an agent spends its time in, and are tested against it. So torch, which takes
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fedpg_common.errors import UsageError
 from fedpg_common.networks import Array, Network, layer_tensors
-from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
-from fedpg_common.tasks import Task
+from fedpg_common.parameters import PARAMETERS_MAX, ParameterSpec, TensorSpec, Vector
+from fedpg_common.tasks import Task, show
 
 if TYPE_CHECKING:
     import torch
@@ -142,15 +142,24 @@ class GaussianPolicy(Policy):
 def make_policy(task: Task, observation_size: int, action_space: Space[Any]) -> Policy:
     """The policy for that kind of action space.
 
-    Raises UsageError for one that is neither Discrete, with two actions or more, nor Box.
+    Raises UsageError for one that is neither Discrete, with two actions or more, nor Box, and for more parameters than
+    a message holds; nothing of their size has been allocated by then.
     """
+    policy: Policy
     if isinstance(action_space, Discrete):
         if action_space.n < 2:
             raise UsageError(f"task {task.name}: there must be two actions to choose from, not {action_space.n}")
-        return CategoricalPolicy(task, observation_size, action_space)
-    if isinstance(action_space, Box):
-        return GaussianPolicy(task, observation_size, action_space)
-    raise UsageError(f"task {task.name}: actions must be Discrete or Box, not {type(action_space).__name__}")
+        policy = CategoricalPolicy(task, observation_size, action_space)
+    elif isinstance(action_space, Box):
+        policy = GaussianPolicy(task, observation_size, action_space)
+    else:
+        raise UsageError(f"task {task.name}: actions must be Discrete or Box, not {type(action_space).__name__}")
+    if policy.spec.size > PARAMETERS_MAX:
+        raise UsageError(
+            f"task {task.name}: the policy has {policy.spec.size} parameters, a message holds at most "
+            f"{PARAMETERS_MAX}: choose smaller layers than hidden = {show(list(task.hidden))}"
+        )
+    return policy
 
 
 def _forward(tensors: list[torch.Tensor], x: torch.Tensor, activation: str) -> torch.Tensor:

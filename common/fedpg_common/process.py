@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-
-import threadpoolctl
+from typing import TextIO
 
 from fedpg_common.errors import UsageError
 
@@ -22,6 +20,8 @@ def use_one_thread() -> None:
     # An agent does without torch, which costs seconds to import: where nobody has, there is nothing to restrict.
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+    import threadpoolctl  # looks through all loaded libraries, which a --help has no use for
+
     threadpoolctl.threadpool_limits(limits=1)
 
 
@@ -29,7 +29,17 @@ def log_to_stderr(name: str, level: str) -> None:
     """Log one line an event to standard error: time, process name, message. Raises UsageError for an unknown level."""
     if level.upper() not in LOG_LEVELS:
         raise UsageError(f"unknown log level {level!r}: choose {', '.join(LOG_LEVELS).lower()}")
-    logging.basicConfig(
-        level=level.upper(), format=f"%(asctime)s %(levelname)-7s {name}  %(message)s", datefmt="%H:%M:%S", force=True
-    )
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {name}  %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what sys.stderr is at that moment, so that a live display can print the lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # as logging's own handler of last resort does it
+        return sys.stderr

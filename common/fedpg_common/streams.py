@@ -1,7 +1,7 @@
 """Named random streams: every draw of a run follows from (seed, role, agent, round, purpose).
 
 A stream depends on nothing else, so that a run's parameters do not depend on timing, arrival order, process
-layout or restarts.
+layout or restarts (docs/algorithm.md, "Randomness").
 
 The server draws with the run's seed. It tells each agent a seed of that agent's own, and the attackers share a secret:
 both follow from the run's seed by SHA-256, so that nobody computes the server's streams, or another's, from what it was
@@ -44,6 +44,8 @@ class Purpose(StrEnum):
     HOSTILITY = "hostility"
     BACKOFF = "backoff"
     TARGETS = "targets"
+    GLOBAL_RANDOM = "global-random"
+    MAKING = "making"
 
 
 def stream(

@@ -1,4 +1,4 @@
-"""Tasks: an environment and the published settings that go with it (design.md section 3; paper, appendix)."""
+"""Tasks: an environment and the published settings that go with it (docs/algorithm.md, "Tasks")."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from fedpg_common.errors import UsageError
 ACTIVATIONS = ("relu", "tanh")
 WHOLE_MAX = 2**31 - 1
 FLOAT_MAX = sys.float_info.max
+BATCH_MAX = 1_000_000
+"""Episodes that step together; for most environments each needs an instance of its own."""
+HIDDEN_LAYERS_MAX = 100
+"""The server describes each of them when an agent joins."""
+SCALE_MIN, SCALE_MAX = 1e-37, 1e37
+"""Where a number that float32 computes with is neither zero nor infinite, with room for Adam's first steps."""
 SHOWN_MAX = 80
 """Characters of a bad value that an error repeats."""
 
@@ -28,7 +34,7 @@ class Task:
 
     name: str
     environment: str
-    """Gymnasium id."""
+    """Gymnasium id, or MODULE:ID for one that a module of the user's own registers."""
     hidden: tuple[int, ...]
     activation: str
     horizon: int
@@ -48,33 +54,57 @@ class Task:
     alpha: float = 0.4
     environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
+    module_folder: str = dataclasses.field(default="", compare=False)
+    """Where the environment's module was when the task file was read. It stays on this machine, and tasks that differ
+    in it alone are the same task."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, with a sentence that names the field."""
         if not _is_name(self.name):
             raise UsageError(f"a task needs a printable name, not {show(self.name)}")
         _require(_is_name(self.environment), "environment", "a printable name", self)
-        for name in ("horizon", "evaluation_horizon", "trajectories", "batch_size", "batch_size_min",
-                     "mini_batch_size", "inner_steps"):  # fmt: skip
+        for name in ("horizon", "evaluation_horizon", "trajectories", "inner_steps"):
             _require(_count(getattr(self, name)), name, f"a whole number from 1 to {WHOLE_MAX}", self)
-        _require(all(map(_count, self.hidden)), "hidden", f"a list of layer sizes from 1 to {WHOLE_MAX}", self)
+        for name in ("batch_size", "batch_size_min", "mini_batch_size"):
+            _require(_count(getattr(self, name), BATCH_MAX), name, f"a whole number from 1 to {BATCH_MAX}", self)
+        _require(
+            len(self.hidden) <= HIDDEN_LAYERS_MAX and all(map(_count, self.hidden)),
+            "hidden", f"a list of at most {HIDDEN_LAYERS_MAX} layer sizes from 1 to {WHOLE_MAX}", self,
+        )  # fmt: skip
         _require(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS), self)
         _require(
-            _count(self.batch_size_max) and self.batch_size_max >= self.batch_size_min,
-            "batch_size_max", f"a whole number from batch_size_min to {WHOLE_MAX}", self,
+            _count(self.batch_size_max, BATCH_MAX) and self.batch_size_max >= self.batch_size_min,
+            "batch_size_max", f"a whole number from batch_size_min, {self.batch_size_min}, to {BATCH_MAX}", self,
         )  # fmt: skip
         for name in ("learning_rate", "sigma"):
-            _require(is_number(getattr(self, name)) and getattr(self, name) > 0, name, "a positive number", self)
+            value = getattr(self, name)
+            _require(
+                is_number(value) and SCALE_MIN <= value <= SCALE_MAX,
+                name, f"a positive number from {SCALE_MIN:g} to {SCALE_MAX:g}", self,
+            )  # fmt: skip
         _require(is_number(self.gamma) and 0 <= self.gamma <= 1, "gamma", "between 0 and 1", self)
-        _require(is_number(self.delta) and 0 < self.delta < 1, "delta", "between 0 and 1", self)
+        _require(
+            is_number(self.delta) and SCALE_MIN <= self.delta < 1,
+            "delta", f"between 0 and 1, and at least {SCALE_MIN:g}", self,
+        )  # fmt: skip
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
         options = self.environment_options
         _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
+        _require(
+            isinstance(self.module_folder, str) and (not self.module_folder or self.module_folder.isprintable()),
+            "module_folder", "a printable path", self,
+        )  # fmt: skip
 
     def tolerated(self, agents: int) -> int:
         """⌊αK⌋ of K agents: how many may be faulty or absent. The quorum and the filters count with it alone."""
         # In floating point, 0.29 · 100 is a little less than 29.
         return math.floor(self.alpha * agents + 1e-9)
+
+
+def module_of(environment: str) -> str:
+    """The module that registers an environment named MODULE:ID; empty for one that is Gymnasium's own."""
+    module, colon, _ = environment.partition(":")
+    return module if colon else ""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -91,8 +121,8 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
-def _count(value: object) -> bool:
-    return is_whole(value) and 1 <= value <= WHOLE_MAX
+def _count(value: object, most: int = WHOLE_MAX) -> bool:
+    return is_whole(value) and 1 <= value <= most
 
 
 def is_plain(value: object, depth: int = 8) -> bool:
@@ -145,7 +175,7 @@ def find_task(name: str) -> Task:
         return TASKS[name]
     if name.endswith(".toml"):
         return _read_task(Path(name))
-    raise UsageError(f"unknown task {name!r}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
+    raise UsageError(f"unknown task {show(name)}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
 
 
 def _read_task(path: Path) -> Task:
@@ -155,7 +185,16 @@ def _read_task(path: Path) -> Task:
         raise UsageError(f"task file {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not text, not TOML, or absurdly large
         raise UsageError(f"task file {path} is not TOML: {error}") from error
-    return task_from_fields({"name": path.stem, **fields}, source=f"task file {path}")
+    task = task_from_fields({"name": path.stem, **fields}, source=f"task file {path}")
+    return _with_module_folder(task, path)
+
+
+def _with_module_folder(task: Task, path: Path) -> Task:
+    """A task whose environment is from a module: it is looked for beside the task file, or where the file says."""
+    if not module_of(task.environment):
+        return task
+    folder = str(path.resolve().parent / task.module_folder)
+    return dataclasses.replace(task, module_folder=folder) if folder.isprintable() else task
 
 
 def task_from_fields(fields: Mapping[str, Any], source: str = "task") -> Task:
@@ -183,4 +222,6 @@ def task_to_fields(task: Task) -> dict[str, Any]:
     fields = dataclasses.asdict(task)
     fields["hidden"] = list(task.hidden)
     fields["environment_options"] = dict(task.environment_options)
+    if not task.module_folder:
+        del fields["module_folder"]
     return fields

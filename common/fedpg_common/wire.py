@@ -15,6 +15,8 @@ from fedpg_common.tasks import Task, task_from_fields
 FLOAT32 = np.dtype("<f4")
 MESSAGE_SLACK_BYTES = 64 * 1024
 """Room in a message for everything but its vector."""
+MESSAGE_BYTES_MAX = 2**31 - 1
+"""gRPC's own limit."""
 OVERSIZE_FACTOR = 2
 """A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
 STATUS_BYTES_PER_AGENT = 512
@@ -71,7 +73,7 @@ def tensor_digest(tensor: pb.Tensor) -> bytes:
 
 def message_bytes_max(size: int, vectors: int = 1) -> int:
     """The largest message of a run with parameters (size,), in bytes."""
-    return vectors * size * FLOAT32.itemsize + MESSAGE_SLACK_BYTES
+    return min(vectors * size * FLOAT32.itemsize + MESSAGE_SLACK_BYTES, MESSAGE_BYTES_MAX)
 
 
 def status_bytes_max(agents: int) -> int:

@@ -120,7 +120,7 @@ def _issue(
 ) -> None:
     """Make a key and its certificate in a folder of their own; the folder's name is the certificate's."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
+    subject = _subject(folder)
     # An authority that ends earlier takes everything that it has signed with it.
     expires = min(expires, authority.certificate.not_valid_after_utc)
     builder = (
@@ -147,12 +147,19 @@ def _is_good(folder: Path, authority: Authority, hosts: Sequence[x509.GeneralNam
         return False
     if certificate.public_key() != _load_key(folder / KEY).public_key():
         return False
+    if certificate.subject != _subject(folder):  # another's, copied into this folder
+        return False
     try:
         certificate.verify_directly_issued_by(authority.certificate)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value if hosts else ()
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
     return set(hosts) <= set(names) and _lasts(certificate, now)
+
+
+def _subject(folder: Path) -> x509.Name:
+    """Whom a folder's certificate is for."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
 
 
 def _lasts(certificate: x509.Certificate, now: datetime.datetime) -> bool:

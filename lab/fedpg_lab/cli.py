@@ -1,51 +1,90 @@
-"""The `fedpg` command."""
+"""The `fedpg` command. Its commands are imported when one is run, so that the others need not load what it needs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
 import typer
-from fedpg_common.errors import FedPGError
+from fedpg_common import ending
+from fedpg_common.command_line import VERSION
 from fedpg_common.process import log_to_stderr
+from typer.core import TyperCommand, TyperGroup
 
-from fedpg_lab.check_cli import check_command
-from fedpg_lab.deploy_cli import certs_command, compose_command, status_command
-from fedpg_lab.evaluate_cli import evaluate_command
-from fedpg_lab.experiment_cli import experiment_command
-from fedpg_lab.export_cli import export_command
-from fedpg_lab.faults_cli import faults_command
-from fedpg_lab.figure_cli import figure_command
-from fedpg_lab.report_cli import report_command
-from fedpg_lab.runs_cli import runs_command
-from fedpg_lab.tensorboard_cli import tensorboard_command
-from fedpg_lab.train_cli import train_command
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "train": ("fedpg_lab.train_cli:train_command",
+              "Train a policy: one server and K agents as processes on this machine, over gRPC."),
+    "evaluate": ("fedpg_lab.evaluate_cli:evaluate_command",
+                 "Evaluate a policy: each episode's return and length, their mean and standard deviation."),
+    "runs": ("fedpg_lab.runs_cli:runs_command",
+               "List the runs below a folder: state, task, algorithm, agents, attack, progress and return."),
+    "report": ("fedpg_lab.report_cli:report_command",
+               "Write summary.json and returns.png of runs, finished or not, wherever they come from."),
+    "export": ("fedpg_lab.export_cli:export_command",
+               "Write the rounds of runs, finished or not, as CSV or JSON lines, one line per round."),
+    "experiment": ("fedpg_lab.experiment_cli:experiment_command",
+                   "Run an experiment: a list of federations, each with several seeds; then report on it."),
+    "faults": ("fedpg_lab.faults_cli:faults_command",
+               "Run a federation while things fail, heal them, and check that every promise held."),
+    "check": ("fedpg_lab.check_cli:check_command",
+              "Check that an aggregator or an attack of your own keeps the promises that the system leans on."),
+    "figure": ("fedpg_lab.figure_cli:figure_command",
+               "Draw runs as the paper does: several federations in one picture, mean and 90 % interval over seeds."),
+    "tensorboard": ("fedpg_lab.tensorboard_cli:tensorboard_command",
+                    "Start TensorBoard on runs, finished or not: curves, and a table of hyperparameters and results."),
+    "status": ("fedpg_lab.deploy_cli:status_command",
+               "Show a running federation: round, return, and each agent with its verdicts."),
+    "compose": ("fedpg_lab.deploy_cli:compose_command",
+                "Write the Compose file of a federation to standard output."),
+    "certs": ("fedpg_lab.deploy_cli:certs_command",
+              "Make an authority and a certificate for the server and for each agent, each in a folder of its own."),
+}  # fmt: skip
+"""Each command's function (MODULE:NAME), and the first sentence of its docstring.
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode="markdown"
-)
-app.command("train")(train_command)
-app.command("evaluate")(evaluate_command)
-app.command("runs")(runs_command)
-app.command("report")(report_command)
-app.command("export")(export_command)
-app.command("experiment")(experiment_command)
-app.command("faults")(faults_command)
-app.command("check")(check_command)
-app.command("figure")(figure_command)
-app.command("tensorboard")(tensorboard_command)
-app.command("status")(status_command)
-app.command("compose")(compose_command)
-app.command("certs")(certs_command)
+A command's module imports at its top only what its options need; whatever takes long to import, its function does.
+"""
+
+
+class LazyCommand(TyperCommand):
+    """A command known by name and first sentence until it is run, asked for help, or completed."""
+
+    def __init__(self, name: str, target: str, summary: str) -> None:
+        """`target` is MODULE:NAME."""
+        super().__init__(name, help=summary)
+        self._target = target
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the command itself, which runs from there on."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+    def load(self) -> Any:
+        """Import the command."""
+        module, _, function = self._target.partition(":")
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+        alone.command(self.name)(getattr(import_module(module), function))
+        return typer.main.get_command(alone)
+
+
+class LazyGroup(TyperGroup):
+    """The commands of the table."""
+
+    def __init__(self, **attributes: Any) -> None:
+        """Add them all, none of them imported."""
+        super().__init__(**attributes)
+        for name, (target, summary) in COMMANDS.items():
+            self.add_command(LazyCommand(name, target, summary))
+
+
+app = typer.Typer(cls=LazyGroup, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()
-def fedpg() -> None:
+def fedpg(version: Annotated[bool, VERSION] = False) -> None:
     """Federated policy gradient with Byzantine resilience."""
     log_to_stderr("fedpg", "warning")
 
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    try:
-        app()
-    except FedPGError as error:
-        typer.echo(f"fedpg: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    ending.run("fedpg", app)

@@ -5,6 +5,7 @@ The project's docker-compose.yml is what `fedpg compose` writes for ten agents, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from fedpg_client.attacks import Knowledge, knowledge_of
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation
+from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
 from fedpg_common.streams import attackers_secret
 from fedpg_common.tasks import TASKS, show
 
@@ -21,21 +22,31 @@ PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
 """Values of settings that need no quoting anywhere in a Compose file."""
 PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
 """Paths that need no quoting anywhere in a Compose file."""
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""What Compose takes for a project's name."""
+MODULES = "/modules"
+"""Where a folder with modules of the user's own is mounted."""
+LIMITS = {"SERVER_MEMORY": "2g", "AGENT_MEMORY": "512m"}
+"""Settings that bound each container's memory, with their defaults: several times what the published tasks take."""
 
 _HEAD = """\
 # A federation in containers: one server and {agents} agents, {attackers}. Written by `fedpg compose`.
 #
-#   docker compose up --build                            start, follow the log; ends by itself when the run has ended
-#   docker compose wait server                           print the server's exit code and exit with it
-#   {attack_example}TRAJECTORIES=2000 docker compose up
-#   docker compose exec server fedpg status              who was filtered, round, return
-#   docker compose up tensorboard                        the run's curves at http://localhost:6006, until Ctrl-C
-#   docker compose stop                                  the next `up` goes on with the run
-#   docker compose down --volumes                        forget the runs and the certificates
+#   docker compose up --build                       start, follow the log; ends by itself, with the result
+#   docker compose wait server                      print the server's exit code and exit with it
+#   docker compose exec server fedpg status         while it runs: who was filtered, round, return
+#   docker compose up --detach agent-{agents}             bring back a container that was killed; changes nothing else
+#   docker compose up tensorboard                   the run's curves at http://localhost:6006, until Ctrl-C
+#   docker compose stop                             the next `up` goes on with the run
+#   docker compose run --rm fedpg runs .            the runs and their results, also after the end
+#   docker compose cp server:/runs ./runs           copy all run folders out of the volume
+#   docker compose --profile '*' down --volumes     remove everything, the runs and the certificates too
 #
-# Settings, each an environment variable or a line in .env: TASK, ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA,
-# ROUND_TIMEOUT. A run that was stopped goes on with the next `up`; other settings, or a finished run, start a new one.
-name: fedpg
+# Settings are lines of a file .env beside this one, such as {example}; every command reads them there: TASK,
+# ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA, ROUND_TIMEOUT; SERVER_MEMORY, AGENT_MEMORY, TENSORBOARD_PORT.
+# Do not set them in front of a single command: the next one, without them, would start the server again with others.
+# A run that was stopped goes on with the next `up`; with other settings, or after its end, `up` starts a new one.
+name: {name}
 
 x-hardened: &hardened
   init: true
@@ -44,11 +55,14 @@ x-hardened: &hardened
   tmpfs: [/tmp]
   cap_drop: [ALL]
   security_opt: ["no-new-privileges:true"]
+  mem_limit: ${{SERVER_MEMORY:-{server_memory}}}
+  pids_limit: 256
   stop_grace_period: 30s
 
 x-agent: &agent
   <<: *hardened
   image: fedpg-agent
+  mem_limit: ${{AGENT_MEMORY:-{agent_memory}}}
   command: [--patience, "60"] # seconds without a server after which an agent gives up
   depends_on:
     server: {{condition: service_healthy}}
@@ -56,6 +70,7 @@ x-agent: &agent
 x-of-agents: &of-agents
   FEDPG_SERVER: server:50051
   FEDPG_TLS: /certs
+{modules_of_agents}\
 
 services:
   certs: # makes the authority and everyone's certificate on the first start
@@ -73,7 +88,8 @@ services:
   server:
     <<: *hardened
     image: fedpg-server
-    build: {{context: ., target: server}}
+{build}\
+    command: [--copy-hint, "docker compose cp server:{{folder}} ."] # the last line of the log
     depends_on:
       certs: {{condition: service_completed_successfully}}
     environment:
@@ -82,9 +98,11 @@ services:
       FEDPG_AGENTS: "{agents}"
       FEDPG_BYZANTINE: "{byzantine}" # scores the filter in the telemetry; the filter never sees it
 {settings}
+{modules_of_server}\
     volumes:
       - runs:/runs
       - certs-server:/certs:ro
+{modules_volume}\
 {task_config}\
     healthcheck:
       test: [CMD, python, -m, fedpg_server.healthcheck]
@@ -104,6 +122,14 @@ _TAIL = """
     ports: ["127.0.0.1:${{TENSORBOARD_PORT:-6006}}:6006"]
     volumes: ["runs:/runs:ro"]
 
+  fedpg: # the other commands, on the runs: docker compose run --rm fedpg --help
+    <<: *hardened
+    image: fedpg-server
+    profiles: [commands]
+    network_mode: none
+    entrypoint: [fedpg]
+    volumes: ["runs:/runs"]
+
 volumes:
   runs:
   certs-authority:
@@ -113,28 +139,78 @@ volumes:
 """
 
 
-def compose_file(federation: Federation, task_file: str | None = None) -> str:
+def compose_file(
+    federation: Federation,
+    task_file: str | None = None,
+    *,
+    name: str | None = None,
+    source: str | None = ".",
+    modules: str | None = None,
+) -> str:
     """The Compose file of a federation, as YAML text.
 
-    `task_file` is where a task of the user's own lies, relative to the Compose file; it is mounted into the server.
-    All Byzantine agents must make the same attack. Raises UsageError.
+    `task_file` is where a task of the user's own lies and `source` where the Dockerfile does, both relative to the
+    Compose file; without a source the images must be there. The task file is mounted into the server. `modules` is a
+    folder with modules of the user's own, which everyone gets to see. `name` is the project's, by default
+    `project_name`. All Byzantine agents must make the same attack. Raises UsageError.
     """
     attack = common_attack(federation)
     agents = range(1, federation.agents + 1)
+    allow = f"      FEDPG_ALLOW: {module_of(federation)}\n" if modules and module_of(federation) else ""
     head = _HEAD.format(
+        name=check_name(name) if name is not None else project_name(federation),
         agents=federation.agents,
         attackers=f"{len(federation.byzantine)} of them Byzantine" if attack else "none of them Byzantine",
         attack="ATTACK, " if attack else "",
-        attack_example="ATTACK=sign-flipping " if attack else "",
+        example="ATTACK=sign-flipping" if attack else "TRAJECTORIES=2000",
+        server_memory=LIMITS["SERVER_MEMORY"],
+        agent_memory=LIMITS["AGENT_MEMORY"],
+        build=_build(source, "server"),
         byzantine=len(federation.byzantine),
         certificate_mounts="\n".join(f"      - certs-agent-{index}:/everyone/agent-{index}" for index in agents),
         settings="\n".join(server_settings(federation, task_file, attack)),
+        modules_of_agents=f"  PYTHONPATH: {MODULES}\n{allow[4:]}" if modules else "",
+        modules_of_server=f"      PYTHONPATH: {MODULES}\n" if modules else "",
+        modules_volume=f"      - {_modules_volume(modules)}\n" if modules else "",
         task_config=f"    configs: [{{source: task, target: {task_target(task_file)}}}]\n" if task_file else "",
     )
-    services = "".join(_agent(index, federation, attack) for index in agents)
+    services = "".join(_agent(index, federation, attack, source, modules) for index in agents)
     volumes = "\n".join(f"  certs-agent-{index}:" for index in agents)
     configs = f"\nconfigs:\n  task: {{file: {task_file}}}\n" if task_file else ""
     return head + services + _TAIL.format(volumes=volumes).rstrip() + "\n" + configs
+
+
+def project_name(federation: Federation) -> str:
+    """A project's name that no other federation has, for example fedpg-cartpole-v1_fedpg-br_k10_b3_random-noise.
+
+    What cannot be seen in `name_of`, such as a seed other than 0, adds a digest of the whole description.
+    """
+    name = f"fedpg-{name_of(federation)}".lower()
+    plain = re.sub(r"[^a-z0-9_-]", "-", name)
+    published = TASKS.get(federation.task.name)
+    attack = next(iter(federation.byzantine.values()), Choice(DEFAULT_ATTACK))
+    first = dict.fromkeys(range(1, len(federation.byzantine) + 1), attack)
+    if published is not None and plain == name:
+        usual = Federation(published, agents=federation.agents, algorithm=federation.algorithm, byzantine=first)
+        if usual == federation:
+            return plain
+    return f"{plain}_{hashlib.sha256(federation_to_toml(federation).encode()).hexdigest()[:6]}"
+
+
+def check_name(name: str) -> str:
+    """The name, if Compose takes it for a project's. Raises UsageError."""
+    if not PROJECT_NAME.fullmatch(name):
+        raise UsageError(
+            f"a project cannot have the name {name!r}: use lower-case letters, digits, - and _, and begin with a "
+            "letter or digit"
+        )
+    return name
+
+
+def module_of(federation: Federation) -> str | None:
+    """The module that the task's environment comes from, as in MODULE:NAME; None for one of Gymnasium's own."""
+    module, colon, _ = federation.task.environment.partition(":")
+    return module if colon else None
 
 
 def common_attack(federation: Federation) -> Choice | None:
@@ -182,8 +258,8 @@ def check_path(path: str) -> None:
         raise UsageError(f"a Compose file cannot hold the path {path!r}: use letters, digits, dots, _ and -")
 
 
-def server_settings(federation: Federation, task_file: str | None, attack: Choice | None) -> list[str]:
-    """The server's settings as lines of YAML, each with the description's value as its default."""
+def server_defaults(federation: Federation, task_file: str | None, attack: Choice | None) -> dict[str, object]:
+    """The server's settings by name, with the description's values; empty where the task's own value stands."""
     task = federation.task
     published = TASKS.get(task.name)
     defaults: dict[str, object] = {
@@ -202,6 +278,12 @@ def server_settings(federation: Federation, task_file: str | None, attack: Choic
         defaults["ATTACK"] = attack.name
     if settings := common_settings(federation, attack):
         defaults["SET"] = settings
+    return defaults
+
+
+def server_settings(federation: Federation, task_file: str | None, attack: Choice | None) -> list[str]:
+    """The server's settings as lines of YAML, each with the description's value as its default."""
+    defaults = server_defaults(federation, task_file, attack)
     return [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
 
 
@@ -225,11 +307,29 @@ def agent_settings(index: int, federation: Federation, attack: Choice | None) ->
     return lines
 
 
-def _agent(index: int, federation: Federation, attack: Choice | None) -> str:
+def _agent(index: int, federation: Federation, attack: Choice | None, source: str | None, modules: str | None) -> str:
     """One agent's service. The first one builds the image for all."""
     lines = [f"  agent-{index}:", "    <<: *agent"]
-    if index == 1:
-        lines.append("    build: {context: ., target: agent}")
+    if index == 1 and source:
+        lines.append(_build(source, "agent").rstrip())
     lines += ["    environment:", "      <<: *of-agents", *agent_settings(index, federation, attack)]
-    lines.append(f'    volumes: ["certs-agent-{index}:/certs:ro"]')
+    if modules:
+        lines += ["    volumes:", f"      - certs-agent-{index}:/certs:ro", f"      - {_modules_volume(modules)}"]
+    else:
+        lines.append(f'    volumes: ["certs-agent-{index}:/certs:ro"]')
     return "\n" + "\n".join(lines) + "\n"
+
+
+def _build(source: str | None, target: str) -> str:
+    """How an image is built, as a line of YAML; none without a source."""
+    return f"    build: {{context: {_path(source)}, target: {target}}}\n" if source else ""
+
+
+def _modules_volume(modules: str) -> str:
+    """The mount of the folder with the user's own modules."""
+    return f"{{type: bind, source: {_path(modules)}, target: {MODULES}, read_only: true}}"
+
+
+def _path(path: str) -> str:
+    """A path as a value in YAML, whatever it is made of. JSON is YAML, and Compose would expand a variable."""
+    return path if PLAIN_PATH.fullmatch(path) else json.dumps(path.replace("$", "$$"))

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.channels import tls_files
+from fedpg_common.errors import UsageError
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.federation_options import Description, federation_options
-from fedpg_common.json_text import to_json
-from fedpg_common.modules import make_importable
-from rich.console import Console
 
-from fedpg_lab.certificates import make_certificates
-from fedpg_lab.compose import compose_file
 from fedpg_lab.formats import Format
-from fedpg_lab.status import fetch_status, render, to_plain
-from fedpg_lab.swarm import stack_file
+from fedpg_lab.train_cli import warn_of_too_many
 
 STATUS_TIMEOUT_S = 10.0
 
@@ -32,10 +27,18 @@ def status_command(
         typer.Option(
             help="Folder with ca.pem, cert.pem and key.pem: the operator's sees everything, an agent's its own row.",
             envvar="FEDPG_TLS",
-            metavar="FOLDER",
+            metavar="DIR",
         ),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
+    use_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--use-proxy",
+            help="Reach the server through the proxy that https_proxy or http_proxy names.",
+            metavar="",
+        ),
+    ] = False,
 ) -> None:
     """Show a running federation: round, return, and each agent with its verdicts.
 
@@ -44,21 +47,29 @@ def status_command(
 
     Exit codes: 0 shown; 2 bad option; 3 the server cannot be reached; 4 it refused.
     """
-    status = fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S)
+    from fedpg_common.channels import tls_files
+    from fedpg_common.json_text import to_json
+
+    from fedpg_lab.console import make_console
+    from fedpg_lab.status import fetch_status, render, to_plain
+
+    status = fetch_status(server, tls_files(tls), STATUS_TIMEOUT_S, use_proxy)
     if format_ is Format.JSON:
         typer.echo(to_json(to_plain(status), indent=2))
     else:
-        Console().print(render(status))
+        make_console().print(render(status))
 
 
 def certs_command(
-    agents: Annotated[int, typer.Option(help="How many agents get a certificate.", min=1, max=AGENTS_MAX)] = 10,
+    agents: Annotated[
+        int, typer.Option(help="How many agents get a certificate.", metavar="K", min=1, max=AGENTS_MAX)
+    ] = 10,
     server_name: Annotated[
         list[str] | None,
-        typer.Option(help="Host name or address by which agents reach the server; repeat for several."),
+        typer.Option(help="Host name or address by which agents reach the server; repeat for several.", metavar="NAME"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("certs"),
-    days: Annotated[int, typer.Option(help="How long they last.", min=1, max=36500)] = 365,
+    out: Annotated[Path, typer.Option(help="Where the folders go.", metavar="FOLDER")] = Path("certs"),
+    days: Annotated[int, typer.Option(help="How long they last.", metavar="N", min=1, max=36500)] = 365,
 ) -> None:
     """Make an authority and a certificate for the server, the operator and each agent, each in a folder of its own.
 
@@ -67,6 +78,8 @@ def certs_command(
 
     Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
     """
+    from fedpg_lab.certificates import make_certificates
+
     names = ["localhost", "127.0.0.1", *(server_name or [])]
     made = make_certificates(out, agents, names, days, datetime.datetime.now(datetime.UTC))
     typer.echo(f"{out}: {'made ' + _shortened(made) if made else 'everything is there already'}")
@@ -76,23 +89,74 @@ def certs_command(
 def compose_command(
     described: Description,
     *,
-    swarm: Annotated[bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.")] = False,
+    swarm: Annotated[
+        bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.", metavar="")
+    ] = False,
     certs: Annotated[
-        str, typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.")
+        str,
+        typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
     ] = "certs",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for docker-compose.yml and the settings, .env.", metavar="DIR", show_default="standard output"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the Compose project, its own on this machine.",
+            metavar="NAME",
+            show_default="from the federation",
+        ),
+    ] = None,
+    modules: Annotated[
+        Path | None,
+        typer.Option(help="Folder with Python modules of your own, such as the environment's.", metavar="DIR"),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
+    ] = False,
 ) -> None:
-    """Write the Compose file of a federation to standard output.
+    """Write the Compose file of a federation, and beside it the settings that `docker compose` reads, .env.
 
-    Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg > federation.yml
+    Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg --out federations/colluding
 
-    Exit codes: 0 written; 2 bad option.
+    Without --out the Compose file goes to standard output, without its settings, which are then those written in it.
+
+    Exit codes: 0 written; 2 bad option; 6 the folder cannot be used.
     """
+    from fedpg_common.modules import make_importable
+
+    from fedpg_lab.clone import repository
+    from fedpg_lab.compose import compose_file
+    from fedpg_lab.compose_folder import COMPOSE_NAME, SETTINGS_NAME, check_modules, write_compose_folder
+    from fedpg_lab.swarm import stack_file
+
     federation = described.federation()
     make_importable(federation)
     if described.drew_seed:
         typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
+    warn_of_too_many(federation)
     task_file = described.task if described.task.endswith(".toml") else None
-    typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
+    if swarm:
+        if out or name or modules:
+            raise UsageError("--swarm writes to standard output: leave out --out, --name and --modules")
+        typer.echo(stack_file(federation, certs, task_file), nl=False)
+    elif out is None:
+        seen = str(check_modules(modules).absolute()) if modules else None
+        typer.echo(compose_file(federation, task_file, name=name, modules=seen), nl=False)
+    else:
+        write_compose_folder(
+            out,
+            federation,
+            task_file=Path(task_file) if task_file else None,
+            name=name,
+            modules=modules,
+            replace=replace,
+        )
+        up = "docker compose up --build" if repository() else "docker compose up, with images built elsewhere"
+        typer.echo(f"{out}: wrote {COMPOSE_NAME} and {SETTINGS_NAME}; next: cd {shlex.quote(str(out))}; {up}")
 
 
 def _shortened(names: list[str]) -> str:

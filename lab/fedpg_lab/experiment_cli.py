@@ -6,27 +6,35 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.errors import ExitCode, StorageError, UsageError
+from fedpg_common.command_line import complete
+from fedpg_common.ending import code_of, unwinding
+from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.files import make_folder
-from rich.console import Console
+from fedpg_common.words import count
 
-from fedpg_lab.experiment_runs import RunsFailedError, cores, run_missing
-from fedpg_lab.experiments import Experiment, PlannedRun, existing_run, read_experiment, shipped
-from fedpg_lab.report_page import write_report
+from fedpg_lab.toml_files import names_in, package_folder
+
+if TYPE_CHECKING:
+    from fedpg_lab.experiments import Experiment, PlannedRun
 
 JOBS_MAX = 64
+SHIPPED = names_in(package_folder("experiments"))
 
 
 def experiment_command(
     file: Annotated[
         str,
-        typer.Argument(help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(shipped())}."),
+        typer.Argument(
+            help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
+            metavar="FILE",
+            autocompletion=complete(SHIPPED),
+        ),
     ],
     quick: Annotated[
-        bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.")
+        bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
     ] = False,
     jobs: Annotated[
         int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")
@@ -43,9 +51,12 @@ def experiment_command(
         ),
     ] = None,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Run nothing: report on the runs that there are, finished or not.")
+        bool,
+        typer.Option(
+            "--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""
+        ),
     ] = False,
-    out: Annotated[Path, typer.Option(help="Where the experiment's folder goes.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")] = Path("runs"),
 ) -> None:
     """Run an experiment: a list of federations, each with several seeds; then report on it.
 
@@ -75,6 +86,9 @@ def experiment_command(
     """
     if jobs is not None and not 1 <= jobs <= JOBS_MAX:
         raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
+    from fedpg_lab.experiment_runs import cores
+    from fedpg_lab.experiments import read_experiment
+
     experiment = read_experiment(file, quick=quick, seeds=seeds)
     chosen = [planned for planned in experiment.runs if only is None or only in planned.name]
     if not chosen:
@@ -89,26 +103,38 @@ def experiment_command(
 
 def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, command: str) -> None:
     """Run what is missing, then report, also when runs have failed."""
-    console = Console(stderr=True)
+    from fedpg_lab.children import kill_children
+    from fedpg_lab.console import make_console
+    from fedpg_lab.experiment_runs import RunsFailedError, run_missing
+
+    console = make_console(stderr=True)
     make_folder(folder)
-    try:
-        run_missing(chosen, folder, jobs, console)
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on with it.")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except RunsFailedError:
-        _report(experiment, folder, command)  # the other runs are done
-        raise
-    _report(experiment, folder, command)
+    with unwinding(hurry=kill_children) as signals:
+        try:
+            run_missing(chosen, folder, jobs, console)
+        except (KeyboardInterrupt, SystemExit):
+            if not signals:
+                raise
+            console.print("Interrupted. The same command continues it.")
+            raise typer.Exit(code_of(signals)) from None
+        except RunsFailedError:
+            _report(experiment, folder, command)  # the other runs are done
+            raise
+        _report(experiment, folder, command)
 
 
 def _report(experiment: Experiment, folder: Path, command: str) -> bool:
     """Report on the runs that there are; False without any."""
+    from fedpg_lab.experiments import existing_run
+    from fedpg_lab.report_page import write_report
+
     found = [existing_run(folder, planned) for planned in experiment.runs]
     runs = [run for run in found if run is not None and run.records]
     if runs:
         page = write_report(experiment, runs, folder, command, datetime.now().astimezone())
-        typer.echo(f"{sum(run.is_complete for run in runs)} of {len(experiment.runs)} runs are complete: see {page}")
+        typer.echo(
+            f"{sum(run.is_complete for run in runs)} of {count(len(experiment.runs), 'run')} are complete: see {page}"
+        )
     return bool(runs)
 
 

@@ -14,18 +14,20 @@ from pathlib import Path
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import client_options
+from fedpg_common.channels import open_channel
 from fedpg_common.errors import FedPGError
 from rich.console import Console
 
+from fedpg_lab.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.experiments import PlannedRun, existing_run
 from fedpg_lab.local import LocalFederation
-from fedpg_lab.progress import PaceMeter, describe_state
-from fedpg_lab.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish
+from fedpg_lab.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish_what_there_is
 
 POLL_S = 0.25
 LOOK_EVERY_S = 2.0
 REPORT_EVERY_S = 30.0
+NAMED_MAX = 10
+"""Failed runs that the last sentence names."""
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,12 @@ class RunsFailedError(FedPGError):
     def __init__(self, failures: Sequence[Failure], planned: int) -> None:
         """Take over the first failure's exit code."""
         first = failures[0]
+        names = ", ".join(failure.name for failure in failures[1:NAMED_MAX])
+        more = f" and {len(failures) - NAMED_MAX} more" if len(failures) > NAMED_MAX else ""
         super().__init__(
-            f"{len(failures)} of {planned} runs failed, first {first.name}: {first.error}; "
-            "the same command tries them again"
+            f"{len(failures)} of {planned} runs failed, first {first.name}: {first.error}"
+            + (f"; also {names}{more}" if names else "")
+            + "; the same command tries them again"
         )
         self.exit_code = first.error.exit_code
 
@@ -69,7 +74,7 @@ def run_missing(runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Co
             waiting.append((planned, existing is not None))
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
-    console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}", highlight=False)
+    console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
     _Batch(waiting, folder, at_a_time, len(runs), console).run()
 
 
@@ -93,7 +98,7 @@ class _Job:
             log.debug("no status of %s: %s", self.name, error)  # its server starts, ends or comes back
             return
         state = describe_state(status, self.pace.measure(status, time.monotonic()))
-        self.state = f"{status.trajectories}/{status.trajectories_target}  {state}"
+        self.state = f"{describe_count(status)}  {state}"
 
 
 class _Batch:
@@ -131,14 +136,15 @@ class _Batch:
     def _start(self, planned: PlannedRun, resume: bool) -> None:
         with ExitStack() as resources:
             place = self._folder / planned.name
-            processes = LocalFederation(planned.federation, place, resume, self._agents_per_process(planned))
+            processes = LocalFederation(
+                planned.federation, place, resume, self._agents_per_process(planned), needs_everybody=True
+            )
             try:
                 resources.enter_context(processes)
             except FedPGError as error:
                 self._fail(planned.name, error)
                 return
-            options = client_options(STATUS_BYTES_MAX)
-            channel = resources.enter_context(grpc.insecure_channel(processes.address, options=options))
+            channel = resources.enter_context(open_channel(processes.address, STATUS_BYTES_MAX, tls=None))
             stub = federation_pb2_grpc.FederationStub(channel)
             self._active.append(_Job(planned.name, place, processes, stub, resources.pop_all()))
         self._say(f"{'going on with' if resume else 'started'} {planned.name}")
@@ -149,6 +155,7 @@ class _Batch:
 
     def _supervise(self, job: _Job) -> None:
         """Look after a run, and clear away one that has ended."""
+        failure = None
         try:
             if job.processes.supervise():
                 return
@@ -156,10 +163,11 @@ class _Batch:
             self._done += 1
             self._say(f"done {job.name}")
         except FedPGError as error:
+            failure = str(error)
             self._fail(job.name, error)
         self._active.remove(job)
         job.resources.close()
-        finish(job.folder)
+        finish_what_there_is(job.folder, failure, job.processes.failed_agents)
 
     def _fail(self, name: str, error: FedPGError) -> None:
         self._failures.append(Failure(name, error))
@@ -174,7 +182,7 @@ class _Batch:
         if now_s - self._reported_s >= REPORT_EVERY_S:
             self._reported_s = now_s
             for job in self._active:
-                self._console.print(f"    {job.name}  {job.state}", highlight=False, soft_wrap=True)
+                self._console.print(f"    {job.name}  {job.state}", soft_wrap=True)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{self._done}/{self._planned}  {text}", highlight=False, soft_wrap=True)
+        self._console.print(f"{self._done}/{self._planned}  {text}", soft_wrap=True)

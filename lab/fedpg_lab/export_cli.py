@@ -40,7 +40,7 @@ def export_command(
         typer.Option("--format", help="How.", show_default="by the ending of FILE, or csv"),
     ] = None,
 ) -> None:
-    """Write the rounds of runs, finished or not, as CSV or JSON lines: a line for each round with all that is known.
+    """Write the rounds of runs, finished or not, as CSV or JSON lines, one line per round.
 
     docs/runs.md lists the columns. Numbers are written so that they are read back the same; what is missing is empty in
     CSV and null in JSON. The column `run` tells several runs apart.

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common.choices import Choice, Choices
-from fedpg_common.errors import ExitCode, FedPGError, InvariantViolatedError, StorageError, UsageError
+from fedpg_common.command_line import complete
+from fedpg_common.ending import code_of, unwinding
+from fedpg_common.errors import FedPGError, InvariantViolatedError, StorageError, UsageError
 from fedpg_common.federation import Federation, name_of
 from fedpg_common.files import shown
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
-from fedpg_lab.faults import report
-from fedpg_lab.faults.backend import Backend, UnsupportedFaultError
-from fedpg_lab.faults.evidence import Evidence, read_evidence
-from fedpg_lab.faults.history import Ending, History
-from fedpg_lab.faults.invariants import Finding, Outcome, check_run
-from fedpg_lab.faults.reference import NAME, REFERENCE_NAME, RunReference, compare_with_reference
-from fedpg_lab.faults.runner import run_scenario
-from fedpg_lab.faults.scenario import Scenario, read_scenario, shipped
-from fedpg_lab.one_run import raise_terminated
-from fedpg_lab.progress import make_display
-from fedpg_lab.train import NewFolders, finish, new_folder
+from fedpg_lab.toml_files import names_in, package_folder
 
-WIDTH_IN_A_FILE = 200
-"""Columns of a table that is not on a terminal."""
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedpg_lab.faults import report
+    from fedpg_lab.faults.backend import Backend
+    from fedpg_lab.faults.evidence import Evidence
+    from fedpg_lab.faults.history import History
+    from fedpg_lab.faults.invariants import Finding
+    from fedpg_lab.faults.reference import RunReference
+    from fedpg_lab.faults.scenario import Scenario
+
+SHIPPED = names_in(package_folder("faults", "scenarios"))
 
 
 BACKENDS: Choices[Backend] = Choices(
@@ -57,27 +51,38 @@ REFERENCES: Choices[RunReference] = Choices(
 
 def faults_command(
     file: Annotated[
-        str, typer.Argument(help=f"A scenario file (NAME.toml), or one that comes with FedPG: {', '.join(shipped())}.")
+        str,
+        typer.Argument(
+            help=f"A scenario file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
+            metavar="FILE",
+            autocompletion=complete(SHIPPED),
+        ),
     ],
     backend: Annotated[
         str,
         typer.Option(
             help="local: processes on this machine; docker: containers; or MODULE:NAME.",
             metavar="NAME",
-            autocompletion=lambda incomplete: [name for name in BACKENDS.shipped if name.startswith(incomplete)],
+            autocompletion=complete(("local", "docker")),
         ),
     ] = "local",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what will happen to whom, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what will happen to whom, and do nothing.", metavar="")
+    ] = False,
     reference: Annotated[
         bool,
-        typer.Option("--reference/--no-reference", help="Run the federation without faults too, and compare."),
+        typer.Option(
+            "--reference/--no-reference", help="Run the federation without faults too, and compare.", metavar=""
+        ),
     ] = True,
     seed: Annotated[
         int | None,
         typer.Option(help="Of the federation and of who is hit.", metavar="N", show_default="file's"),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run folder.", show_default="the scenario's")] = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="the scenario's")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")] = Path("runs"),
 ) -> None:
     """Run a federation while things fail, heal them, and check that every promise held.
 
@@ -119,40 +124,59 @@ def faults_command(
     3 the Docker engine failed; 6 a folder or store cannot be used; 8 an invariant is violated, or the run did not end;
     130 Ctrl-C; 143 terminated.
     """
+    from fedpg_lab.faults.scenario import read_scenario
+
     scenario = read_scenario(file, seed)
     choice = _chosen(backend)
     if dry_run:
         _print_plan(scenario)
         return
-    folder = new_folder(out, name, scenario.name)
-    made = NewFolders(folder)
     command = shlex.join(["fedpg", "faults", file, "--backend", backend]
                          + ([] if seed is None else ["--seed", str(seed)])
                          + ([] if reference else ["--no-reference"]))  # fmt: skip
-    console = Console(stderr=True)
-    with _interruptions() as interruptions:
+    _run(scenario, file, choice, out, name, reference, command)
+
+
+def _run(
+    scenario: Scenario, file: str, choice: Choice, out: Path, name: str | None, reference: bool, command: str
+) -> None:
+    """Run the scenario, judge it, and report."""
+    from fedpg_lab.children import kill_children
+    from fedpg_lab.console import make_console
+    from fedpg_lab.faults import report
+    from fedpg_lab.faults.backend import UnsupportedFaultError
+    from fedpg_lab.faults.history import Ending
+    from fedpg_lab.faults.reference import REFERENCE_NAME
+    from fedpg_lab.faults.runner import run_scenario
+    from fedpg_lab.progress import make_display
+    from fedpg_lab.train import NewFolders, new_folder
+
+    folder = new_folder(out, name, scenario.name)
+    made = NewFolders(folder)
+    console = make_console(stderr=True)
+    with unwinding(hurry=kill_children) as interruptions:
         try:
             history = run_scenario(
                 scenario,
                 make_backend(choice, scenario.federation, folder, scenario.seed),
                 folder,
                 make_display(scenario.name, console),
-                lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False),
+                lambda line: console.print(line, soft_wrap=True),
             )
         except UnsupportedFaultError as error:
             made.remove_unless_resumable()
-            raise UsageError(f"scenario {file}, backend {backend}: {error}") from error
+            raise UsageError(f"scenario {file}, backend {choice.label}: {error}") from error
         except BaseException:
             made.remove_unless_resumable()
             raise
         if made.remove_unless_resumable():  # before there was a run
             if history.ending is Ending.INTERRUPTED:
-                raise typer.Exit(_code_of(interruptions))
+                raise typer.Exit(code_of(interruptions))
             raise StorageError("; ".join(history.failures) or f"the run left no store in {shown(folder)}")
         runs_reference = make_reference(choice, folder / REFERENCE_NAME, console) if reference else None
-        outcomes = _judge(scenario, backend, history, folder, command, runs_reference)
-    page = report.write_report(outcomes, folder, datetime.now().astimezone())
-    _conclude(outcomes, page, interruptions)
+        outcomes = _judge(scenario, choice.label, history, folder, command, runs_reference)
+        page = report.write_report(outcomes, folder, datetime.now().astimezone())
+        _conclude(outcomes, page, interruptions)
 
 
 def _chosen(backend: str) -> Choice:
@@ -185,6 +209,13 @@ def _judge(
     scenario: Scenario, backend: str, history: History, folder: Path, command: str, reference: RunReference | None
 ) -> report.Outcomes:
     """Read what the run left behind, and check it. Raises StorageError."""
+    from fedpg_lab.faults import report
+    from fedpg_lab.faults.evidence import read_evidence
+    from fedpg_lab.faults.history import Ending
+    from fedpg_lab.faults.invariants import Finding, Outcome, check_run
+    from fedpg_lab.faults.reference import NAME
+    from fedpg_lab.train import finish
+
     finish(folder)
     evidence = read_evidence(folder)
     findings = check_run(evidence, history)
@@ -196,6 +227,9 @@ def _judge(
 
 
 def _compared(evidence: Evidence, reference: RunReference | None) -> Finding:
+    from fedpg_lab.faults.invariants import Finding, Outcome
+    from fedpg_lab.faults.reference import NAME, compare_with_reference
+
     try:
         return compare_with_reference(evidence, reference)
     except (KeyboardInterrupt, SystemExit):
@@ -204,12 +238,15 @@ def _compared(evidence: Evidence, reference: RunReference | None) -> Finding:
         return Finding(NAME, Outcome.NOT_CHECKED, "nothing", f"the reference failed: {error}")
 
 
-def _conclude(outcomes: report.Outcomes, page: Path, interruptions: Sequence[int]) -> None:
+def _conclude(outcomes: report.Outcomes, page: Path, interruptions: list[int]) -> None:
     """Print the invariants, and end with the exit code that is due."""
+    from fedpg_lab.faults import report
+    from fedpg_lab.faults.invariants import Outcome
+
     _print_table(report.findings_table(outcomes.findings))
     typer.echo(f"See {page}")
     if interruptions:
-        raise typer.Exit(_code_of(interruptions))
+        raise typer.Exit(code_of(interruptions))
     violated = [finding.invariant for finding in outcomes.findings if finding.outcome is Outcome.VIOLATED]
     if violated:
         more = f", and {len(violated) - 1} more" if len(violated) > 1 else ""
@@ -217,6 +254,8 @@ def _conclude(outcomes: report.Outcomes, page: Path, interruptions: Sequence[int
 
 
 def _print_plan(scenario: Scenario) -> None:
+    from fedpg_lab.faults import report
+
     federation = scenario.federation
     typer.echo(f"{scenario.title}: seed {scenario.seed}")
     typer.echo(
@@ -228,36 +267,16 @@ def _print_plan(scenario: Scenario) -> None:
 
 def _print_table(table: report.Table) -> None:
     """On the terminal, or as wide as need be in a file."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedpg_lab.console import table_console
+
     header, lines = table
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_IN_A_FILE)
-    shown = RichTable(box=box.SIMPLE_HEAD)
+    shown = Table(box=box.SIMPLE_HEAD)
     for name in header:
         shown.add_column(name, overflow="fold")
     for line in lines:
-        shown.add_row(*map(escape, line))
-    console.print(shown)
-
-
-@contextmanager
-def _interruptions() -> Iterator[list[int]]:
-    """SIGTERM ends it as cleanly as Ctrl-C; gives the list of the signals that came."""
-    signals: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        signals.append(number)
-        if number == signal.SIGTERM:
-            raise_terminated(number, frame)
-        signal.default_int_handler(number, frame)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _code_of(interruptions: Sequence[int]) -> ExitCode:
-    return ExitCode.TERMINATED if signal.SIGTERM in interruptions else ExitCode.INTERRUPTED
+        shown.add_row(*map(Text, line))
+    table_console().print(shown)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fedpg_common.ending import unwinding
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.files import Kind as PathKind
 from fedpg_common.files import look, shown
-from matplotlib.figure import Figure
+from fedpg_common.words import count
 
-from fedpg_lab.curves import Group, find_runs, group_runs
-from fedpg_lab.distances import draw_distances, has_distances
-from fedpg_lab.figure_parts import save_figure
-from fedpg_lab.figures import draw_filter, draw_returns, is_filtering
-from fedpg_lab.scaling import draw_scaling, name_in_task
-from fedpg_lab.scaling import left_out as not_scaling
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fedpg_lab.curves import Group
 
 SUFFIXES = (".png", ".svg")
 
@@ -43,7 +42,9 @@ def figure_command(
     kind: Annotated[Kind, typer.Option(help="What it shows; see above.")] = Kind.RETURNS,
     honest_axis: Annotated[
         bool,
-        typer.Option("--honest-axis", help="Count all trajectories that the agents and the server sampled together."),
+        typer.Option(
+            "--honest-axis", help="Count all trajectories that the agents and the server sampled together.", metavar=""
+        ),
     ] = False,
     smooth: Annotated[
         int, typer.Option(help="Average this many rounds, centred, before the mean over seeds.", metavar="ROUNDS")
@@ -76,21 +77,20 @@ def figure_command(
     check_picture_path(out)
     if smooth < 1:
         raise UsageError(f"--smooth must be 1 round or more, not {smooth}")
-    runs = find_runs(folders)
-    groups = group_runs(runs)
-    for run in (run for group in groups for run in group.runs if not run.is_complete):
-        end = run.records[-1].trajectories_total
-        typer.echo(
-            f"fedpg: {shown(run.folder)} is at {end} of {run.federation.task.trajectories} trajectories", err=True
-        )
-    png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
+    from fedpg_lab.curves import find_runs, group_runs
+    from fedpg_lab.figure_parts import save_figure
+    from fedpg_lab.scaling import name_in_task
+
+    with unwinding():
+        groups = group_runs(find_runs(folders))
+        for run in (run for group in groups for run in group.runs if not run.is_complete):
+            end, target = run.records[-1].trajectories_total, run.federation.task.trajectories
+            typer.echo(f"fedpg: {shown(run.folder)} is at {end} of {target} trajectories", err=True)
+        png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
     omitted = left_out(groups, kind)
     drawn = [group for group in groups if not any(group is other for other in omitted)]
-    count = sum(1 if kind is Kind.DISTANCES else len(group.runs) for group in drawn)
-    typer.echo(
-        f"Drew {count} run{'s' * (count > 1)} of {len(drawn)} federation{'s' * (len(drawn) > 1)}: "
-        f"{shown(png)}, {shown(svg)}"
-    )
+    runs = sum(1 if kind is Kind.DISTANCES else len(group.runs) for group in drawn)
+    typer.echo(f"Drew {count(runs, 'run')} of {count(len(drawn), 'federation')}: {shown(png)}, {shown(svg)}")
     if omitted:
         typer.echo(f"Left out {', '.join(map(name_in_task, omitted))}: {LEFT_OUT_BECAUSE[kind]}")
 
@@ -105,6 +105,10 @@ LEFT_OUT_BECAUSE = {
 
 def left_out(groups: Sequence[Group], kind: Kind) -> list[Group]:
     """The groups that a picture of that kind does not show."""
+    from fedpg_lab.distances import has_distances
+    from fedpg_lab.figures import is_filtering
+    from fedpg_lab.scaling import left_out as not_scaling
+
     if kind is Kind.FILTER:
         return [group for group in groups if not is_filtering(group)]
     if kind is Kind.DISTANCES:
@@ -114,6 +118,10 @@ def left_out(groups: Sequence[Group], kind: Kind) -> list[Group]:
 
 def draw(groups: Sequence[Group], kind: Kind, *, honest: bool, window: int, target: float | None) -> Figure:
     """The picture of that kind. Raises UsageError if the runs have nothing of the kind."""
+    from fedpg_lab.distances import draw_distances
+    from fedpg_lab.figures import draw_filter, draw_returns
+    from fedpg_lab.scaling import draw_scaling
+
     if kind is Kind.RETURNS:
         return draw_returns(groups, honest=honest, window=window)
     if kind is Kind.FILTER:

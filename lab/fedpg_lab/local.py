@@ -6,40 +6,45 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg_client.attacks import Knowledge, knowledge_of
+from fedpg_client.fates import Ended, Fate
 from fedpg_client.process import AgentOptions, Collusion
+from fedpg_client.trust import trusting
 from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
-from fedpg_common.errors import ExitCode, FedPGError
+from fedpg_common.errors import ExitCode, FedPGError, RefusedError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
 from fedpg_common.streams import attackers_secret
 from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
+from fedpg_server.situation import name_agents
 
 from fedpg_lab.children import agents_main, end, fork_server, server_main, spawn
+from fedpg_lab.failures import AgentsLostError
+from fedpg_lab.failures import ProcessFailedError as ProcessFailedError  # for those who run a federation
+from fedpg_lab.roll import Loss, Roll
+from fedpg_lab.runs import load_run
+from fedpg_lab.status import fetch_status
 
 SERVER = "server"
 LOG_FOLDER = "logs"
 RESTARTS_MAX = 5
 AGENT_STOP_S = 3.0
+ASK_EVERY_S = 1.0
+STATUS_TIMEOUT_S = 2.0
+SILENT_MAX_S = 30.0
+"""How long a server may not answer while no agent is left."""
 SERVER_STOP_S = 60.0
 """A server finishes the improvement that it is in."""
 
 log = logging.getLogger(__name__)
-
-
-class ProcessFailedError(FedPGError):
-    """A process of the federation ended with an error that starting it again does not mend."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        """Take over the failed process's exit code."""
-        super().__init__(message)
-        self.exit_code = ExitCode(exit_code) if exit_code in list(ExitCode) else ExitCode.BUG
 
 
 @dataclass
@@ -49,7 +54,18 @@ class _AgentGroup:
     name: str
     agents: Sequence[AgentOptions]
     process: ForkServerProcess
+    telling: Connection
     restarts: int = 0
+    is_over: bool = False
+    """Whether it has ended and is not started again."""
+
+    def fates(self) -> Iterator[Fate]:
+        """What the process has told since the last time."""
+        try:
+            while not self.telling.closed and self.telling.poll():
+                yield self.telling.recv()
+        except (EOFError, OSError):
+            self.telling.close()
 
 
 Tls = Callable[[str], TlsFiles | None]
@@ -70,11 +86,17 @@ class LocalFederation:
     """Under which address an agent reaches the server at that address."""
     restarts_failures: bool = False
     """Whether an agent that ended with an error of its own is started again, and not only one that was killed."""
+    needs_everybody: bool = False
+    """Whether the run fails as soon as an agent that is to vote in every round has failed for good, or misses one."""
     trajectories: int | None = None
     """Where a resumed run is to end, if not where its description says."""
     held_down: set[str] = field(default_factory=set, init=False)
     """Processes ("server", "agent-3") that somebody has ended on purpose: they are not started again."""
     address: str = field(default="127.0.0.1:0", init=False)
+
+    def __post_init__(self) -> None:
+        """Nobody is lost yet."""
+        self._roll = Roll(self.federation)
 
     def __enter__(self) -> LocalFederation:
         """Start everything. Raises UsageError for an attack that cannot be, ProcessFailedError for a failed start."""
@@ -83,6 +105,8 @@ class LocalFederation:
         self._context = fork_server()
         self._groups: list[_AgentGroup] = []
         self._server_restarts = 0
+        self._is_lost = False
+        self._asked_s = self._answered_s = time.monotonic()
         self._server: ForkServerProcess = self._start_server(self.resume)
         try:
             self._start_agents()
@@ -96,19 +120,42 @@ class LocalFederation:
         self._end_all()
 
     def supervise(self) -> bool:
-        """Start again what was killed. False once the server has ended well.
+        """Start again what was killed. False once the run has ended.
 
-        Raises ProcessFailedError when the server or all agents ended with an error of their own, or too often.
+        Raises ProcessFailedError when the server ended with an error of its own, or too often, and AgentsLostError when
+        so many agents did, or were refused, that the open round cannot reach its quorum any more.
         """
         code = self._server.exitcode
-        if code == ExitCode.OK:
+        if code == ExitCode.OK and self._has_run_ended():
             return False
         if code is not None and SERVER not in self.held_down:
+            if code >= 0 and self._is_complete():
+                log.warning("the server ended with exit status %d, but after the run had ended; see %s",
+                            code, self.log_path(SERVER))  # fmt: skip
+                return False
             self._mend_server(code)
-        for group in list(self._groups):
-            if group.process.exitcode not in (None, ExitCode.OK) and group.name not in self.held_down:
-                self._mend_agents(group)
+        for group in self._groups:
+            if not group.is_over:
+                self._look_after(group)
+        if self.needs_everybody:
+            self._roll.check_everybody()
+        if self._roll.is_suspicious:
+            self._check_quorum()
         return True
+
+    @property
+    def failed_agents(self) -> dict[int, str]:
+        """Why agents are gone that ended before the run did, by agent."""
+        return {agent: loss.reason for agent, loss in sorted(self._roll.gone.items())}
+
+    @property
+    def note(self) -> str:
+        """Who is gone, for the display; empty while all is well."""
+        gone = self._roll.gone
+        if not gone:
+            return ""
+        are = "are" if len(gone) > 1 else "is"
+        return f"{name_agents(gone)} {are} gone: rounds wait for {self.federation.round_timeout_s:g} s"
 
     def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process, unless it has ended."""
@@ -123,8 +170,7 @@ class LocalFederation:
             if self._server.exitcode != ExitCode.OK:
                 self._server = self._start_server(resume=True)
             return
-        group = self._group(name)
-        group.process = spawn(self._context, group.name, self.log_path(group.name), agents_main, group.agents)
+        self._start_group(self._group(name))
 
     def _process(self, name: str) -> ForkServerProcess:
         return self._server if name == SERVER else self._group(name).process
@@ -175,10 +221,14 @@ class LocalFederation:
             server.join()
             words = last_words(self.log_path(SERVER), server.exitcode or ExitCode.BUG)
             kind, text = "failed", f"the server ended while starting: {words}"
+        except BaseException:
+            end(server, SERVER_STOP_S)  # Ctrl-C: nobody knows of this process yet
+            raise
         if kind != "bound":
             server.join()
             raise ProcessFailedError(text, server.exitcode or ExitCode.BUG)
         self.address = text
+        self._server_tells, self._is_run_ended = receiver, False
         return server
 
     def _start_agents(self) -> None:
@@ -193,28 +243,109 @@ class LocalFederation:
         for start in range(0, len(everyone), self.agents_per_process):
             group = everyone[start : start + self.agents_per_process]
             name = f"agent-{group[0].index}" + (f"-{group[-1].index}" if len(group) > 1 else "")
-            process = spawn(self._context, name, self.log_path(name), agents_main, group)
-            self._groups.append(_AgentGroup(name, group, process))
+            process, telling = self._spawn_agents(name, group)
+            self._groups.append(_AgentGroup(name, group, process, telling))
+
+    def _spawn_agents(self, name: str, agents: Sequence[AgentOptions]) -> tuple[ForkServerProcess, Connection]:
+        receiver, sender = self._context.Pipe(duplex=False)
+        process = spawn(self._context, name, self.log_path(name), agents_main, agents, sender)
+        sender.close()
+        return process, receiver
+
+    def _start_group(self, group: _AgentGroup, also: Iterable[int] = ()) -> None:
+        """Start a group's process again, for those of its agents that have not ended, and `also` for these."""
+        group.telling.close()
+        self._roll.take_back(also)
+        left = [agent for agent in group.agents if not self._roll.has_ended(agent.index)]
+        group.process, group.telling = self._spawn_agents(group.name, left)
+
+    def _has_run_ended(self) -> bool:
+        """Whether the server said so before it ended: with exit status 0, other things may have ended it."""
+        while not self._is_run_ended and self._server_tells.poll():
+            try:
+                self._is_run_ended = self._server_tells.recv()[0] == "ended"
+            except (EOFError, OSError):
+                break
+        return self._is_run_ended
+
+    def _is_complete(self) -> bool:
+        """Whether the store has every round, whatever happened to its server afterwards."""
+        try:
+            return load_run(self.folder).is_complete
+        except FedPGError:
+            return False
 
     def _mend_server(self, code: int) -> None:
         self._server_restarts += 1
+        log_path = self.log_path(SERVER)
+        if code == ExitCode.OK:
+            raise ProcessFailedError(
+                f"the server's process ended with exit status 0 before the run had ended; see {log_path}",
+                ExitCode.ENVIRONMENT,
+            )
         if code > 0 or self._server_restarts > RESTARTS_MAX:
-            raise ProcessFailedError(f"the server failed: {last_words(self.log_path('server'), code)}", code)
-        log.warning("the server was killed by signal %d: resuming", -code)
+            words = last_words(log_path, code)
+            where = "" if str(log_path) in words else f"; see {log_path}"
+            raise ProcessFailedError(f"the server failed: {words}{where}", code)
+        log.warning("the server was killed by %s: resuming", name_of_signal(-code))
         self._server = self._start_server(resume=True)
 
-    def _mend_agents(self, group: _AgentGroup) -> None:
-        code = group.process.exitcode or 0
-        group.restarts += 1
-        if (code < 0 or self.restarts_failures) and group.restarts <= RESTARTS_MAX:
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            log.warning("%s %s: starting it again", group.name, how)
-            group.process = spawn(self._context, group.name, self.log_path(group.name), agents_main, group.agents)
+    def _look_after(self, group: _AgentGroup) -> None:
+        """Take down what a process tells of its agents, and start it again if it was killed."""
+        code = group.process.exitcode  # first, so that all is read that it told before it ended
+        fates = list(group.fates())
+        if group.name in self.held_down:
             return
-        self._groups.remove(group)
-        log.warning("%s is gone: %s", group.name, last_words(self.log_path(group.name), code))
-        if sum(len(rest.agents) for rest in self._groups) < self.federation.quorum:
-            raise ProcessFailedError("too few agents are left for a quorum: see the logs in the run folder", code)
+        for fate in fates:
+            self._roll.note(fate, self.log_path(group.name))
+            if isinstance(fate, Ended) and fate.code != ExitCode.OK and not self.restarts_failures:
+                log.warning("agent %d is gone: %s; see %s", fate.agent, fate.reason, self.log_path(group.name))
+        if code is not None:
+            self._mend_agents(group, code)
+
+    def _mend_agents(self, group: _AgentGroup, code: int) -> None:
+        """Start again what ended, or take down that it is gone."""
+        indices = [agent.index for agent in group.agents]
+        cut_off = [index for index in indices if not self._roll.has_ended(index)]
+        failed = [index for index in indices if index in self._roll.gone]
+        how = f"was killed by {name_of_signal(-code)}" if code < 0 else f"ended with exit status {code}"
+        is_worth_it = (code < 0 and cut_off) or (self.restarts_failures and (cut_off or failed))
+        if is_worth_it and group.restarts < RESTARTS_MAX:
+            group.restarts += 1
+            log.warning("%s %s: starting it again", group.name, how)
+            self._start_group(group, also=failed if self.restarts_failures else ())
+            return
+        group.is_over = True
+        times = f" {group.restarts + 1} times" if code < 0 and group.restarts else ""
+        reason = f"its process {how}{times}" + ("" if code < 0 else " before the run had ended")
+        # What ends a process of ours without a word is not ours: most likely, its environment.
+        exit_code = ExitCode.QUORUM_LOST if code < 0 else ExitCode.ENVIRONMENT
+        for index in cut_off:
+            self._roll.lose(Loss(index, exit_code, reason, self.log_path(group.name)))
+        if cut_off:
+            log.warning("%s: %s; see %s", name_agents(cut_off), reason, self.log_path(group.name))
+
+    def _check_quorum(self) -> None:
+        """Ask the server, every other second, whether the open round can still reach its quorum."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s < ASK_EVERY_S or self.held_down:
+            return
+        self._asked_s = now_s
+        try:
+            status = fetch_status(self.address, self.tls(SERVER), STATUS_TIMEOUT_S)
+        except (UnreachableError, RefusedError) as error:
+            log.debug("no status: %s", error)  # the server starts, ends or comes back
+            if self._roll.is_everybody_gone and now_s - self._answered_s > SILENT_MAX_S:
+                self._roll.check_quorum(0, ())
+            return
+        self._answered_s = now_s
+        try:
+            self._roll.check_status(status)
+            self._is_lost = False
+        except AgentsLostError:
+            if self._is_lost:
+                raise
+            self._is_lost = True  # the others are given until the next look, so that the sentence names them as well
 
     def _end_all(self) -> None:
         for group in self._groups:
@@ -251,6 +382,8 @@ def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
             federation.byzantine.get(index),
             collusions.get(index),
             run_seed=federation.seed if index in omniscient else None,
+            allow=trusting(federation.task),
+            module_folder=federation.task.module_folder,
         )
         for index in range(1, federation.agents + 1)
     ]
@@ -275,15 +408,27 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
+def name_of_signal(number: int) -> str:
+    """A signal as people know it, for example SIGSEGV."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
 def last_words(path: Path, exit_code: int) -> str:
-    """The sentence with which a process failed, or what its exit code or its log tells of it, or where to look."""
+    """The sentence with which a process failed, or what its exit code or its log tells of it, and where to look."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     except OSError:
         lines = []
+    if exit_code < 0:
+        return f"it was killed by {name_of_signal(-exit_code)} again and again; see {path}"
     sentences = [line for line in lines if line.startswith("fedpg-")]
     if sentences and exit_code != ExitCode.BUG:
         return sentences[-1]
     if exit_code == ExitCode.STORAGE:
         return f"it could write neither its store nor its log {path}: is the disk full?"
-    return lines[-1] if lines else f"see {path}"
+    if exit_code == ExitCode.BUG:
+        return lines[-1] if any(line.startswith("Traceback") for line in lines) else f"see {path}"
+    return f"it ended with exit status {exit_code}: see {path}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import signal
+import shlex
 from pathlib import Path
 
 import typer
-from fedpg_common.errors import ExitCode
+from fedpg_common.ending import code_of, unwinding
 from fedpg_common.federation import Federation
-from fedpg_common.files import exists, shown
+from fedpg_common.files import exists
+from fedpg_common.words import count, on_one_line
+from fedpg_server.records import best_return
 from fedpg_server.store import STORE_NAME
 from rich.console import Console
 
+from fedpg_lab.children import kill_children
 from fedpg_lab.runs import PLOT_NAME, RunData, final_return
 from fedpg_lab.train import TrainOptions, train
 
@@ -21,42 +24,45 @@ def train_one(
     folder: Path,
     options: TrainOptions,
     console: Console,
+    *,
     resume: bool = False,
     trajectories: int | None = None,
+    title: str = "",
 ) -> RunData:
     """Start or resume a run and say how it ended. Raises FedPGError, typer.Exit after Ctrl-C and SIGTERM."""
-    before = signal.signal(signal.SIGTERM, raise_terminated)
-    try:
-        run = train(federation, folder, options, console, resume, trajectories)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if exists(folder / STORE_NAME):
-            say(console, f"Interrupted. Resume it with: fedpg train --resume {shown(folder)}")
-        else:
-            say(console, "Interrupted before the run had begun: nothing is left of it.")
-        terminated = isinstance(stop, SystemExit)
-        raise typer.Exit(ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with unwinding(hurry=kill_children) as signals:
+        try:
+            run = train(federation, folder, options, console, resume, trajectories, title)
+        except (KeyboardInterrupt, SystemExit):
+            if not signals:
+                raise
+            say(console, f"Interrupted. {_way_on(folder)}")
+            raise typer.Exit(code_of(signals)) from None
     say_done(run, console)
     return run
 
 
+def _way_on(folder: Path) -> str:
+    """What to do after Ctrl-C: there is a run to resume once its store is made."""
+    if not exists(folder / STORE_NAME):
+        return "The run had not begun: nothing is left of it."
+    return f"Resume it with: {shlex.join(['fedpg', 'train', '--resume', str(folder)])}"
+
+
 def say_done(run: RunData, console: Console) -> None:
-    """What a run came to. The final return is a mean, so that the last round's stands beside it."""
-    value, last = final_return(run), run.records[-1].evaluation_return
-    rounds, seconds = len(run.records), sum(record.seconds for record in run.records)
+    """What a run came to. The final return is a mean, so that the last round's and the best stand beside it."""
+    value = final_return(run)
+    final = "none" if value is None else f"{value:.1f} (mean of the last 5 %)"
+    best = best_return(run.records)
+    seconds = sum(record.seconds for record in run.records)
     say(
         console,
-        f"Done: final return {value:.1f} (mean over the last 5 % of the trajectories; last round {last:.1f}) "
-        f"after {rounds} round{'s' * (rounds != 1)} in {seconds:.0f} s; see {shown(run.folder / PLOT_NAME)}",
+        f"Done: final return {final}, last {run.records[-1].evaluation_return:.1f}"
+        + ("" if best is None else f", best {best:.1f}"),
     )
+    say(console, f"{count(len(run.records), 'round')} in {seconds:.0f} s; picture: {run.folder / PLOT_NAME}")
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it is: a path's brackets are not markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def raise_terminated(_number: int, _frame: object) -> None:
-    """SIGTERM ends a run as cleanly as Ctrl-C."""
-    raise SystemExit(ExitCode.TERMINATED)
+    """Print a line as it is, on one line however long it is."""
+    console.print(on_one_line(text), soft_wrap=True)

@@ -41,7 +41,9 @@ def _resume_one(folder: Path, trajectories: int | None, options: TrainOptions, c
     run = load_run(folder)
     target = run.federation.task.trajectories if trajectories is None else trajectories
     if not run.is_complete or target != run.federation.task.trajectories:
-        return train_one(federation_to_resume(folder, trajectories), folder, options, console, True, trajectories)
+        return train_one(
+            federation_to_resume(folder, trajectories), folder, options, console, resume=True, trajectories=trajectories
+        )
     say(console, f"The run in {shown(folder)} is complete: there is nothing to resume (--trajectories N continues it).")
     _write_what_is_missing(run)
     say_done(run, console)

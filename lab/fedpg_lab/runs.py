@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,27 @@ def walk_runs(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
     yield from ((Path(os.fsdecode(failure.filename)), failure) for failure in failures)
 
 
-def summarize(run: RunData, failure: str | None = None) -> dict[str, Any]:
+def summarize(
+    run: RunData, failure: str | None = None, failed_agents: Mapping[int, str] | None = None
+) -> dict[str, Any]:
     """The run in figures, JSON-ready but for numbers that are not finite."""
-    return run_summary.summarize(run.name, run.federation, run.records, failure)
+    return run_summary.summarize(run.name, run.federation, run.records, failure, failed_agents)
 
 
-def write_summary(run: RunData, folder: Path | None = None, failure: str | None = None) -> dict[str, Any]:
+def write_summary(
+    run: RunData,
+    folder: Path | None = None,
+    failure: str | None = None,
+    failed_agents: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
     """Write summary.json into the run folder, or another, and return it. Raises StorageError."""
-    summary = summarize(run, failure)
+    summary = summarize(run, failure, failed_agents)
     run_summary.write_summary(summary, run.folder if folder is None else folder)
     return summary
 
 
 def final_return(run: RunData) -> float | None:
-    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None without a round."""
+    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None where there is none."""
     return round_records.final_return(run.records)
 
 

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 from fedpg_common.json_text import to_json
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedpg_lab.console import make_console
 from fedpg_lab.formats import Format, print_table
 from fedpg_lab.listing import RunLine, State, list_runs, sorted_runs
 
@@ -67,7 +67,7 @@ def runs_command(
     reverse: Annotated[bool, typer.Option("--reverse", help="The largest first.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
 ) -> None:
-    """List the runs below a folder: state, task, algorithm, agents, attack, how far they are, and their return.
+    """List the runs below a folder: state, task, algorithm, agents, attack, progress and return.
 
     A run is `live` (a server holds it), `unfinished`, `failed` (resume both with `fedpg train --resume`), `finished`,
     or `unreadable`: damaged, or of another program. `return` is the mean evaluation return over the last 5 % of the
@@ -103,7 +103,7 @@ def _fits(line: RunLine, wanted: Mapping[str, str | None]) -> bool:
 
 
 def _table(lines: Sequence[RunLine]) -> Table:
-    console = Console()
+    console = make_console()
     narrow = console.is_terminal and console.width < WIDE
     table = Table(box=None, padding=(0, 2, 0, 0))
     names = [name for name in COLUMNS if not (narrow and name in NARROW_LEAVES_OUT)]

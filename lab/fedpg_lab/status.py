@@ -7,9 +7,10 @@ from typing import Any
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import TlsFiles, open_channel
+from fedpg_common.channels import TlsFiles, open_channel, tls_hint
 from fedpg_common.errors import RefusedError, UnreachableError
 from fedpg_common.verdicts import Verdict
+from fedpg_common.words import count, on_one_line
 from google.protobuf.message import Message
 from rich.console import Group
 from rich.table import Table
@@ -22,15 +23,16 @@ _PRESENCE = {
     pb.AgentStatus.PRESENCE_NEVER_SEEN: "not seen",
     pb.AgentStatus.PRESENCE_JOINED: "joined",
     pb.AgentStatus.PRESENCE_LEFT: "left",
+    pb.AgentStatus.PRESENCE_FAILED: "failed",
 }
 
 _COUNTS = ("accepted", "filtered", "refused")
 """Columns of rounds in which the agent was accepted, filtered, and of submissions that were refused."""
 
 
-def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetStatusReply:
+def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False) -> pb.GetStatusReply:
     """The status of the run at `server` (HOST:PORT). Raises UnreachableError, RefusedError."""
-    with open_channel(server, STATUS_BYTES_MAX, tls) as channel:
+    with open_channel(server, STATUS_BYTES_MAX, tls, use_proxy) as channel:
         try:
             reply: pb.GetStatusReply = federation_pb2_grpc.FederationStub(channel).GetStatus(
                 pb.GetStatusRequest(), timeout=timeout_s
@@ -38,7 +40,8 @@ def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetS
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise UnreachableError(f"no status from {server}: {details}") from error
+                hint = tls_hint(details or "", "the" if tls else None)
+                raise UnreachableError(f"no status from {server}: {details}{hint}") from error
             raise RefusedError(f"{server} refused: {details} ({code.name})") from error
     return reply
 
@@ -74,7 +77,7 @@ def render(status: pb.GetStatusReply) -> Group:
     lines = [
         f"{status.task}, {status.algorithm}, seed {status.seed}, run {status.run_id}",
         f"round {status.round}: {status.message}",
-        f"{status.trajectories}/{status.trajectories_target} trajectories, "
+        f"{status.trajectories}/{status.trajectories_target} {_trajectories(status)}, "
         f"{status.environment_steps:,} environment steps, quorum {status.quorum} of {len(status.agents)}",
     ]
     if status.HasField("latest"):
@@ -84,17 +87,21 @@ def render(status: pb.GetStatusReply) -> Group:
             f"filtered {len(latest.filtered)}, absent {len(latest.absent)}; return {latest.evaluation_return:.1f}"
         )
     if status.intrusions:
-        lines.append(f"{status.intrusions} calls from strangers or with another's identity were refused")
+        calls = count(status.intrusions, "call")
+        lines.append(f"{calls} from strangers or with another's identity {_were(status.intrusions)} refused")
     if status.unreadable:
-        lines.append(f"{status.unreadable} requests did not arrive whole, in time, or were no message")
+        requests = count(status.unreadable, "request")
+        lines.append(f"{requests} did not arrive whole, in time, or {_were(status.unreadable)} not a message")
     if status.connections_closed:
-        lines.append(f"{status.connections_closed} connections made no call in time, or were too many: closed")
+        connections = count(status.connections_closed, "connection")
+        lines.append(f"{connections} made no call in time, or {_were(status.connections_closed)} too many: closed")
     lines += [
         f"agent {agent.agent} held too many polls: {agent.polls_cut} of its {agent.calls} calls were answered early"
         for agent in status.agents
         if agent.polls_cut
     ]
-    return Group(*map(Text, lines), _agents_table(status))
+    lines += [f"agent {agent.agent}: {agent.note}" for agent in status.agents if agent.note]
+    return Group(*(Text(on_one_line(line)) for line in lines), _agents_table(status))
 
 
 def _render_partial(status: pb.GetStatusReply) -> Group:
@@ -118,10 +125,10 @@ def _agents_table(status: pb.GetStatusReply) -> Table:
     for agent in status.agents:
         table.add_row(
             str(agent.agent),
-            _PRESENCE.get(agent.presence, "?"),
+            _PRESENCE.get(agent.presence, f"state {agent.presence} (unknown to this version)"),
             "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s",
             str(agent.last_vote_round or "none"),
-            Verdict(agent.last_verdict).label if agent.last_verdict else "none",
+            _verdict(agent.last_verdict),
             *(("-", "-", "-") if status.is_partial else _filtering(agent, status)),
             str(_refused(agent)),
             style="red" if agent.agent in status.latest.filtered else None,
@@ -132,6 +139,24 @@ def _agents_table(status: pb.GetStatusReply) -> Table:
 def _filtering(agent: pb.AgentStatus, status: pb.GetStatusReply) -> tuple[str, str, str]:
     """What the filter made of the agent: in the latest round, and how often it was accepted and filtered out."""
     return _outcome(agent.agent, status), str(agent.rounds_accepted), str(agent.rounds_filtered)
+
+
+def _verdict(number: int) -> str:
+    """A verdict for people; a newer server may know others."""
+    if number == pb.VERDICT_UNSPECIFIED:
+        return "none"
+    try:
+        return Verdict(number).label
+    except ValueError:
+        return f"verdict {number} (unknown to this version)"
+
+
+def _trajectories(status: pb.GetStatusReply) -> str:
+    return "trajectory" if status.trajectories_target == 1 else "trajectories"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _outcome(agent: int, status: pb.GetStatusReply) -> str:

@@ -12,7 +12,7 @@ from fedpg_common.choices import Choice
 from fedpg_common.federation import Federation
 
 from fedpg_lab.certificates import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY, SERVER
-from fedpg_lab.compose import agent_settings, check_path, common_attack, server_settings, task_target
+from fedpg_lab.compose import LIMITS, agent_settings, check_path, common_attack, server_settings, task_target
 
 _HEAD = """\
 # A federation on a Docker Swarm: one server and {agents} agents, {byzantine} of them Byzantine. Written by
@@ -25,8 +25,9 @@ _HEAD = """\
 #   docker stack rm fedpg                                      stop; the volume with the runs stays
 #
 # Settings are environment variables of `docker stack deploy`: TASK, ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA,
-# ALPHA, ROUND_TIMEOUT; and REGISTRY, where the nodes find the images, such as registry.example:5000/ with its slash.
-version: "3.8"
+# ALPHA, ROUND_TIMEOUT; SERVER_MEMORY, AGENT_MEMORY; and REGISTRY, where the nodes find the images, such as
+# registry.example:5000/ with its slash. A stack has no .env: give the same ones with each `deploy`.
+version: "3.9"
 
 x-hardened: &hardened
   init: true
@@ -37,6 +38,7 @@ x-hardened: &hardened
 x-deploy: &deploy
   endpoint_mode: dnsrr
   restart_policy: {{condition: on-failure, delay: 5s, max_attempts: 5}}
+  resources: {{limits: {{memory: "${{AGENT_MEMORY:-{agent_memory}}}", pids: 256}}}}
 
 x-agent: &agent
   <<: *hardened
@@ -64,6 +66,7 @@ services:
 {certificates_of_server}
     deploy:
       <<: *deploy
+      resources: {{limits: {{memory: "${{SERVER_MEMORY:-{server_memory}}}", pids: 256}}}}
       placement: {{constraints: [node.labels.fedpg-server == true]}}
     healthcheck:
       test: [CMD, python, -m, fedpg_server.healthcheck]
@@ -88,6 +91,8 @@ def stack_file(federation: Federation, certificates: str, task_file: str | None 
         byzantine=len(federation.byzantine),
         attack="ATTACK, " if attack else "",
         certificates=certificates,
+        agent_memory=LIMITS["AGENT_MEMORY"],
+        server_memory=LIMITS["SERVER_MEMORY"],
         settings="\n".join(server_settings(federation, task_file, attack)),
         certificates_of_server=_files_of(SERVER, task_file),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fedpg_common.ending import unwinding
 from fedpg_common.errors import AddressError, StorageError, UsageError
 from fedpg_common.files import Kind, look, shown
 
@@ -20,12 +21,16 @@ EVENT_FILES = "events.out.tfevents.*"
 def tensorboard_command(
     folder: Annotated[Path, typer.Argument(help="A run folder, or one that holds some.")] = Path("runs"),
     port: Annotated[
-        int | None, typer.Option(help="Port of the page.", show_default="6006, or the next that is free")
+        int | None, typer.Option(help="Port of the page.", metavar="N", show_default="6006, or the next that is free")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.")] = "localhost",
+    host: Annotated[
+        str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.", metavar="HOST")
+    ] = "localhost",
     videos: Annotated[
         bool,
-        typer.Option("--videos", help="Record an episode of each finished run's best policy, for the Images tab."),
+        typer.Option(
+            "--videos", help="Record an episode of each finished run's best policy, for the Images tab.", metavar=""
+        ),
     ] = False,
 ) -> None:
     """Start TensorBoard on runs, finished or not: curves, and a table of hyperparameters and results.
@@ -49,10 +54,10 @@ def tensorboard_command(
             f"no run in {shown(folder)} has TensorBoard files: they are left out with --no-tensorboard, and a new "
             "run's come with its start"
         )
-    with named(folder) as place:
-        url = launch(place, host, port)
-        typer.echo(f"TensorBoard shows {shown(folder)} at {url} (Ctrl-C ends it)")
+    with unwinding(), named(folder) as place:
         try:
+            url = launch(place, host, port)
+            typer.echo(f"TensorBoard shows {shown(folder)} at {url} (Ctrl-C ends it)")
             if videos:
                 from fedpg_lab.tensorboard_videos import record_videos  # needs torch, which the curves do not
 

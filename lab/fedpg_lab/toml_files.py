@@ -43,7 +43,7 @@ def _read_text(file: str, what: str, folder: Traversable) -> str:
     if not file.endswith(SUFFIX):
         known = names_in(folder)
         if file not in known:
-            raise UsageError(f"unknown {what} {file!r}: choose {', '.join(known)}, or give a file (NAME.toml)")
+            raise UsageError(f"unknown {what} {show(file)}: choose {', '.join(known)}, or give a file (NAME.toml)")
         return folder.joinpath(f"{file}{SUFFIX}").read_text(encoding="utf-8")
     try:
         return Path(file).read_text(encoding="utf-8")

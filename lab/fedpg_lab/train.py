@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import client_options
+from fedpg_common.channels import open_channel
 from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from fedpg_lab.local import LocalFederation
 from fedpg_lab.plots import plot_run, plot_runs
-from fedpg_lab.progress import make_display
+from fedpg_lab.progress import Display, make_display
 from fedpg_lab.runs import PLOT_NAME, RunData, load_run, seed_folders, write_summary
 
 STATUS_BYTES_MAX = 64 * 1024 * 1024
@@ -50,12 +50,14 @@ def train(
     console: Console,
     resume: bool = False,
     trajectories: int | None = None,
+    title: str = "",
 ) -> RunData:
     """Run a federation to its end with a live display, then write its summary and picture.
 
-    A resumed run ends at `trajectories`, if they are given. On Ctrl-C the processes end cleanly, summary and picture
-    are written all the same, and KeyboardInterrupt goes on. A start that fails before there is anything to resume
-    leaves nothing behind. Raises FedPGError.
+    A resumed run ends at `trajectories`, if they are given. `title` names the run on the display; the folder's name
+    does where there is none. On Ctrl-C the processes end cleanly, summary and picture are written all the same, and
+    KeyboardInterrupt is raised again. A start that fails before there is anything to resume leaves nothing behind.
+    Raises FedPGError.
     """
     made = NewFolders(folder)
     processes = LocalFederation(
@@ -67,16 +69,22 @@ def train(
         trajectories=trajectories,
     )
     try:
-        with processes:
-            _watch(processes, f"{folder.name}", console)
-            processes.wait_for_agents(AGENTS_LEAVE_S)
+        with make_display(title or folder.name, console) as display:
+            display.say("starting the server")
+            with processes:
+                _watch(processes, display)
+                display.say("the agents leave")
+                processes.wait_for_agents(AGENTS_LEAVE_S)
     except BaseException as error:
         if made.remove_unless_resumable() or Store.is_live(folder / STORE_NAME):  # then it is another server's run
             raise
-        _finish_what_there_is(folder, str(error) if isinstance(error, FedPGError) else None)
+        failure = str(error) if isinstance(error, FedPGError) else None
+        finish_what_there_is(folder, failure, processes.failed_agents)
         raise
     run = finish(folder)
     assert run is not None  # the server ended well, so its store can be read
+    if processes.failed_agents:
+        write_summary(run, failed_agents=processes.failed_agents)
     return run
 
 
@@ -100,25 +108,29 @@ class NewFolders:
         return True
 
 
-def _watch(processes: LocalFederation, title: str, console: Console) -> None:
+def _watch(processes: LocalFederation, display: Display) -> None:
     """Show the run's state until the server has ended."""
-    with (
-        grpc.insecure_channel(processes.address, options=client_options(STATUS_BYTES_MAX)) as channel,
-        make_display(title, console) as display,
-    ):
-        stub = federation_pb2_grpc.FederationStub(channel)
-        while processes.supervise():
-            try:
-                display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S))
-            except grpc.RpcError as error:
-                log.debug("no status: %s", error)  # the server starts, ends or comes back
-            time.sleep(STATUS_EVERY_S)
+    display.say("starting the agents")
+    try:
+        with open_channel(processes.address, STATUS_BYTES_MAX, tls=None) as channel:
+            stub = federation_pb2_grpc.FederationStub(channel)
+            while processes.supervise():
+                try:
+                    display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S), processes.note)
+                except grpc.RpcError as error:
+                    log.debug("no status: %s", error)  # the server starts, ends or comes back
+                time.sleep(STATUS_EVERY_S)
+    except (KeyboardInterrupt, SystemExit):
+        display.say("ending server and agents; Ctrl-C again ends them at once")
+        raise
 
 
-def _finish_what_there_is(folder: Path, failure: str | None) -> None:
+def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
     """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
     try:
-        finish(folder, failure)
+        run = finish(folder, failure)
+        if run is not None and failed_agents:
+            write_summary(run, failure=failure, failed_agents=failed_agents)
     except FedPGError as error:
         log.warning("%s", error)
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.channels import parse_address, tls_files
-from fedpg_common.errors import FedPGError
+from fedpg_common import ending
+from fedpg_common.command_line import VERSION, complete
 from fedpg_common.federation_options import Description, federation_options
+from fedpg_common.observer_options import OBSERVER, chosen_observers
 from fedpg_common.options import refuse_ignored_options
-from fedpg_common.process import log_to_stderr, use_one_thread
+from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
-from fedpg_server.home import folder_for
-from fedpg_server.observers import OBSERVER, chosen_observers
-from fedpg_server.server import ServerOptions, serve
+LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
 
 TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard", "log_level")
 """The options that mean something to a run which has its description already."""
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +29,10 @@ def server(
     described: Description,
     *,
     out: Annotated[
-        Path, typer.Option(help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT")
+        Path,
+        typer.Option(
+            help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT", metavar="FOLDER"
+        ),
     ] = Path("runs/server"),
     listen: Annotated[
         str, typer.Option(help="Address to serve on; port 0 picks one.", envvar="FEDPG_LISTEN", metavar="HOST:PORT")
@@ -41,20 +42,33 @@ def server(
         typer.Option(
             help="In place of --out: a folder of runs. An unfinished run of this federation goes on, else one starts.",
             envvar="FEDPG_HOME",
+            metavar="FOLDER",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in --out; with --trajectories, until there."),
+        typer.Option("--resume", help="Resume the run in --out; with --trajectories, until there.", metavar=""),
     ] = False,
     tls: Annotated[
         Path | None,
         typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", metavar="")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    copy_hint: Annotated[
+        str | None,
+        typer.Option(
+            help="Said at the end: the command that copies {folder} to where you are.", hidden=True, metavar="COMMAND"
+        ),
+    ] = None,
+    log_level: Annotated[
+        str,
+        typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
+    ] = "info",
+    version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
 
@@ -62,6 +76,13 @@ def server(
     130 Ctrl-C; 143 terminated. After any of them --resume goes on where the run stopped.
     """
     log_to_stderr("server", log_level)
+    import asyncio
+
+    from fedpg_common.channels import parse_address, tls_files
+
+    from fedpg_server.home import folder_for
+    from fedpg_server.server import ServerOptions, serve
+
     use_one_thread()
     parse_address(listen)
     federation, trajectories = None, None
@@ -83,14 +104,11 @@ def server(
         tls=tls_files(tls),
         insecure=insecure,
         observers=chosen_observers(tensorboard, observer or ()),
+        copy_hint=copy_hint,
     )
     raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))
 
 
 def main() -> None:
     """Run the command; a FedPGError becomes one sentence and its exit code."""
-    try:
-        app()
-    except FedPGError as error:
-        typer.echo(f"fedpg-server: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    ending.run("fedpg-server", app)

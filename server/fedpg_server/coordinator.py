@@ -5,12 +5,8 @@ No I/O, no clock, no threads. Its drivers are a run (`fedpg_server.run`) and sim
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
+from collections.abc import Mapping
 
-from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.verdicts import Verdict
 
 from fedpg_server.events import (
@@ -19,6 +15,7 @@ from fedpg_server.events import (
     CountVerdict,
     Effect,
     Event,
+    Failed,
     Joined,
     Left,
     RoundImproved,
@@ -32,51 +29,20 @@ from fedpg_server.events import (
     WakeAt,
     Warn,
 )
+from fedpg_server.gathering import Deadline, Gathering
+from fedpg_server.membership import OPEN, Member, Phase, Presence, Rules, clean
+from fedpg_server.situation import describe_situation
 
+__all__ = ["Coordinator", "Member", "Phase", "Presence", "Rules"]
 
-class Phase(IntEnum):
-    """As `Phase` in federation.proto, with its numbers."""
-
-    COLLECTING = pb.PHASE_COLLECTING
-    BELOW_QUORUM = pb.PHASE_BELOW_QUORUM
-    IMPROVING = pb.PHASE_IMPROVING
-    ENDED = pb.PHASE_ENDED
-
-
-class Presence(IntEnum):
-    """As `AgentStatus.Presence` in federation.proto, with its numbers."""
-
-    NEVER_SEEN = pb.AgentStatus.PRESENCE_NEVER_SEEN
-    JOINED = pb.AgentStatus.PRESENCE_JOINED
-    LEFT = pb.AgentStatus.PRESENCE_LEFT
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the coordinator has to know of the federation: nothing of who is Byzantine."""
-
-    agents: int
-    quorum: int
-    round_timeout_s: float
-
-
-# State ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Member:
-    """What the coordinator knows of one agent."""
-
-    presence: Presence = Presence.NEVER_SEEN
-    last_seen_s: float | None = None
-    last_vote_round: int = 0
-    last_verdict: Verdict | None = None
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    rounds_accepted: int = 0
-    rounds_filtered: int = 0
-    calls: int = 0
-    """Of this process, like the next one."""
-    polls_cut: int = 0
+EXTENSION_MIN_S = 10.0
+"""A server that stood still gives the agents up to that long, or up to a whole round's time if that is longer."""
+REMIND_EVERY_S = 60.0
+"""How often a run that waits for agents says so."""
+LOOK_EVERY_S = 10.0
+"""How soon after a change below the quorum it says what is new."""
+LOST_FOR_THE_ROUND = (Verdict.WRONG_SHAPE, Verdict.NOT_FINITE, Verdict.TOO_LARGE, Verdict.WRONG_PARAMETERS)
+"""An agent's draws are fixed: who was refused like that has nothing better to submit for the same round."""
 
 
 class Coordinator:
@@ -105,60 +71,89 @@ class Coordinator:
         self.round_number = round_number
         self.parameters_digest = b""
         self.votes = dict(votes or {})
-        self.deadline_s = 0.0
+        self.refused: dict[int, Verdict] = {}
+        """Who cannot vote in the open round any more, and why."""
+        self._gathering = Gathering(rules.agents, rules.quorum, rules.grace_s)
+        self._deadline = Deadline(0.0, 0.0)
+        self._wake_s: float | None = None
+        self._waits_since: Phase | None = None
+        self._said = ""
+        self._said_s = self._look_s = 0.0
 
     def step(self, event: Event, now_s: float) -> list[Effect]:
         """Take one event at the monotonic time `now_s`. Never raises for anything that an agent can cause."""
+        effects = self._take(event, now_s)
+        self._start_clock(now_s)
+        effects += self._close_if_due(now_s)
+        effects += self._remind(now_s)
+        wake_s = self._next_look_s()
+        if wake_s is not None and (wake_s != self._wake_s or isinstance(event, Tick)):
+            effects.append(WakeAt(wake_s))
+        self._wake_s = wake_s
+        return effects
+
+    def _take(self, event: Event, now_s: float) -> list[Effect]:
         match event:
             case Submitted():
                 return self._submitted(event, now_s)
             case Seen(agent):
-                return self._seen(agent, now_s)
+                self._seen(agent, now_s)
             case Joined(agent):
-                return self._seen(agent, now_s, Presence.JOINED)
+                self._seen(agent, now_s, Presence.JOINED)
             case Left(agent):
-                return self._seen(agent, now_s, Presence.LEFT)
+                self._seen(agent, now_s, Presence.LEFT)
+            case Failed(agent, why):
+                self._seen(agent, now_s, Presence.FAILED, clean(why))
             case RoundOpened():
-                return self._round_opened(event, now_s)
+                self._round_opened(event, now_s)
             case RoundImproved():
-                return self._round_improved(event)
+                self._round_improved(event)
             case RunEnded():
                 self.phase = Phase.ENDED
-                return []
             case Tick():
-                return self._tick(now_s)
+                pass
+        return []
 
-    def _round_opened(self, event: RoundOpened, now_s: float) -> list[Effect]:
-        self.phase = Phase.IMPROVING if event.closed else Phase.COLLECTING
+    def _round_opened(self, event: RoundOpened, now_s: float) -> None:
+        self.phase = Phase.IMPROVING if event.closed else Phase.JOINING
         self.round_number = event.round_number
         self.parameters_digest = event.parameters_digest
         self.votes = dict(event.votes)
-        self.deadline_s = now_s + self.rules.round_timeout_s
-        return [WakeAt(self.deadline_s), *self._close_if_due(now_s)]
+        self.refused = {}
+        for agent in self.votes:
+            self._gathering.come(
+                agent, now_s, is_ready=False
+            )  # it voted before a restart of the server, so it is not far
 
-    def _tick(self, now_s: float) -> list[Effect]:
-        if self.phase is Phase.COLLECTING and now_s < self.deadline_s:
-            return [WakeAt(self.deadline_s)]  # the timer fired early, or it was an earlier round's
-        return self._close_if_due(now_s)
+    def _start_clock(self, now_s: float) -> None:
+        """The open round's clock starts at once, but for a server's first round: there, once the agents have joined."""
+        if self._gathering.is_complete(now_s) and self.phase is Phase.JOINING:
+            self.phase = Phase.COLLECTING
+            timeout_s = self.rules.round_timeout_s
+            self._deadline = Deadline(now_s + timeout_s, max(timeout_s, EXTENSION_MIN_S))
 
-    def _round_improved(self, event: RoundImproved) -> list[Effect]:
+    def _round_improved(self, event: RoundImproved) -> None:
         for agent in event.accepted:
             self.members[agent].rounds_accepted += 1
         for agent in event.filtered:
             self.members[agent].rounds_filtered += 1
-        return []
 
-    def _seen(self, agent: int, now_s: float, presence: Presence | None = None) -> list[Effect]:
+    def _seen(self, agent: int, now_s: float, presence: Presence | None = None, failure: str = "") -> None:
         member = self.members.get(agent)
         if member is None:
-            return []
+            return
         member.last_seen_s = now_s
         member.calls += 1
         if presence is not None:
-            member.presence = presence
-        elif member.presence is Presence.NEVER_SEEN:  # it goes on after a restart of the server, without a new Join
+            member.presence, member.failure = presence, failure
+        elif (
+            member.presence is Presence.NEVER_SEEN
+        ):  # it takes part again after a restart of the server, without a Join
             member.presence = Presence.JOINED
-        return []
+        if member.presence is Presence.JOINED:
+            self._gathering.come(agent, now_s, is_ready=presence is None)
+        elif agent not in self.votes:
+            self._gathering.go(agent)
 
     def _submitted(self, event: Submitted, now_s: float) -> list[Effect]:
         verdict = self._judge(event)
@@ -166,16 +161,23 @@ class Coordinator:
         self._count(event.agent, verdict)
         if verdict is Verdict.ACCEPTED:
             self.votes[event.agent] = event.digest
+            self.refused.pop(event.agent, None)
+            self._gathering.come(event.agent, now_s, is_ready=True)
             self.members[event.agent].last_vote_round = event.round_number
             return [
                 StoreVote(event.ticket, event.agent, event.round_number, event.digest),
                 Answer(event.ticket, verdict),
-                *self._close_if_due(now_s),
             ]
+        if verdict in LOST_FOR_THE_ROUND and self._could_vote(event):
+            self.refused[event.agent] = verdict
         effects: list[Effect] = [CountVerdict(event.agent if event.agent in self.members else 0, verdict)]
         if verdict is Verdict.CONFLICT:
             effects.append(StoreConflict(event.agent, event.round_number, event.digest))
         return [*effects, Answer(event.ticket, verdict)]
+
+    def _could_vote(self, event: Submitted) -> bool:
+        is_open = self.phase in OPEN and event.round_number == self.round_number
+        return is_open and event.agent in self.members and event.agent not in self.votes
 
     def _count(self, agent: int, verdict: Verdict) -> None:
         if agent in self.members:
@@ -209,17 +211,58 @@ class Coordinator:
         return Verdict.ACCEPTED
 
     def _close_if_due(self, now_s: float) -> list[Effect]:
-        if self.phase not in (Phase.COLLECTING, Phase.BELOW_QUORUM):
+        if self.phase not in OPEN:
             return []
-        is_complete = len(self.votes) == self.rules.agents
-        is_past_deadline = now_s >= self.deadline_s
-        if is_complete or (is_past_deadline and len(self.votes) >= self.rules.quorum):
-            self.phase = Phase.IMPROVING
-            return [CloseRound(self.round_number, tuple(sorted(self.votes)))]
-        if is_past_deadline and self.phase is Phase.COLLECTING:
-            self.phase = Phase.BELOW_QUORUM
-            return [Warn(f"round {self.round_number} is past its deadline and waits: {self.waiting_for()}")]
-        return []
+        if len(self.votes) < self.rules.agents:
+            if self.phase is Phase.JOINING or (self.phase is Phase.COLLECTING and not self._deadline.has_passed(now_s)):
+                return []
+            if len(self.votes) < self.rules.quorum:
+                self.phase = Phase.BELOW_QUORUM
+                return []
+        self.phase = Phase.IMPROVING
+        return [CloseRound(self.round_number, tuple(sorted(self.votes)))]
+
+    def _remind(self, now_s: float) -> list[Effect]:
+        """Below the quorum, say so at once, when that changes, and every minute; while agents join, every minute."""
+        if self.phase not in (Phase.JOINING, Phase.BELOW_QUORUM):
+            self._waits_since = None
+            return []
+        is_new = self._waits_since is not self.phase
+        self._waits_since = self.phase
+        if is_new:
+            self._said, self._said_s, self._look_s = "", now_s, now_s
+            if self.phase is Phase.JOINING:  # for some seconds that is how it should be
+                self._look_s = now_s + REMIND_EVERY_S
+        if now_s < self._look_s:
+            return []
+        self._look_s = now_s + (REMIND_EVERY_S if self.phase is Phase.JOINING else LOOK_EVERY_S)
+        sentence = self.waiting_for()
+        if sentence == self._said and now_s < self._said_s + REMIND_EVERY_S:
+            return []
+        self._said, self._said_s = sentence, now_s
+        return [Warn(sentence)]
+
+    def _next_look_s(self) -> float | None:
+        """When a Tick is needed, if nothing else happens."""
+        match self.phase:
+            case Phase.COLLECTING:
+                return self._deadline.at_s
+            case Phase.BELOW_QUORUM:
+                return self._look_s
+            case Phase.JOINING:
+                due_s = self._gathering.due_s
+                return self._look_s if due_s is None else min(due_s, self._look_s)
+        return None
+
+    @property
+    def deadline_s(self) -> float:
+        """When the open round is due, while it collects."""
+        return self._deadline.at_s
+
+    @property
+    def present(self) -> frozenset[int]:
+        """The agents that have joined or voted since this server process started, and have not left."""
+        return frozenset(self._gathering.present)
 
     def absent(self) -> list[int]:
         """Agents that have not voted in the latest round, in order."""
@@ -227,19 +270,4 @@ class Coordinator:
 
     def waiting_for(self) -> str:
         """What the run waits for, in one sentence for people."""
-        if self.phase is Phase.ENDED:
-            return "the run has ended"
-        if self.phase is Phase.IMPROVING:
-            return "the server improves the policy"
-        missing = self.rules.quorum - len(self.votes)
-        names = shorten(self.absent())
-        if self.phase is Phase.BELOW_QUORUM:
-            return f"{missing} more of the agents {names} must submit for a quorum of {self.rules.quorum}"
-        return f"waiting for agents {names}"
-
-
-def shorten(agents: Iterable[int], limit: int = 10) -> str:
-    """Agent indices for people, cut after `limit`: "1, 2, 3 and 7 more"."""
-    indices = list(agents)
-    shown = ", ".join(map(str, indices[:limit]))
-    return shown if len(indices) <= limit else f"{shown} and {len(indices) - limit} more"
+        return describe_situation(self)

@@ -63,6 +63,15 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A member said goodbye because it failed, and does not return by itself."""
+
+    agent: int
+    why: str
+    """In its own words."""
+
+
+@dataclass(frozen=True)
 class RoundImproved:
     """The learner is done with a closed round."""
 
@@ -81,7 +90,7 @@ class Tick:
     """Time has passed."""
 
 
-Event = RoundOpened | Submitted | Joined | Seen | Left | RoundImproved | RunEnded | Tick
+Event = RoundOpened | Submitted | Joined | Seen | Left | Failed | RoundImproved | RunEnded | Tick
 
 
 # Effects --------------------------------------------------------------------------------------------------------------

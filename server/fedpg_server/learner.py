@@ -1,7 +1,7 @@
 """The server's side of learning: from the agents' votes to the next policy.
 
-No networking, no clock: a round's result follows from the state, the votes and the run's seed alone, so that a round
-recomputed after a crash has the same bits.
+Fan et al. 2021, Algorithm 1; docs/algorithm.md, "Round". No networking, no clock: a round's result follows from the
+state, the votes and the run's seed alone, so that a round computed again after a crash has the same bits.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Learner:
         return aggregate
 
     def _trajectory_count(self, plan: RoundPlan) -> int:
-        """Trajectories per participant, the server included, with N_t as planned."""
+        """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
         K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
         return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
 

@@ -20,16 +20,15 @@ An observer never ends a run: one that raises is left out from then on, with one
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import typer
-from fedpg_common.choices import Choice, Choices, parse_settings
+from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
+from fedpg_common.observer_options import OBSERVERS
 from fedpg_common.parameters import ParameterSpec, Vector
 
 from fedpg_server.records import RoundRecord
@@ -58,42 +57,6 @@ class Observed:
     """The tensors in θ."""
     records: Sequence[RoundRecord]
     """The rounds so far, where a run is resumed."""
-
-
-OBSERVERS: Choices[Observer] = Choices(
-    "observer",
-    {
-        "checkpoints": "fedpg_server.checkpointing:CheckpointExporter",
-        "tensorboard": "fedpg_server.telemetry:TensorBoard",
-    },
-)
-
-
-def parse_observer(text: str) -> Choice:
-    """The choice on a command line: NAME, or "NAME setting=value …" in one word. Raises UsageError."""
-    try:
-        name, *settings = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"--observer takes NAME, or 'NAME setting=value', not {text!r}") from error
-    return OBSERVERS.parse({"name": name, **parse_settings(settings)})
-
-
-OBSERVER = typer.Option(
-    help=f"What else looks on: {OBSERVERS.names}, or MODULE:NAME; with settings, 'NAME key=value' in one word. Repeat "
-    "for several.",
-    metavar="NAME",
-    show_default=False,
-)
-"""The option --observer of the commands that serve."""
-
-
-def chosen_observers(tensorboard: bool, others: Sequence[str]) -> tuple[Choice, ...]:
-    """Checkpoints, TensorBoard if it is wanted, and what --observer names in addition, or with other settings."""
-    chosen = {"checkpoints": Choice("checkpoints")} | ({"tensorboard": Choice("tensorboard")} if tensorboard else {})
-    for text in others:
-        choice = parse_observer(text)
-        chosen[choice.label if choice.modules else choice.name] = choice
-    return tuple(chosen.values())
 
 
 def build_observers(choices: Sequence[Choice], observed: Observed) -> list[Observer]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import fmean
 from typing import Any
+
+from fedpg_common.json_text import to_json
 
 FINAL_FRACTION = 0.05
 """The final return is the mean over the last rounds that make up this part of the trajectories."""
@@ -83,26 +86,44 @@ class RoundRecord:
         return sum(self.evaluation_lengths) / len(self.evaluation_lengths)
 
     def to_json(self) -> str:
-        """The record as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The record as one line of JSON, with null for a figure that is not a finite number."""
+        return to_json(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> RoundRecord:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`; a figure that was not a finite number is NaN."""
         values: dict[str, Any] = json.loads(text)
         for name, value in values.items():
             if isinstance(value, list):
-                values[name] = tuple(value)
+                values[name] = tuple(_figure(entry) for entry in value)
+            elif isinstance(value, dict):
+                values[name] = {key: _figure(entry) for key, entry in value.items()}
+        for name in ("gradient_norm", "learning_rate", "seconds"):
+            values[name] = _figure(values[name])
         for name in ("centre_distances", "weights"):
             if values[name] is not None:
                 values[name] = {int(agent): value for agent, value in values[name].items()}
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
+def _figure(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def best_return(records: Iterable[RoundRecord]) -> float | None:
+    """The highest evaluation return. One that is not a finite number is never the best; None without any other."""
+    returns = (record.evaluation_return for record in records)
+    return max(filter(math.isfinite, returns), default=None)
+
+
 def final_return(records: Sequence[RoundRecord]) -> float | None:
-    """Mean evaluation return over the last 5 % of trajectories, as the figures are read; None without a round."""
+    """Mean evaluation return over the last 5 % of trajectories, as the figures are read.
+
+    Rounds whose return is not a finite number are left out; None if that leaves none.
+    """
     if not records:
         return None
     end = records[-1].trajectories_total
     last = [record for record in records if record.trajectories_total > end * (1 - FINAL_FRACTION)]
-    return fmean(record.evaluation_return for record in last)
+    returns = [record.evaluation_return for record in last if math.isfinite(record.evaluation_return)]
+    return fmean(returns) if returns else None

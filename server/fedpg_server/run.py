@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,7 @@ from fedpg_common.verdicts import Verdict
 
 from fedpg_server import events
 from fedpg_server.board import ENDED, RoundBoard
-from fedpg_server.coordinator import Coordinator, Presence
+from fedpg_server.coordinator import LOST_FOR_THE_ROUND, Coordinator, Presence
 from fedpg_server.journal import Journal
 from fedpg_server.learner import RoundResult
 from fedpg_server.observers import Observer, Observers
@@ -31,6 +32,7 @@ from fedpg_server.polls import PollLimit
 from fedpg_server.report import make_record
 from fedpg_server.restoring import restore_coordinator
 from fedpg_server.rows import Ballot, RecalledRound, Row
+from fedpg_server.sparse import SparseLog
 from fedpg_server.state import State
 from fedpg_server.status import describe_round
 from fedpg_server.store import Store
@@ -65,8 +67,12 @@ class Run:
         learner: RoundLearner,
         observers: Sequence[Observer],
         clock: Callable[[], float],
+        learner_thread: ThreadPoolExecutor | None = None,
     ) -> None:
-        """Take up the run in `store` where it stopped. `clock` gives monotonic seconds."""
+        """Take up the run in `store` where it stopped. `clock` gives monotonic seconds.
+
+        The learner works in `learner_thread`, of one thread, which is shut down by whoever made it.
+        """
         self.federation = federation
         self.spec = spec
         self._size = spec.size
@@ -77,15 +83,18 @@ class Run:
         self._observers = Observers(observers)
         self._clock = clock
         self._started_s = clock()
+        self._has_said_nan = False
         self._coordinator = restore_coordinator(federation, store, self.records)
         self._store_thread = ThreadPoolExecutor(1, "store")
-        self._learner_thread = ThreadPoolExecutor(1, "learner")
+        self._learner_thread = learner_thread or ThreadPoolExecutor(1, "learner")
+        self._made_learner_thread = learner_thread is None
         self._taken_up = asyncio.Event()
         self._journal = Journal(self._commit, self._carry_out)
         self._closed = asyncio.Event()
         self._board = RoundBoard()
         self._polls = PollLimit(self._coordinator.count_cut_poll)
         self._wake: asyncio.TimerHandle | None = None
+        self._refusals = SparseLog(log)
 
     # The rounds -------------------------------------------------------------------------------------------------------
 
@@ -108,7 +117,8 @@ class Run:
             self._board.close()
             self._taken_up.set()
             self._store_thread.shutdown()
-            self._learner_thread.shutdown()
+            if self._made_learner_thread:
+                self._learner_thread.shutdown()
             self._observers.close()
 
     async def _all_rounds(self) -> None:
@@ -140,6 +150,10 @@ class Run:
         self._feed(events.RoundImproved(round_number, record.accepted, record.filtered))
         self._observers.record(record, result.state.theta)
         log.info(describe_round(record, self.federation.task.trajectories))
+        if not (self._has_said_nan or math.isfinite(record.evaluation_return)):
+            self._has_said_nan = True
+            log.warning("round %d: the evaluation's return is %s: such a round is never the best (said once)",
+                        round_number, record.evaluation_return)  # fmt: skip
         return result.state
 
     async def _collect(self, plan: RoundPlan, state: State, known: RecalledRound) -> None:
@@ -208,6 +222,11 @@ class Run:
         """Note that a member is gone."""
         self._feed(events.Left(agent))
 
+    def fail(self, agent: int, why: str) -> str:
+        """Note that a member has failed, `why` in its own words; gives them as they are kept."""
+        self._feed(events.Failed(agent, why))
+        return self._coordinator.members[agent].failure
+
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
         """See `RoundBoard.wait` and `PollLimit`. Raises RunStoppedError."""
         self._feed(events.Seen(agent))
@@ -227,7 +246,12 @@ class Run:
                 ticket, request.agent, request.round, request.parameters_digest, gradient_digest, defect, stored
             )
         )
-        return await answer
+        verdict = await answer
+        if verdict in LOST_FOR_THE_ROUND:
+            who = f"agent {request.agent}" if self.is_member(request.agent) else "a stranger"
+            message = f"refused a gradient of {who} for round {request.round}: {verdict.label}"
+            self._refusals.write(logging.WARNING, f"{who} {verdict.label}", message)
+        return verdict
 
     def _read(
         self, request: pb.SubmitUpdateRequest, gradient_digest: bytes

@@ -8,20 +8,25 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from fedpg_common import wire
 from fedpg_common.channels import TlsFiles, is_loopback
 from fedpg_common.choices import Choice
-from fedpg_common.environments import make_environments
+from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
 from fedpg_common.federation import Federation, federation_to_toml
 from fedpg_common.files import make_folder, write_whole
 from fedpg_common.modules import check_fingerprints, make_importable, with_fingerprints
+from fedpg_common.parameters import ParameterSpec
 from fedpg_common.policies import make_policy
 from grpc_health.v1 import health_pb2
 
+from fedpg_server.farewell import describe_end
 from fedpg_server.gate import STOPS
 from fedpg_server.learner import Learner
 from fedpg_server.listening import SERVICE_NAME, start_listening
@@ -34,6 +39,9 @@ from fedpg_server.summary import summarize, write_summary
 CONFIG_NAME = "config.toml"
 SHIPPED_OBSERVERS = (Choice("checkpoints"), Choice("tensorboard"))
 GRACE_S = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +63,8 @@ class ServerOptions:
     """Whether to listen beyond loopback without TLS."""
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
     """What looks on."""
+    copy_hint: str | None = None
+    """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -75,25 +85,51 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     check_options(options)
     signalled = _watch_signals()
     federation = _federation_of(options)
-    environments = make_environments(federation.task)
-    policy = make_policy(federation.task, environments.observation_size, environments.action_space)
-    learner = Learner(federation, environments, policy)
+    # Environments may be bound to a thread: they are made, stepped and closed in this one.
+    with ThreadPoolExecutor(1, "learner") as thread:
+        environments = await _in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
+        try:
+            policy = make_policy(federation.task, environments.observation_size, environments.action_space)
+            learner = Learner(federation, environments, policy)
+            return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
+        finally:
+            await _in(thread, environments.close)
+
+
+async def _in(thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, partial(function, *args, **kwargs))
+
+
+async def _serve_learner(
+    options: ServerOptions,
+    federation: Federation,
+    learner: Learner,
+    spec: ParameterSpec,
+    thread: ThreadPoolExecutor,
+    signalled: asyncio.Future[ExitCode],
+    on_bound: Callable[[str], None],
+) -> ExitCode:
+    """Bind, restore or start the run, and serve it; the learner works in `thread`."""
     service = FederationService(authenticated=options.tls is not None)
     endpoint = await start_listening(
-        options.address, options.tls, service, wire.message_bytes_max(policy.spec.size), federation.agents
+        options.address, options.tls, service, wire.message_bytes_max(spec.size), federation.agents
     )
     try:
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
-            observed = Observed(options.folder, federation, policy.spec, store.records())
+            observed = Observed(options.folder, federation, spec, store.records())
             observers = build_observers(options.observers, observed)
-            run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
+            run = Run(federation, spec, store, learner, observers, time.monotonic, thread)
             service.serve(run)
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip
-            return await _serve_and_summarize(run, signalled, options.folder)
+            code = await _serve_and_summarize(run, signalled, options.folder)
+            if code is ExitCode.OK:
+                for line in describe_end(federation, run.records, options.folder, options.copy_hint):
+                    log.info(line)
+            return code
         finally:
             service.withdraw(STOPS)
             await endpoint.monitor.enter_graceful_shutdown()
@@ -101,7 +137,6 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
             store.close()
     finally:
         await endpoint.stop(None)
-        environments.close()
 
 
 async def _serve_and_summarize(run: Run, signalled: asyncio.Future[ExitCode], folder: Path) -> ExitCode:

@@ -86,8 +86,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """See federation.proto."""
         run = await self._admit(request.agent, context)
         if request.run_id == run.run_id:
-            run.leave(request.agent)
-            self._log.write(logging.INFO, f"{request.agent} left", f"agent {request.agent} left")
+            self._take_leave(run, request)
         return pb.LeaveReply()
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusReply:  # noqa: N802
@@ -95,6 +94,16 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         run = await self._require_run(context)
         whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
         return status_for(viewer_of(context.peer(), common_name(context), self._authenticated), whole)
+
+    def _take_leave(self, run: Run, request: pb.LeaveRequest) -> None:
+        agent = request.agent
+        if request.reason == pb.LeaveRequest.REASON_FAILED:
+            why = run.fail(agent, request.detail)
+            self._log.write(logging.WARNING, f"{agent} failed", f"agent {agent} has failed: {why or 'no reason given'}")
+            return
+        run.leave(agent)
+        how = "left: it was stopped" if request.reason == pb.LeaveRequest.REASON_STOPPED else "left"
+        self._log.write(logging.INFO, f"{agent} left", f"agent {agent} {how}")
 
     async def _admit(self, agent: int, context: Context) -> Run:
         """The run, for a caller that is the member it says it is."""

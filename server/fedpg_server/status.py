@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.federation import Federation
+from fedpg_common.verdicts import Verdict
 
-from fedpg_server.coordinator import Coordinator, Member, Phase, shorten
+from fedpg_server.coordinator import Coordinator, Member, Phase
+from fedpg_server.membership import Presence
 from fedpg_server.records import RoundRecord
+from fedpg_server.situation import name_agents
 
 
 def make_status(
@@ -58,7 +61,17 @@ def _agent_status(agent: int, coordinator: Coordinator, now_s: float) -> pb.Agen
         last_seen_s=-1.0 if member.last_seen_s is None else now_s - member.last_seen_s,
         calls=member.calls,
         polls_cut=member.polls_cut,
+        note=_note(member),
     )
+
+
+def _note(member: Member) -> str:
+    """What is wrong with the agent, if anything."""
+    if member.presence is Presence.FAILED:
+        return member.failure or "it has failed, and does not say why"
+    if member.last_verdict in (None, Verdict.ACCEPTED, Verdict.DUPLICATE):
+        return ""
+    return f"its latest submission was refused: {member.last_verdict.label}"
 
 
 def summarize(record: RoundRecord) -> pb.RoundSummary:
@@ -87,9 +100,9 @@ def describe_round(record: RoundRecord, trajectories_target: int) -> str:
         f"{record.rule} accepted {len(record.accepted)}",
     ]
     if record.filtered:
-        parts.append(f"filtered agents {shorten(record.filtered)}")
+        parts.append(f"filtered {name_agents(record.filtered)}")
     if record.absent:
-        parts.append(f"absent agents {shorten(record.absent)}")
+        parts.append(f"absent {name_agents(record.absent)}")
     if not record.has_mu:
         parts.append("NO GRADIENT SURVIVED: the server took plain policy-gradient steps")
     if record.skipped_steps:

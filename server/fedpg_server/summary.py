@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,16 @@ FINAL_RETURN_IS = f"mean of the evaluation returns over the last {100 * FINAL_FR
 
 
 def summarize(
-    name: str, federation: Federation, records: Sequence[RoundRecord], failure: str | None = None
+    name: str,
+    federation: Federation,
+    records: Sequence[RoundRecord],
+    failure: str | None = None,
+    failed_agents: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """The run in figures; `docs/runs.md` says what each is. `failure`: with what sentence it ended."""
+    """The run in figures; `docs/runs.md` says what each is.
+
+    `failure`: with what sentence it ended; `failed_agents`: why agents ended before the run did, by agent.
+    """
     returns = [record.evaluation_return for record in records]
     last = records[-1] if records else None
     return {
@@ -34,6 +41,7 @@ def summarize(
         "seed": federation.seed,
         "complete": is_complete(federation, records),
         "failure": failure,
+        "failed_agents": {str(agent): why for agent, why in (failed_agents or {}).items()},
         "rounds": len(records),
         "trajectories": last.trajectories_total if last else 0,
         "trajectories_target": federation.task.trajectories,

@@ -14,7 +14,7 @@ from fedpg_common.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
 from fedpg_server.observers import Observed
-from fedpg_server.records import RoundRecord, final_return
+from fedpg_server.records import RoundRecord, best_return, final_return
 from fedpg_server.scalar_help import describe_scalar
 
 SHOWN_AS_RESULTS = ("summary/final_return", "summary/best_return", "summary/environment_steps")
@@ -111,11 +111,9 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
 
 
 def totals(records: Sequence[RoundRecord]) -> Iterator[tuple[str, float]]:
-    """What the rounds so far, one at least, come to: the final return and its like, if the run ended here."""
-    final = final_return(records)
-    assert final is not None
-    yield "summary/final_return", final
-    yield "summary/best_return", max(record.evaluation_return for record in records)
+    """What the rounds so far come to: the final return and its like, if the run ended here and where there is one."""
+    results = {"summary/final_return": final_return(records), "summary/best_return": best_return(records)}
+    yield from ((name, value) for name, value in results.items() if value is not None)
     yield "summary/environment_steps", sum(sum(record.environment_steps.values()) for record in records)
     for rule, count in Counter(record.rule for record in records).items():
         yield f"decided_by/{rule.replace(' ', '-')}", count / len(records)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from container_support import docker
+from container_support import docker, things_of
 from fault_watch import Watch
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind, UnsupportedFaultError
 from fedpg_lab.faults.docker.backend import DockerBackend
 from fedpg_lab.faults.docker.engine import connect
+from fedpg_lab.faults.docker.images import build_helper
 from fedpg_lab.faults.docker.probe import probe
 from fedpg_lab.runs import RunData, load_run
 from lab_support import Command, digests
@@ -68,7 +69,9 @@ class Story:
 
 @pytest.fixture(scope="module")
 def has_netem() -> bool:
-    return "sch_netem" in probe(connect()).modules
+    client = connect()
+    build_helper(client)  # on an engine that has run no faults yet, it is not there
+    return "sch_netem" in probe(client).modules
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +136,6 @@ def together(watch: Watch[DockerBackend]) -> None:
         watch.stands_still_for((2,))
         watch.backend.heal(fault)
     watch.rounds(1)
-
-
-def things_of(project: str) -> list[str]:
-    """Every container, network and volume of a project."""
-    ours = ("--quiet", "--filter", f"label=com.docker.compose.project={project}")
-    listings = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-    return [thing for listing in listings for thing in docker(*listing, *ours).split()]
 
 
 def container_of(project: str, service: str) -> str:

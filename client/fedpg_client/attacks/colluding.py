@@ -15,7 +15,7 @@ DEVIATION = 3.0
 
 
 class FedPGAttack(Attack):
-    """Submits what the attackers have agreed on (Fan et al. 2021, the FedPG attack)."""
+    """Submits what the attackers have agreed on (Fan et al. 2021, the FedPG attack; docs/algorithm.md, "Attacks")."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.COLLUDERS
     unanimous: ClassVar[bool] = True

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.factory import make_environments
+from fedpg_common.environments.global_random import GlobalRandom
 
-__all__ = ["EnvironmentBatch", "make_environments"]
+__all__ = ["EnvironmentBatch", "GlobalRandom", "make_environments"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ class EnvironmentBatch(ABC):
     observation_size: int
     """D, the length of a flattened observation."""
     action_space: Discrete[Any] | Box
+    """As a policy sees it. A Box's dimension with finite bounds has −1 and 1, to which those are scaled (`actions`)."""
+
+    def drawing(self, round_number: int, step: int = 0, *, finite_rewards: bool = True) -> AbstractContextManager[None]:
+        """To be held while a batch of episodes is sampled: seeds the global generators where a batch may use them.
+
+        The round and step name the random stream; round 0 is for episodes that belong to no run's round. Without
+        `finite_rewards`, a reward that is not finite is no failure, but the caller's to deal with.
+        """
+        return nullcontext()
 
     @abstractmethod
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[Any]:

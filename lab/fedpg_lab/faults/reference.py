@@ -14,6 +14,7 @@ from fedpg_common.federation import Federation, federation_from_toml
 from fedpg_server.records import RoundRecord
 from rich.console import Console
 
+from fedpg_lab.console import make_console
 from fedpg_lab.experiment_runs import cores
 from fedpg_lab.faults.evidence import Evidence
 from fedpg_lab.faults.invariants import Finding, Outcome, finding
@@ -33,7 +34,7 @@ def run_locally(folder: Path, console: Console) -> RunReference:
 
     def run(federation: Federation) -> RunData:
         options = TrainOptions(agents_per_process=math.ceil(federation.agents / cores()), observers=())
-        return train(federation, folder, options, console)
+        return train(federation, folder, options, console, title="reference without faults")
 
     return run
 
@@ -82,7 +83,7 @@ def main() -> None:
     """Run the federation whose description is on standard input in a folder: python -m ... FOLDER < FILE."""
     try:
         federation = federation_from_toml(sys.stdin.read(), "the description")
-        run_locally(Path(sys.argv[1]), Console(stderr=True))(federation)
+        run_locally(Path(sys.argv[1]), make_console(stderr=True))(federation)
     except FedPGError as error:
         sys.exit(str(error))
 

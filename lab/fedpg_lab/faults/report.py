@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fedpg_common import json_text
 from fedpg_common.federation import federation_to_toml
 from fedpg_common.verdicts import Verdict
 
@@ -64,7 +64,7 @@ def write_report(outcomes: Outcomes, folder: Path, now: datetime) -> Path:
         run = RunData(folder, evidence.federation, list(evidence.records))
         save_picture(draw_scenario(run, history, costs), folder / PICTURE_NAME)
         picture = "data:image/png;base64," + base64.b64encode((folder / PICTURE_NAME).read_bytes()).decode("ascii")
-    write_text(folder / JSON_NAME, json.dumps(to_json(outcomes, costs), indent=2) + "\n")
+    write_text(folder / JSON_NAME, json_text.to_json(to_json(outcomes, costs), indent=2) + "\n")
     page = template("faults_page.html").render(
         scenario=outcomes.scenario,
         backend=outcomes.backend,

@@ -42,9 +42,12 @@ def run_scenario(
     driver = _Driver(scenario, backend, display, say, clock, sleep)
     backend.check(scenario.kinds)
     try:
-        backend.start()
-        driver.drive()
-        driver.collect(folder)
+        with display:
+            display.say("starting the server and the agents")
+            backend.start()
+            driver.drive()
+            display.say("collecting what the run left behind")
+            driver.collect(folder)
     finally:
         backend.close()
     return driver.history
@@ -108,14 +111,13 @@ class _Driver:
 
     def _go_on(self) -> None:
         started_s = self._clock()
-        with self._display:
-            while self._backend.supervise() and not self._look():
-                if self._clock() - started_s >= self._at_most_s:
-                    self.history.ending = Ending.OUT_OF_TIME
-                    return
-                for change in self._timeline.step(self._round, self._now_s):
-                    self._carry_out(change)
-                self._sleep(POLL_S)
+        while self._backend.supervise() and not self._look():
+            if self._clock() - started_s >= self._at_most_s:
+                self.history.ending = Ending.OUT_OF_TIME
+                return
+            for change in self._timeline.step(self._round, self._now_s):
+                self._carry_out(change)
+            self._sleep(POLL_S)
 
     def _see_it_out(self) -> None:
         deadline_s = self._clock() + LEAVE_S

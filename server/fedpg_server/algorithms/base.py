@@ -118,17 +118,22 @@ class Tools:
         return stream(self.seed, Role.SERVER, purpose, round_number=round_number, step=step)
 
     def sample(self, theta: Vector, round_number: int, step: int, count: int | None = None) -> Trajectories:
-        """`count` trajectories of π_θ (b of them by default) for one inner step, which numbers the streams."""
+        """`count` trajectories of π_θ (b of them by default) for one inner step, which numbers the streams.
+
+        A reward that is not finite costs the step: see `take_step`.
+        """
         actor = self.policy.actor(theta)
         rng = self.stream(Purpose.ACTION, round_number, step)
         batch_size = self.task.mini_batch_size if count is None else count
         seeds = episode_seeds(self.stream(Purpose.ENVIRONMENT, round_number, step), batch_size)
-        return sample(self.environments, lambda seen: actor.sample(seen, rng), self.task.horizon, seeds)
+        with self.environments.drawing(round_number, step, finite_rewards=False):
+            return sample(self.environments, lambda seen: actor.sample(seen, rng), self.task.horizon, seeds)
 
     def play_greedily(self, theta: Vector, round_number: int, count: int) -> Trajectories:
         """`count` greedy episodes of π_θ, up to the evaluation horizon."""
         seeds = episode_seeds(self.stream(Purpose.EVALUATION, round_number), count)
-        return sample(self.environments, self.policy.actor(theta).greedy, self.task.evaluation_horizon, seeds)
+        with self.environments.drawing(round_number, finite_rewards=False):
+            return sample(self.environments, self.policy.actor(theta).greedy, self.task.evaluation_horizon, seeds)
 
     def advantages(self, batch: Trajectories) -> NDArray[np.float32]:
         """A of each step, shape (n,)."""

@@ -101,10 +101,14 @@ class AttackerCalls:
         self._attack.on_submit(honest, self, self.rng(round_.number))
         return reply
 
-    def leave(self) -> None:
+    def ask_why(self) -> str:
+        """Ask like everybody else."""
+        return self._line.ask_why()
+
+    def leave(self, reason: pb.LeaveRequest.Reason.ValueType = pb.LeaveRequest.REASON_DONE, detail: str = "") -> None:
         """Stop, and say goodbye."""
         self.done.set()
-        self._line.leave()
+        self._line.leave(reason, detail)
 
     def close(self) -> None:
         """Stop, and close what is open."""

@@ -14,10 +14,11 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
 
+from fedpg_lab.clone import repository
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.docker.containers import Containers
 from fedpg_lab.faults.docker.engine import connect
-from fedpg_lab.faults.docker.images import build_helper, check_participants, repository
+from fedpg_lab.faults.docker.images import build_helper, check_participants
 from fedpg_lab.faults.docker.network_needs import FLAVOURS
 from fedpg_lab.faults.docker.network_rules import Network, commands, network_of
 from fedpg_lab.faults.docker.overlay import network_service

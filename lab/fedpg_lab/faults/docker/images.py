@@ -9,7 +9,6 @@ from typing import Any
 
 from docker.errors import ImageNotFound
 
-import fedpg_lab
 from fedpg_lab.faults.backend import UnsupportedFaultError
 from fedpg_lab.faults.docker.engine import engine_errors, run_docker
 
@@ -27,19 +26,6 @@ HELPER = f"fedpg-faults:{hashlib.sha256(HELPER_DOCKERFILE.encode()).hexdigest()[
 """Named by its content: what is there need not be built, with or without a network."""
 
 log = logging.getLogger(__name__)
-
-
-def repository() -> Path | None:
-    """The root of the clone that this package runs from, which holds the Dockerfile; None where it was installed."""
-    package = Path(fedpg_lab.__file__).resolve().parent
-    return next(
-        (
-            folder
-            for folder in package.parents
-            if (folder / "Dockerfile").is_file() and folder / "lab" / "fedpg_lab" == package
-        ),
-        None,
-    )
 
 
 def missing_images(client: Any, names: tuple[str, ...]) -> list[str]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedpg_client.process import PATIENCE_S
+from fedpg_client.patience import PATIENCE_S
 
 from fedpg_lab.local import SERVER
 

@@ -26,7 +26,7 @@ def run_in_a_container(folder: Path, console: Console) -> RunReference:
 
     def run(federation: Federation) -> RunData:
         name = f"fedpg-faults-reference-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        console.print("reference  in a container, without faults", highlight=False)
+        console.print("reference  in a container, without faults")
         program = ["--entrypoint", "python", PARTICIPANTS[0], "-m", "fedpg_lab.faults.reference", FOLDER]
         try:
             run_docker(

@@ -1,0 +1,38 @@
+"""The images: an agent's has no torch and stays below 600 MB; both are without compilers, secrets and root."""
+
+from __future__ import annotations
+
+import json
+
+from container_story import Story
+from container_support import docker
+
+AGENT_BYTES_MAX = 600_000_000
+
+
+def test_an_agents_image_is_below_600_mb(story: Story) -> None:
+    assert int(docker("image", "inspect", "--format", "{{.Size}}", "fedpg-agent")) <= AGENT_BYTES_MAX
+
+
+def test_an_agents_image_has_no_torch(story: Story) -> None:
+    find = "import importlib.util as u; print([bool(u.find_spec(n)) for n in ('torch', 'tensorboard', 'fedpg_server')])"
+    assert docker("run", "--rm", "--entrypoint", "python", "fedpg-agent", "-c", find).strip() == "[False, False, False]"
+
+
+def test_every_published_environment_is_in_an_agents_image(story: Story) -> None:
+    make = "import gymnasium as g; [g.make(n).reset() for n in ('CartPole-v1', 'LunarLander-v3', 'HalfCheetah-v5')]"
+    docker("run", "--rm", "--read-only", "--entrypoint", "python", "fedpg-agent", "-c", make)
+
+
+def test_grpc_writes_no_log_of_its_own(story: Story) -> None:
+    for image in ("fedpg-agent", "fedpg-server"):
+        (found,) = json.loads(docker("image", "inspect", image))
+        assert "GRPC_VERBOSITY=NONE" in found["Config"]["Env"]
+        assert found["Config"]["User"] == "fedpg"
+
+
+def test_memory_and_processes_are_limited(story: Story) -> None:
+    for service, container in story.containers.items():
+        limit = 2 << 30 if service == "server" else 512 << 20
+        assert container["HostConfig"]["Memory"] == limit, service
+        assert container["HostConfig"]["PidsLimit"] == 256
