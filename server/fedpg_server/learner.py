@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.federation import Algorithm, Federation
 from fedpg_common.gradient import advantages, estimate
@@ -20,7 +19,6 @@ from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
 from fedpg_common.rollouts import Trajectories, sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
-from torch.optim.adam import adam  # what torch.optim.Adam computes with; the class itself takes seconds to load
 
 from fedpg_server.aggregation import Aggregate, fedpg_aggregate, mean_aggregate
 from fedpg_server.state import LearnerState as LearnerState
@@ -28,6 +26,8 @@ from fedpg_server.state import LearnerState as LearnerState
 IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
 """Where the mean importance ratio of an inner batch must lie."""
 EVALUATION_EPISODES = 10
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
@@ -234,17 +234,19 @@ class Learner:
 
 
 def adam_step(state: LearnerState, gradient: Vector, learning_rate: float) -> LearnerState:
-    """One step of Adam (Kingma & Ba 2015; PyTorch's default settings) against `gradient` (d,). Changes no input.
+    """One step of Adam (Kingma & Ba 2015) against `gradient` (d,). Changes no input.
 
-    The result is not finite where float32 cannot hold it.
+    Float32 operations that IEEE 754 rounds, one by one and none of them fused: the result is the same on any processor.
+    It is not finite where float32 cannot hold it.
     """
-    theta, m, v = (torch.tensor(part) for part in (state.theta, state.adam_m, state.adam_v))
-    steps = torch.tensor(float(state.adam_steps))
-    adam(
-        [theta], [torch.tensor(gradient)], [m], [v], [], [steps], foreach=False, amsgrad=False, beta1=0.9, beta2=0.999,
-        lr=learning_rate, weight_decay=0.0, eps=1e-8, maximize=False,
-    )  # fmt: skip
-    return LearnerState(theta.numpy(), m.numpy(), v.numpy(), int(steps))
+    g, steps = gradient, state.adam_steps + 1
+    rate = np.float32(learning_rate / (1.0 - ADAM_BETAS[0] ** steps))
+    root_correction = np.float32(math.sqrt(1.0 - ADAM_BETAS[1] ** steps))
+    with np.errstate(over="ignore", invalid="ignore"):
+        m = state.adam_m + np.float32(1.0 - ADAM_BETAS[0]) * (g - state.adam_m)
+        v = np.float32(ADAM_BETAS[1]) * state.adam_v + np.float32(1.0 - ADAM_BETAS[1]) * g * g
+        theta = state.theta - rate * m / (np.sqrt(v) / root_correction + np.float32(ADAM_EPSILON))
+    return LearnerState(theta.astype(np.float32, copy=False), m, v, steps)
 
 
 def _norm(vector: Vector) -> float:
