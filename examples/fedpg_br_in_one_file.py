@@ -2,7 +2,7 @@
 
     python examples/fedpg_br_in_one_file.py --agents 10 --byzantine 3 --trajectories 300
 
-It has the parameters of `fedpg train`, bit for bit (see `square_root`). Read it from top to bottom: policy, gradient,
+It has the parameters of `fedpg train`, bit for bit. Read it from top to bottom: policy, gradient,
 agent, attacker, filter, Adam, rounds. Symbols are those of docs/algorithm.md. Needs numpy and gymnasium.
 """
 
@@ -143,20 +143,12 @@ def aggregate(vectors, B_t):
     return None, "none", np.array([], np.int64)
 
 
-square_root = np.sqrt  # PyTorch with MKL rounds a few in a thousand the other way: the one operation that may differ
-
-
-def fused(a, b, c):
-    """a·b + c, rounded once, as a processor's fused multiply-add does."""
-    return (a.astype(np.longdouble) * b + c).astype(np.float32)
-
-
 def adam(theta, m, v, steps, g):
-    """Step number `steps` against g, in PyTorch's order of operations: the new θ, m and v."""
-    m = fused(g - m, np.float32(0.1), m)
-    v = fused(np.float32(0.001) * g, g, np.float32(0.999) * v)
-    root = square_root(v) / np.float32(math.sqrt(1 - 0.999**steps)) + np.float32(1e-8)
-    return theta + np.float32(-LEARNING_RATE / (1 - 0.9**steps)) * m / root, m, v
+    """Step number `steps` against g: the new θ, m and v."""
+    m = m + np.float32(1 - 0.9) * (g - m)
+    v = np.float32(0.999) * v + np.float32(1 - 0.999) * g * g
+    root = np.sqrt(v) / np.float32(math.sqrt(1 - 0.999**steps)) + np.float32(1e-8)
+    return theta - np.float32(LEARNING_RATE / (1 - 0.9**steps)) * m / root, m, v
 
 
 def train(K, byzantine, trajectories, seed):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import torch
 from fedpg_common.parameters import Vector
-from torch.optim.adam import adam  # what torch.optim.Adam computes with; the class itself takes seconds to load
 
 from fedpg_server.state import ADAM_M, ADAM_V, THETA, State
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
 
 
 def fresh(theta: Vector) -> State:
@@ -16,17 +19,19 @@ def fresh(theta: Vector) -> State:
 
 
 def adam_step(state: State, gradient: Vector, learning_rate: float) -> State | None:
-    """One step of Adam (Kingma & Ba 2015; PyTorch's default settings) against `gradient` (d,). Changes no input.
+    """One step of Adam (Kingma & Ba 2015) against `gradient` (d,). Changes no input.
 
-    None where float32 cannot hold the result.
+    Float32 operations that IEEE 754 rounds, one by one and none of them fused: the result is the same on any processor.
+    None where float32 cannot hold it.
     """
-    theta, m, v = (torch.tensor(state.vectors[name]) for name in (THETA, ADAM_M, ADAM_V))
-    steps = torch.tensor(float(state.steps))
-    adam(
-        [theta], [torch.tensor(gradient)], [m], [v], [], [steps], foreach=False, amsgrad=False, beta1=0.9, beta2=0.999,
-        lr=learning_rate, weight_decay=0.0, eps=1e-8, maximize=False,
-    )  # fmt: skip
-    vectors = {THETA: theta.numpy(), ADAM_M: m.numpy(), ADAM_V: v.numpy()}
+    g, steps = gradient, state.steps + 1
+    rate = np.float32(learning_rate / (1.0 - BETAS[0] ** steps))
+    root_correction = np.float32(math.sqrt(1.0 - BETAS[1] ** steps))
+    with np.errstate(over="ignore", invalid="ignore"):
+        m = state.vectors[ADAM_M] + np.float32(1.0 - BETAS[0]) * (g - state.vectors[ADAM_M])
+        v = np.float32(BETAS[1]) * state.vectors[ADAM_V] + np.float32(1.0 - BETAS[1]) * g * g
+        theta = state.theta - rate * m / (np.sqrt(v) / root_correction + np.float32(EPSILON))
+    vectors = {THETA: theta.astype(np.float32, copy=False), ADAM_M: m, ADAM_V: v}
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return None
-    return state.with_vectors(vectors, int(steps))
+    return state.with_vectors(vectors, steps)
