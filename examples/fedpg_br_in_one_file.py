@@ -32,6 +32,11 @@ def stream(seed, role, purpose, agent=0, round_number=0, step=0):
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words.tolist())))
 
 
+def agent_seed(seed, agent):
+    """The server tells each agent a seed of its own, from which no other can be computed."""
+    return int.from_bytes(hashlib.sha256(f"fedpg/agent-seed/{seed}/{agent}".encode()).digest()[:8], "little")
+
+
 # --- The policy: an MLP whose logits pass through tanh; all its tensors lie in one vector θ ---------------------------
 
 
@@ -161,7 +166,7 @@ def train(K, byzantine, trajectories, seed):
         t += 1
         B_t = int(stream(seed, "server", "batch-size", round_number=t).integers(B_MIN, B_MAX, endpoint=True))
         N_t = int(stream(seed, "server", "inner-steps", round_number=t).geometric(MINI_BATCH / (B_t + MINI_BATCH)))
-        vectors = [submit(seed, k, k <= byzantine, t, theta, B_t) for k in range(1, K + 1)]
+        vectors = [submit(agent_seed(seed, k), k, k <= byzantine, t, theta, B_t) for k in range(1, K + 1)]
         mu, rule, accepted = aggregate(vectors, B_t)
         theta_0 = theta  # the inner loop moves on from here, with μ to steady it
         for n in range(1, N_t + 1):
