@@ -24,7 +24,8 @@ COPY --from=requirements requirements.txt constraints.txt ./
 RUN /opt/fedpg/bin/pip install --constraint constraints.txt --requirement requirements.txt
 
 FROM dependencies AS wheel
-COPY pyproject.toml README.md ./
+COPY pyproject.toml setup.py README.md ./
+COPY build_support ./build_support
 COPY proto ./proto
 COPY common ./common
 COPY server ./server

@@ -13,9 +13,10 @@ from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.federation import Algorithm, Attack, Federation
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.policies import Policy, make_policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
+from fedpg_common.trajectories import Trajectories
 from fedpg_server.aggregation import Rule
 from fedpg_server.learner import Learner, LearnerState, RoundPlan, RoundResult, adam_step
 from numpy.typing import NDArray

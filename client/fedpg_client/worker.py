@@ -8,7 +8,7 @@ from fedpg_common import gradient as policy_gradient
 from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import sample
+from fedpg_common.rollouts import rollout, sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
 
@@ -48,8 +48,11 @@ class Worker:
         seeds = episode_seeds(stream(self.seed, Role.AGENT, Purpose.ENVIRONMENT, **self._at(round_number)), batch_size)
         actions = stream(self.seed, Role.AGENT, Purpose.ACTION, **self._at(round_number))
         tampering = stream(self.seed, Role.AGENT, Purpose.ATTACK, **self._at(round_number))
-        choose = self.behaviour.choose(self.policy.actor(theta), self.policy.action_space, actions)
-        sampled = sample(self.environments, choose, self.task.horizon, seeds)
+        if type(self.behaviour).choose is Behaviour.choose:
+            sampled = rollout(self.environments, self.policy, theta, self.task.horizon, seeds, actions)
+        else:
+            choose = self.behaviour.choose(self.policy.actor(theta), self.policy.action_space, actions)
+            sampled = sample(self.environments, choose, self.task.horizon, seeds)
         trajectories = self.behaviour.tamper_trajectories(sampled, tampering)
         weights = policy_gradient.advantages(trajectories, self.task.gamma)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)

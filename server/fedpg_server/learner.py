@@ -17,8 +17,9 @@ from fedpg_common.federation import Algorithm, Federation
 from fedpg_common.gradient import advantages, estimate
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import rollout
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
+from fedpg_common.trajectories import Trajectories
 from torch.optim.adam import adam  # what torch.optim.Adam computes with; the class itself takes seconds to load
 
 from fedpg_server.aggregation import Aggregate, fedpg_aggregate, mean_aggregate
@@ -221,17 +222,14 @@ class Learner:
 
     def _sample(self, theta: Vector, round_number: int, step: int) -> Trajectories:
         """B trajectories of π_θ for one inner step."""
-        actor = self._policy.actor(theta)
         rng = self._stream(Purpose.ACTION, round_number, step)
         seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number, step), self._task.mini_batch_size)
-        return sample(
-            self._environments, lambda observations: actor.sample(observations, rng), self._task.horizon, seeds
-        )
+        return rollout(self._environments, self._policy, theta, self._task.horizon, seeds, rng)
 
     def _evaluate(self, theta: Vector, round_number: int) -> Trajectories:
         """Greedy episodes."""
         seeds = episode_seeds(self._stream(Purpose.EVALUATION, round_number), EVALUATION_EPISODES)
-        return sample(self._environments, self._policy.actor(theta).greedy, self._task.evaluation_horizon, seeds)
+        return rollout(self._environments, self._policy, theta, self._task.evaluation_horizon, seeds, None)
 
     def _trajectory_count(self, plan: RoundPlan) -> int:
         """Trajectories per participant, the server included, with N_t as planned (design.md, "Trajectory count")."""

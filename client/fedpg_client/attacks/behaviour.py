@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.policies import Actor
-from fedpg_common.rollouts import Trajectories
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
