@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 # No -ffast-math, no fused multiply-add: the same bits on every processor. See kernels.c.
 FLAGS = [
-    "-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-Wno-psabi",
+    "-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-Wno-psabi", "-g0",
 ]  # fmt: skip
 SOURCE = "common/fedpg_common/kernels/kernels.c"
 
