@@ -26,8 +26,9 @@ from fedpg_common.gradient import advantages, estimate
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy, make_policy
 from fedpg_common.process import use_one_thread
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import sample
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
+from fedpg_common.trajectories import Trajectories
 from numpy.typing import NDArray
 
 # Linear controllers, one row a logit with its constant last: they keep episodes going, as a trained policy does.

@@ -9,9 +9,6 @@ agent, attacker, filter, Adam, rounds. Symbols are those of docs/algorithm.md. N
 import argparse
 import hashlib
 import math
-import os
-
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # so that sums have one order
 
 import gymnasium
 import numpy as np
@@ -45,18 +42,28 @@ def layers(theta):
     return [(weight.T.copy(), bias) for weight, bias in zip(parts[::2], parts[1::2])]
 
 
+def product(x, w):
+    """The matrix x w in float32, its sums in the order of the inputs: the order is part of the result."""
+    return sum((x[:, k, None] * w[k] for k in range(len(w))), start=np.zeros((len(x), w.shape[1]), np.float32))
+
+
+def rounded(function, x):
+    """exp, log or tanh of float32 numbers, computed in double precision and rounded once."""
+    return function(x.astype(np.float64)).astype(np.float32)
+
+
 def forward(net, x):
     """What each layer is given, and at last the logits (n, 2)."""
     values = [x]
     for number, (weight, bias) in enumerate(net):
         if number:
             values[-1] = np.maximum(values[-1], np.float32(0))
-        values.append(values[-1] @ weight + bias)
-    return values[:-1], np.tanh(values[-1])
+        values.append(product(values[-1], weight) + bias)
+    return values[:-1], rounded(np.tanh, values[-1])
 
 
 def act(net, observations, rng):
-    first, total = np.cumsum(np.exp(forward(net, observations)[1]), axis=1).T
+    first, total = np.cumsum(rounded(np.exp, forward(net, observations)[1]), axis=1).T
     return (first <= rng.random(len(observations), np.float32) * total).astype(np.int64)
 
 
@@ -81,37 +88,33 @@ def advantages(rewards, episodes):
     R, following = np.empty(len(rewards)), np.zeros(episodes.max() + 1)
     for t in reversed(range(len(rewards))):
         R[t] = following[episodes[t]] = rewards[t] + GAMMA * following[episodes[t]]
-    lengths = np.bincount(episodes)
-    means = np.bincount(episodes, R) / lengths
+    means = np.bincount(episodes, R) / (lengths := np.bincount(episodes))
     deviations = R - means[episodes]
-    std = np.sqrt(np.bincount(episodes, deviations * deviations) / np.maximum(lengths - 1, 1))
+    std = np.sqrt(np.bincount(episodes, deviations**2) / np.maximum(lengths - 1, 1))
     is_constant = std <= 8 * lengths * np.finfo(float).eps * np.abs(means)
     return (deviations * np.where(is_constant, 0, 1 / np.where(is_constant, 1, std))[episodes]).astype(np.float32)
 
 
 def gradient(theta, observations, actions, A, sampled_with=None):
     """∇L_ω(θ) (d,), log π_θ of each step, and ω; `sampled_with` is log π of the policy that sampled. ω = 1 without."""
-    g, log_probs, omega = np.zeros_like(theta), np.empty_like(A), np.ones_like(A)
-    net = layers(theta)
-    for start in range(0, len(A), 4096):  # a block of rows at a time: the order of float32 sums is part of the result
-        rows = slice(start, start + 4096)
+    g, log_probs, omega, net = np.zeros(theta.shape), np.empty_like(A), np.ones_like(A), layers(theta)
+    for start in range(0, len(A), 64):  # rows are summed in float32, 64 at a time, and these sums in float64
+        rows = slice(start, start + 64)
         inputs, logits = forward(net, observations[rows])
         taken = np.arange(len(logits)), actions[rows]
-        exps = np.exp(logits)
-        totals = exps.sum(axis=1)
-        log_probs[rows] = logits[taken] - np.log(totals)
+        totals = (exps := rounded(np.exp, logits)).sum(axis=1)
+        log_probs[rows] = logits[taken] - rounded(np.log, totals)
         if sampled_with is not None:
-            omega[rows] = np.exp(log_probs[rows] - sampled_with[rows])
+            omega[rows] = np.exp(log_probs[rows].astype(np.float64) - sampled_with[rows])
         slope = -(exps / totals[:, None])  # ∂ log π / ∂ logit_j = [j = a] − π(j)
         slope[taken] += 1
-        slope *= (A[rows] * omega[rows] * np.float32(-1 / len(A)))[:, None]
-        slope *= 1 - logits * logits
+        slope = slope * (A[rows] * omega[rows] * np.float32(-1 / len(A)))[:, None] * (1 - logits * logits)
         parts = []
         for (weight, _), values in zip(net[::-1], inputs[::-1]):
-            parts += [slope.sum(axis=0), (slope.T @ values).ravel()]
-            slope = slope @ weight.T * (values > 0)
+            parts += [slope.sum(axis=0), (slope[:, :, None] * values[:, None]).sum(axis=0).ravel()]
+            slope = product(slope, weight.T) * (values > 0)
         g += np.concatenate(parts[::-1])
-    return g, log_probs, omega
+    return g.astype(np.float32), log_probs, omega
 
 
 # --- An agent, honest or Byzantine ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from fedpg_common.gradient import advantages
-from fedpg_common.rollouts import Trajectories
+from fedpg_common.trajectories import Trajectories
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from fedpg_client.attacks.colluding import agreed_vector
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.parameters import Vector
-from fedpg_common.rollouts import Trajectories
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fedpg_common import gradient
+from fedpg_common import policies
 from fedpg_common.gradient import estimate
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import GaussianPolicy, Policy, make_policy
-from fedpg_common.rollouts import Trajectories
 from fedpg_common.tasks import CARTPOLE
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
@@ -129,7 +129,7 @@ def test_one_step_at_a_time(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> 
         )
         slopes.append(autograd(policy, theta, step, advantages[t : t + 1])[1])
     assert_close(whole.gradient, np.mean(slopes, axis=0))
-    monkeypatch.setattr(gradient, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(policies, "ROWS_AT_ONCE", 4)
     parts = estimate(policy, theta, trajectories, advantages)
     assert_close(parts.gradient, np.mean(slopes, axis=0))
     np.testing.assert_allclose(parts.log_probs, whole.log_probs, rtol=1e-5, atol=1e-5)

@@ -15,9 +15,10 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.policies import Policy, make_policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
+from fedpg_common.trajectories import Trajectories
 from fedpg_server.algorithms.adam import adam_step, fresh
 from fedpg_server.learner import Learner, RoundResult
 from fedpg_server.report import verdicts_of

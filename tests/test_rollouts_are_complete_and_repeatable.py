@@ -11,8 +11,9 @@ import pytest
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.gradient import advantages, estimate
 from fedpg_common.policies import make_policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import sample
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 

@@ -14,7 +14,8 @@ from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.guard import Guard
 from fedpg_common.errors import EnvironmentFailedError, ExitCode, UsageError
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import sample
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from odd_environments import FAULTS, LENGTH, START, Odd, odd_task

@@ -10,11 +10,12 @@ from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import rollout, sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
+from fedpg_common.trajectories import Trajectories
 
-from fedpg_client.attacks import Attacker, Context
+from fedpg_client.attacks import Attack, Attacker, Context
 
 LARGE_OBSERVATION = 1e6
 
@@ -55,9 +56,12 @@ class Worker:
         attack = self.attacker.in_round(round_number)
         context = self._context(round_number, batch_size, theta)
         seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number), batch_size)
-        choose = attack.choose(self.policy.actor(theta), self.policy.action_space, context)
         with self.environments.drawing(round_number):
-            sampled = sample(self.environments, choose, self.task.horizon, seeds)
+            if type(attack).choose is Attack.choose:  # it follows the policy, which can be compiled
+                sampled = rollout(self.environments, self.policy, theta, self.task.horizon, seeds, context.actions)
+            else:
+                choose = attack.choose(self.policy.actor(theta), self.policy.action_space, context)
+                sampled = sample(self.environments, choose, self.task.horizon, seeds)
         trajectories = attack.tamper_trajectories(sampled, context)
         weights = policy_gradient.advantages(trajectories, self.task.gamma)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)

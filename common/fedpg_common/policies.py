@@ -1,14 +1,15 @@
 """Policies over one flat parameter vector θ (docs/algorithm.md, "Policies").
 
-Each distribution is written twice: `log_prob` in torch says what it is, and can be differentiated as one likes;
-`actor` and `likelihood` are the numpy an agent spends its time in, and are tested against it. So torch, which takes
-seconds and hundreds of megabytes to load, is imported by the former alone.
+Each distribution is written twice: `log_prob` in torch says what it is, and can be differentiated as one likes; `actor`
+and `score` are what an agent spends its time in, and are tested against it. So torch, which takes seconds and hundreds
+of megabytes to load, is imported by the former alone.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
 from fedpg_common.errors import UsageError
+from fedpg_common.kernels import Mlp, kernels
 from fedpg_common.networks import Array, Network, layer_tensors
 from fedpg_common.parameters import PARAMETERS_MAX, ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task, show
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 LOG_PROB_FLOOR = -1e5
 """Least log-probability of one dimension of a Gaussian action."""
 LOG_STD_RANGE = (-20.0, -2.0)
+ROWS_AT_ONCE = 4096
+"""Steps that pass through the policy together: enough to be fast, few enough to stay in the processor's cache."""
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -44,15 +48,16 @@ class Actor(Protocol):
         ...
 
 
-class Likelihood(Protocol):
-    """A policy at fixed parameters, on n observations with an action each."""
+@dataclass(frozen=True)
+class Score:
+    """Σ_t c_t ∇_θ log π_θ(a_t|s_t) over n steps, with c_t = A_t ω_t · scale, and what it was made of."""
 
+    gradient: Vector
+    """Shape (d,)."""
     log_probs: Array
-    """log π_θ(a|s) of each row, shape (n,)."""
-
-    def gradient(self, coefficients: Array) -> Vector:
-        """Σ_t c_t ∇_θ log π_θ(a_t|s_t), shape (d,), for coefficients c (n,)."""
-        ...
+    """log π_θ(a|s) of each step, shape (n,)."""
+    ratios: Array
+    """ω of each step, shape (n,): exp(log π_θ − reference), or 1 without a reference."""
 
 
 class Policy(ABC):
@@ -74,8 +79,19 @@ class Policy(ABC):
         """The policy at θ (d,), which is copied."""
 
     @abstractmethod
-    def likelihood(self, theta: Vector, observations: Array, actions: NDArray[Any]) -> Likelihood:
-        """The policy at θ (d,) on observations (n, D) and their actions (n,) or (n, A)."""
+    def score(
+        self,
+        theta: Vector,
+        observations: Array,
+        actions: NDArray[Any],
+        advantages: Array,
+        scale: float,
+        reference: Array | None = None,
+    ) -> Score:
+        """The score of θ (d,) on observations (n, D) and their actions (n,) or (n, A), with advantages (n,).
+
+        Of an action that was so unlikely under the reference (n,) that ω overflows, it is not finite.
+        """
 
     @abstractmethod
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
@@ -91,16 +107,28 @@ class CategoricalPolicy(Policy):
     def __init__(self, task: Task, observation_size: int, action_space: Discrete[Any]) -> None:
         """A policy for observations of `observation_size` numbers with the task's hidden layers."""
         self.action_space = action_space
-        self.spec = ParameterSpec(layer_tensors((observation_size, *task.hidden, int(action_space.n))))
+        self._sizes = (observation_size, *task.hidden, int(action_space.n))
+        self.spec = ParameterSpec(layer_tensors(self._sizes))
         self._activation = task.activation
 
-    def actor(self, theta: Vector) -> Actor:
+    def actor(self, theta: Vector) -> CategoricalActor:
         """See `Policy.actor`."""
-        return _CategoricalActor(Network(self.spec, theta, self._activation))
+        return CategoricalActor(self._open(theta))
 
-    def likelihood(self, theta: Vector, observations: Array, actions: NDArray[Any]) -> Likelihood:
-        """See `Policy.likelihood`; `actions` is (n,) int64, counted from 0."""
-        return _CategoricalLikelihood(self.spec, Network(self.spec, theta, self._activation), observations, actions)
+    def score(
+        self,
+        theta: Vector,
+        observations: Array,
+        actions: NDArray[Any],
+        advantages: Array,
+        scale: float,
+        reference: Array | None = None,
+    ) -> Score:
+        """See `Policy.score`; `actions` is (n,) int64, counted from 0."""
+        return Score(*self._open(theta).gradient(observations, actions, advantages, reference, scale))
+
+    def _open(self, theta: Vector) -> Mlp:
+        return kernels().open_mlp(self._sizes, self._activation, theta)
 
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """See `Policy.log_prob`; `actions` is (n,) int64, counted from 0."""
@@ -124,10 +152,28 @@ class GaussianPolicy(Policy):
         """See `Policy.actor`."""
         return _GaussianActor(_GaussianNetwork(self.spec, theta, self._activation))
 
-    def likelihood(self, theta: Vector, observations: Array, actions: NDArray[Any]) -> Likelihood:
-        """See `Policy.likelihood`; `actions` is (n, A) float32."""
+    def score(
+        self,
+        theta: Vector,
+        observations: Array,
+        actions: NDArray[Any],
+        advantages: Array,
+        scale: float,
+        reference: Array | None = None,
+    ) -> Score:
+        """See `Policy.score`; `actions` is (n, A) float32."""
+        gradient = np.zeros(self.spec.size, np.float32)
+        log_probs, ratios = np.empty(len(actions), np.float32), np.ones(len(actions), np.float32)
         network = _GaussianNetwork(self.spec, theta, self._activation)
-        return _GaussianLikelihood(self.spec, network, observations, actions)
+        for start in range(0, len(actions), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            likelihood = _GaussianLikelihood(self.spec, network, observations[rows], actions[rows])
+            log_probs[rows] = likelihood.log_probs
+            if reference is not None:
+                with np.errstate(over="ignore"):
+                    ratios[rows] = np.exp(likelihood.log_probs - reference[rows])
+            gradient += likelihood.gradient(advantages[rows] * ratios[rows] * np.float32(scale))
+        return Score(gradient, log_probs, ratios)
 
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """See `Policy.log_prob`; `actions` is (n, A) float32. Each dimension is floored at −1e5, then summed."""
@@ -171,49 +217,20 @@ def _forward(tensors: list[torch.Tensor], x: torch.Tensor, activation: str) -> t
     return x
 
 
-class _CategoricalActor:
-    def __init__(self, network: Network) -> None:
-        self._network = network
+class CategoricalActor:
+    """A categorical policy at fixed parameters."""
+
+    def __init__(self, mlp: Mlp) -> None:
+        """`mlp` is its network."""
+        self.mlp = mlp
 
     def sample(self, observations: Array, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Invert the cumulative distribution at one uniform number a row."""
-        # Logits lie in [-1, 1]: their exponentials need no shift, and need not sum to one.
-        logits = self._network.forward(observations)[-1]
-        np.tanh(logits, out=logits)
-        first, *others, total = np.add.accumulate(np.exp(logits), axis=1).T
-        # Rounding may put a point on the total, but never beyond the last action.
-        points = rng.random(len(logits), np.float32) * total
-        actions: NDArray[np.int64] = (first <= points).astype(np.int64)
-        for bound in others:
-            actions += bound <= points
-        return actions
+        """Invert the cumulative distribution at one uniform number per row."""
+        return self.mlp.act(observations, rng.random(len(observations), np.float32))
 
     def greedy(self, observations: Array) -> NDArray[np.int64]:
         """The first of the most likely actions."""
-        logits = np.tanh(self._network.forward(observations)[-1])
-        return np.asarray(logits.argmax(axis=1), np.int64)
-
-
-class _CategoricalLikelihood:
-    def __init__(self, spec: ParameterSpec, network: Network, observations: Array, actions: NDArray[np.int64]) -> None:
-        self._spec, self._network = spec, network
-        self._values = network.forward(observations)
-        self._taken = np.arange(len(actions)), actions
-        self._logits = np.tanh(self._values[-1])
-        self._probabilities = np.exp(self._logits)
-        totals = self._probabilities.sum(axis=1)
-        self._probabilities /= totals[:, None]
-        self.log_probs: Array = self._logits[self._taken] - np.log(totals)
-
-    def gradient(self, coefficients: Array) -> Vector:
-        """Backpropagate ∂ log π/∂logit_j = [j = a] − π(j|s)."""
-        slope = np.negative(self._probabilities)
-        slope[self._taken] += 1.0
-        slope *= coefficients[:, None]
-        slope *= 1.0 - self._logits * self._logits
-        gradient = np.empty(self._spec.size, np.float32)
-        self._network.backward(self._values, slope, self._spec.views(gradient))
-        return gradient
+        return self.mlp.act(observations, None)
 
 
 class _GaussianNetwork:

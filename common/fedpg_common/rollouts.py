@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpg_common.environments import EnvironmentBatch
+from fedpg_common.parameters import Vector
+from fedpg_common.policies import Policy
+from fedpg_common.trajectories import Trajectories
 
 
-@dataclass(frozen=True)
-class Trajectories:
-    """A batch of complete trajectories, flat and time-major.
+def rollout(
+    environments: EnvironmentBatch,
+    policy: Policy,
+    theta: Vector,
+    horizon: int,
+    seeds: NDArray[np.int64],
+    rng: np.random.Generator | None,
+) -> Trajectories:
+    """Trajectories of π_θ, one per seed: actions drawn from `rng`, or greedy without it.
 
-    First come the first steps of all episodes, then the second steps of those that live on, and so forth; the rows of
-    one step are in the order of the episodes.
+    Compiled where the environments can; the same bits as `sample` with the policy's actor.
     """
-
-    observations: NDArray[np.float32]
-    """(n, D): what the policy saw before each action."""
-    actions: NDArray[Any]
-    """(n,) int64 or (n, A) float32."""
-    rewards: NDArray[np.float64]
-    """(n,): what each action earned."""
-    episodes: NDArray[np.int64]
-    """(n,): the episode, from 0, that each step belongs to."""
-    count: int
-    """Number of episodes."""
-
-    @property
-    def steps(self) -> int:
-        """n, the number of environment steps in all episodes."""
-        return len(self.rewards)
-
-    def lengths(self) -> NDArray[np.int64]:
-        """Steps of each episode, shape (count,)."""
-        return np.bincount(self.episodes, minlength=self.count)
-
-    def returns(self) -> NDArray[np.float64]:
-        """Undiscounted sum of each episode's rewards, shape (count,)."""
-        return np.asarray(np.bincount(self.episodes, self.rewards, self.count), dtype=np.float64)
+    actor = policy.actor(theta)
+    compiled = environments.rollout(actor, horizon, seeds, rng)
+    if compiled is not None:
+        return compiled
+    if rng is None:
+        return sample(environments, actor.greedy, horizon, seeds)
+    return sample(environments, lambda observations: actor.sample(observations, rng), horizon, seeds)
 
 
 def sample(

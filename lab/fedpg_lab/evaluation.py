@@ -14,8 +14,9 @@ from fedpg_common.environments.factory import has_own_batch
 from fedpg_common.errors import StorageError
 from fedpg_common.files import is_file, is_folder, shown
 from fedpg_common.policies import make_policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
+from fedpg_common.trajectories import Trajectories
 from fedpg_server.store import STORE_NAME
 from numpy.typing import NDArray
 

@@ -19,8 +19,8 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Votes, build_aggregator, distances_to
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import Trajectories
 from fedpg_common.streams import Purpose, Role, stream
+from fedpg_common.trajectories import Trajectories
 
 from fedpg_server.algorithms.adam import fresh
 from fedpg_server.algorithms.base import Algorithm, InnerReport, Sampled, Tools, WithReferenceGradient

@@ -28,8 +28,8 @@ import numpy as np
 from fedpg_common.channels import TlsFiles
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.policies import Actor, Policy
-from fedpg_common.rollouts import Trajectories
 from fedpg_common.tasks import Task, is_number, show
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 

@@ -10,6 +10,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from fedpg_common.trajectories import Trajectories
+
 
 class EnvironmentBatch(ABC):
     """Episodes that step together. Episode i is, bit for bit, that of a Gymnasium environment reset with seed i.
@@ -46,6 +48,15 @@ class EnvironmentBatch(ABC):
     @abstractmethod
     def keep(self, live: NDArray[np.bool_]) -> None:
         """Drop the episodes where `live` (n,) is false; the others keep their order."""
+
+    def rollout(
+        self, actor: object, horizon: int, seeds: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> Trajectories | None:
+        """Whole episodes at once, as `rollouts.sample` gives them, if this batch can do that for this actor; else None.
+
+        Actions are drawn from `rng`, or greedy without it.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

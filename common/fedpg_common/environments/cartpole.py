@@ -13,6 +13,8 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.policies import CategoricalActor
+from fedpg_common.trajectories import Trajectories
 
 GRAVITY = 9.8
 POLE_MASS = 0.1
@@ -53,6 +55,16 @@ class CartPoleBatch(EnvironmentBatch):
         before = self._now
         self._now = self._columns_of(len(columns))
         before.state.take(columns, axis=1, out=self._now.state, mode="clip")  # the mode that does not buffer `out`
+
+    def rollout(
+        self, actor: object, horizon: int, seeds: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> Trajectories | None:
+        """Compiled for a categorical actor."""
+        if not isinstance(actor, CategoricalActor):
+            return None
+        uniforms = None if rng is None else rng.random(len(seeds) * horizon, np.float32)
+        observations, actions, episodes = actor.mlp.cartpole(seeds, horizon, uniforms)
+        return Trajectories(observations, actions, np.ones(len(actions)), episodes, count=len(seeds))
 
     def close(self) -> None:
         """Release the arrays."""

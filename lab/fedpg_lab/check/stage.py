@@ -13,9 +13,9 @@ from fedpg_common.choices import Choice
 from fedpg_common.environments import make_environments
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Actor, make_policy
-from fedpg_common.rollouts import Trajectories
 from fedpg_common.streams import Purpose, Role, agent_seed, attackers_secret, stream
 from fedpg_common.tasks import Task, find_task
+from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 
 AGENTS = 7

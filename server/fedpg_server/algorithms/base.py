@@ -33,9 +33,10 @@ from fedpg_common.gradient import Estimate, advantages, estimate
 from fedpg_common.learning.aggregators.base import RoundPlan
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
-from fedpg_common.rollouts import Trajectories, sample
+from fedpg_common.rollouts import rollout
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
+from fedpg_common.trajectories import Trajectories
 from numpy.typing import NDArray
 
 from fedpg_server.algorithms.adam import adam_step
@@ -122,18 +123,17 @@ class Tools:
 
         A reward that is not finite costs the step: see `take_step`.
         """
-        actor = self.policy.actor(theta)
         rng = self.stream(Purpose.ACTION, round_number, step)
         batch_size = self.task.mini_batch_size if count is None else count
         seeds = episode_seeds(self.stream(Purpose.ENVIRONMENT, round_number, step), batch_size)
         with self.environments.drawing(round_number, step, finite_rewards=False):
-            return sample(self.environments, lambda seen: actor.sample(seen, rng), self.task.horizon, seeds)
+            return rollout(self.environments, self.policy, theta, self.task.horizon, seeds, rng)
 
     def play_greedily(self, theta: Vector, round_number: int, count: int) -> Trajectories:
         """`count` greedy episodes of π_θ, up to the evaluation horizon."""
         seeds = episode_seeds(self.stream(Purpose.EVALUATION, round_number), count)
         with self.environments.drawing(round_number, finite_rewards=False):
-            return sample(self.environments, self.policy.actor(theta).greedy, self.task.evaluation_horizon, seeds)
+            return rollout(self.environments, self.policy, theta, self.task.evaluation_horizon, seeds, None)
 
     def advantages(self, batch: Trajectories) -> NDArray[np.float32]:
         """A of each step, shape (n,)."""

@@ -1,0 +1,549 @@
+/* The inner loops of an agent's round, compiled.
+ *
+ * What they promise: the same bits on every processor. All arithmetic is IEEE 754 in the order in which it is written:
+ * compiled with -ffp-contract=off (no fused multiply-add) and without -ffast-math. Loops are vectorised across
+ * independent sums only, so that the width of the vectors, which is chosen when the program runs, changes nothing.
+ * exp, log and tanh are computed here, in double precision, and rounded to single: no mathematical library has a say.
+ * The exceptions are sin and cos of CartPole's angle, which are the C library's, as they are Gymnasium's.
+ *
+ * kernels/reference.py has the same in numpy, and a test holds the two equal, bit for bit.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__)
+#define FOR_EVERY_WIDTH __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define FOR_EVERY_WIDTH
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define EXPORT
+
+enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 1 };
+
+EXPORT int32_t fedpg_version(void) { return VERSION; }
+
+/* Functions --------------------------------------------------------------------------------------------------------- */
+
+static const double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
+static const double SHIFT = 6755399441055744.0; /* 3 * 2^51: adding it rounds to a whole number */
+
+/* e^x, to about one unit in the last place of a double; written without a branch, so that loops of it are vectorised. */
+INLINE double exponential(double x) {
+    double bounded = x < -708.0 ? -708.0 : (x > 709.0 ? 709.0 : x);
+    double shifted = bounded * 1.4426950408889634 + SHIFT, power = shifted - SHIFT;
+    double r = (bounded - power * LN2_HIGH) - power * LN2_LOW; /* |r| < 0.3466: Taylor, by Horner's rule */
+    double sum = 1.0 / 87178291200.0;
+    sum = sum * r + 1.0 / 6227020800.0;
+    sum = sum * r + 1.0 / 479001600.0;
+    sum = sum * r + 1.0 / 39916800.0;
+    sum = sum * r + 1.0 / 3628800.0;
+    sum = sum * r + 1.0 / 362880.0;
+    sum = sum * r + 1.0 / 40320.0;
+    sum = sum * r + 1.0 / 5040.0;
+    sum = sum * r + 1.0 / 720.0;
+    sum = sum * r + 1.0 / 120.0;
+    sum = sum * r + 1.0 / 24.0;
+    sum = sum * r + 1.0 / 6.0;
+    sum = sum * r + 0.5;
+    sum = sum * r + 1.0;
+    sum = sum * r + 1.0;
+    int64_t bits;
+    memcpy(&bits, &shifted, sizeof bits); /* the whole number stands in its last bits */
+    bits = (int64_t)((uint64_t)(bits + 1023) << 52);
+    double scale;
+    memcpy(&scale, &bits, sizeof scale);
+    double value = sum * scale;
+    value = x < -708.0 ? 0.0 : value;
+    value = x > 709.0 ? INFINITY : value;
+    return x == x ? value : x;
+}
+
+/* ln x of a positive, normal x. */
+INLINE double logarithm(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint64_t moved = bits - 0x3fe6a09e667f3bcdULL; /* sqrt(1/2) */
+    double power = (double)((int64_t)moved >> 52);
+    bits -= moved & 0xfff0000000000000ULL; /* m in [sqrt(1/2), sqrt(2)) */
+    double m;
+    memcpy(&m, &bits, sizeof m);
+    double s = (m - 1.0) / (m + 1.0), square = s * s; /* ln m = 2 artanh s, |s| < 0.172 */
+    double sum = 1.0 / 23.0;
+    sum = sum * square + 1.0 / 21.0;
+    sum = sum * square + 1.0 / 19.0;
+    sum = sum * square + 1.0 / 17.0;
+    sum = sum * square + 1.0 / 15.0;
+    sum = sum * square + 1.0 / 13.0;
+    sum = sum * square + 1.0 / 11.0;
+    sum = sum * square + 1.0 / 9.0;
+    sum = sum * square + 1.0 / 7.0;
+    sum = sum * square + 1.0 / 5.0;
+    sum = sum * square + 1.0 / 3.0;
+    sum = sum * square + 1.0;
+    return power * LN2_HIGH + (power * LN2_LOW + 2.0 * s * sum);
+}
+
+INLINE double hyperbolic_tangent(double x) {
+    double size = fabs(x), bounded = size < 20.0 ? size : 20.0, square = x * x;
+    double e = exponential(-2.0 * bounded), large = (1.0 - e) / (1.0 + e);
+    double sum = -1382.0 / 155925.0; /* x - x^3/3 + ..., where the form above cancels */
+    sum = sum * square + 62.0 / 2835.0;
+    sum = sum * square - 17.0 / 315.0;
+    sum = sum * square + 2.0 / 15.0;
+    sum = sum * square - 1.0 / 3.0;
+    double small = size + size * (square * sum), value = size < 0.05 ? small : large;
+    value = x < 0.0 ? -value : value;
+    return x == x ? value : x;
+}
+
+/* Over arrays in single precision, each value computed in double precision and rounded once. */
+INLINE void all_tanh(int64_t count, const float *x, float *y) {
+    for (int64_t i = 0; i < count; i++) y[i] = (float)hyperbolic_tangent((double)x[i]);
+}
+
+INLINE void all_exp(int64_t count, const float *x, float *y) {
+    for (int64_t i = 0; i < count; i++) y[i] = (float)exponential((double)x[i]);
+}
+
+EXPORT FOR_EVERY_WIDTH void fedpg_functions(int64_t count, const double *x, double *exps, double *logs, double *tanhs) {
+    for (int64_t i = 0; i < count; i++) {
+        exps[i] = exponential(x[i]);
+        logs[i] = logarithm(fabs(x[i]));
+        tanhs[i] = hyperbolic_tangent(x[i]);
+    }
+}
+
+/* A multilayer perceptron ------------------------------------------------------------------------------------------- */
+
+/* Rows of activations and weights are padded with zeros to whole vectors of 16 numbers. */
+enum { LANES = 16, ROWS_AT_ONCE = 4 };
+typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
+
+INLINE int64_t padded(int64_t width) { return (width + LANES - 1) / LANES * LANES; }
+
+static float *zeros(size_t count) {
+    size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
+    float *memory = aligned_alloc(64, bytes ? bytes : 64);
+    if (memory) memset(memory, 0, bytes);
+    return memory;
+}
+
+/* `layers` linear layers between `layers` + 1 sizes. Each has its weight (out, in) and then its bias (out) in theta. */
+typedef struct {
+    int32_t layers, relu;
+    int64_t parameters;
+    int64_t sizes[LAYERS_MAX + 1], strides[LAYERS_MAX + 1];
+    size_t places[LAYERS_MAX];         /* of each weight in theta */
+    float *forward_weight[LAYERS_MAX]; /* (in, padded out) */
+    float *back_weight[LAYERS_MAX];    /* (out, padded in) */
+    float *bias[LAYERS_MAX];           /* (padded out) */
+    float *memory;
+} Network;
+
+static int open_network(Network *network, int32_t layers, const int32_t *sizes, int32_t relu, const float *theta) {
+    if (layers < 1 || layers > LAYERS_MAX) return 0;
+    network->layers = layers, network->relu = relu;
+    size_t needed = 0, place = 0;
+    for (int l = 0; l <= layers; l++) network->sizes[l] = sizes[l], network->strides[l] = padded(sizes[l]);
+    for (int l = 0; l < layers; l++)
+        needed += (size_t)((sizes[l] + 1) * padded(sizes[l + 1]) + sizes[l + 1] * padded(sizes[l]));
+    network->memory = zeros(needed);
+    if (network->memory == NULL) return 0;
+    float *free_memory = network->memory;
+    for (int l = 0; l < layers; l++) {
+        int64_t in = sizes[l], out = sizes[l + 1], in_stride = padded(in), out_stride = padded(out);
+        const float *weight = theta + place;
+        network->places[l] = place;
+        network->forward_weight[l] = free_memory, free_memory += in * out_stride;
+        network->bias[l] = free_memory, free_memory += out_stride;
+        network->back_weight[l] = free_memory, free_memory += out * in_stride;
+        for (int64_t i = 0; i < out; i++) {
+            for (int64_t k = 0; k < in; k++) {
+                network->forward_weight[l][k * out_stride + i] = weight[i * in + k];
+                network->back_weight[l][i * in_stride + k] = weight[i * in + k];
+            }
+            network->bias[l][i] = weight[out * in + i];
+        }
+        place += (size_t)(in * out + out);
+    }
+    network->parameters = (int64_t)place;
+    return 1;
+}
+
+/* y = x w + b: the products added in the order of the inputs, from zero, and b, if there is one, last. */
+INLINE void multiply(
+    int64_t rows, int64_t in, const float *x, int64_t x_stride, const float *w, const float *b, float *y,
+    int64_t y_stride) {
+    for (int64_t column = 0; column < y_stride; column += LANES) {
+        Lanes offset = {0};
+        if (b) offset = *(const Lanes *)(b + column);
+        int64_t r = 0;
+        for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE) {
+            const float *x0 = x + r * x_stride, *x1 = x0 + x_stride, *x2 = x1 + x_stride, *x3 = x2 + x_stride;
+            Lanes y0 = {0}, y1 = {0}, y2 = {0}, y3 = {0};
+            for (int64_t k = 0; k < in; k++) {
+                Lanes weights = *(const Lanes *)(w + k * y_stride + column);
+                y0 += x0[k] * weights, y1 += x1[k] * weights, y2 += x2[k] * weights, y3 += x3[k] * weights;
+            }
+            if (b) y0 += offset, y1 += offset, y2 += offset, y3 += offset;
+            float *to = y + r * y_stride + column;
+            *(Lanes *)to = y0, *(Lanes *)(to + y_stride) = y1;
+            *(Lanes *)(to + 2 * y_stride) = y2, *(Lanes *)(to + 3 * y_stride) = y3;
+        }
+        for (; r < rows; r++) {
+            const float *x0 = x + r * x_stride;
+            Lanes y0 = {0};
+            for (int64_t k = 0; k < in; k++) y0 += x0[k] * *(const Lanes *)(w + k * y_stride + column);
+            if (b) y0 += offset;
+            *(Lanes *)(y + r * y_stride + column) = y0;
+        }
+    }
+}
+
+/* sums (out, padded in) = slopes^T x, and slope_sums (padded out) those of the slopes: added in the order of the rows. */
+INLINE void add_products(
+    int64_t rows, int64_t out, const float *slopes, int64_t slope_stride, const float *x, int64_t x_stride, float *sums,
+    float *slope_sums) {
+    for (int64_t column = 0; column < x_stride; column += LANES) {
+        int64_t i = 0;
+        for (; i + ROWS_AT_ONCE <= out; i += ROWS_AT_ONCE) {
+            Lanes s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+            const float *slope = slopes + i, *row = x + column;
+            for (int64_t r = 0; r < rows; r++, slope += slope_stride, row += x_stride) {
+                Lanes values = *(const Lanes *)row;
+                s0 += slope[0] * values, s1 += slope[1] * values, s2 += slope[2] * values, s3 += slope[3] * values;
+            }
+            float *to = sums + i * x_stride + column;
+            *(Lanes *)to = s0, *(Lanes *)(to + x_stride) = s1;
+            *(Lanes *)(to + 2 * x_stride) = s2, *(Lanes *)(to + 3 * x_stride) = s3;
+        }
+        for (; i < out; i++) {
+            Lanes s0 = {0};
+            for (int64_t r = 0; r < rows; r++)
+                s0 += slopes[r * slope_stride + i] * *(const Lanes *)(x + r * x_stride + column);
+            *(Lanes *)(sums + i * x_stride + column) = s0;
+        }
+    }
+    for (int64_t column = 0; column < slope_stride; column += LANES) {
+        Lanes sum = {0};
+        for (int64_t r = 0; r < rows; r++) sum += *(const Lanes *)(slopes + r * slope_stride + column);
+        *(Lanes *)(slope_sums + column) = sum;
+    }
+}
+
+/* The outputs of every layer for some rows, activated between layers: values[0] are the inputs, `stride` apart. */
+INLINE void forward(const Network *network, int64_t rows, const float *x, int64_t stride, float *const *values) {
+    for (int l = 0; l < network->layers; l++) {
+        int64_t count = rows * network->strides[l + 1];
+        float *y = values[l + 1];
+        multiply(
+            rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y,
+            network->strides[l + 1]);
+        x = y, stride = network->strides[l + 1];
+        if (l + 1 == network->layers) break;
+        if (network->relu)
+            for (int64_t i = 0; i < count; i++) y[i] = y[i] > 0.0f ? y[i] : 0.0f;
+        else
+            all_tanh(count, y, y);
+    }
+}
+
+/* Room for the outputs of every layer, after `inputs` numbers for the caller. */
+static float *open_values(const Network *network, int64_t rows, size_t inputs, float **values) {
+    size_t needed = (inputs + LANES - 1) / LANES * LANES, start = needed;
+    for (int l = 1; l <= network->layers; l++) needed += (size_t)(rows * network->strides[l]);
+    float *memory = zeros(needed);
+    if (memory == NULL) return NULL;
+    values[0] = memory;
+    for (int l = 1; l <= network->layers; l++) {
+        values[l] = memory + start;
+        start += (size_t)(rows * network->strides[l]);
+    }
+    return memory;
+}
+
+/* A network that stays open between calls, for acting. Returns NULL without memory. */
+EXPORT void *fedpg_open(int32_t layers, const int32_t *sizes, int32_t relu, const float *theta) {
+    Network *network = malloc(sizeof(Network));
+    if (network && !open_network(network, layers, sizes, relu, theta)) {
+        free(network);
+        network = NULL;
+    }
+    return network;
+}
+
+EXPORT void fedpg_close(void *network) {
+    free(((Network *)network)->memory);
+    free(network);
+}
+
+/* One action for each of `rows` rows of `dense` logits: drawn with a number in [0, 1) each, or the first of the most
+ * likely without `uniforms`. `dense` is overwritten. */
+INLINE void choose(int64_t rows, int64_t outputs, float *dense, const float *uniforms, int64_t *actions) {
+    all_tanh(rows * outputs, dense, dense);
+    if (uniforms) all_exp(rows * outputs, dense, dense); /* in [1/e, e]: no shift is needed */
+    for (int64_t i = 0; i < rows; i++) {
+        float *row = dense + i * outputs;
+        int64_t action = 0;
+        if (uniforms) { /* invert the cumulative distribution; rounding may put a point on the total, not beyond */
+            for (int64_t j = 1; j < outputs; j++) row[j] += row[j - 1];
+            float point = uniforms[i] * row[outputs - 1];
+            for (int64_t j = 0; j + 1 < outputs; j++) action += row[j] <= point;
+        } else {
+            for (int64_t j = 1; j < outputs; j++)
+                if (row[j] > row[action]) action = j;
+        }
+        actions[i] = action;
+    }
+}
+
+/* The logits of each row, before their tanh, without padding. */
+INLINE void logits_of(
+    const Network *network, int64_t rows, const float *observations, float *const *values, float *dense) {
+    int64_t outputs = network->sizes[network->layers], stride = network->strides[network->layers];
+    forward(network, rows, observations, network->sizes[0], values);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < outputs; j++) dense[i * outputs + j] = values[network->layers][i * stride + j];
+}
+
+/* Actions for observations (rows, inputs). Returns 0 without memory. */
+EXPORT FOR_EVERY_WIDTH int32_t fedpg_act(
+    const void *opened, int64_t rows, const float *observations, const float *uniforms, int64_t *actions) {
+    const Network *network = opened;
+    float *values[LAYERS_MAX + 1], *memory = open_values(network, rows, 0, values);
+    int64_t outputs = network->sizes[network->layers];
+    float *dense = malloc((size_t)(rows * outputs + 1) * sizeof(float));
+    int32_t is_done = memory && dense;
+    if (is_done) {
+        logits_of(network, rows, observations, values, dense);
+        choose(rows, outputs, dense, uniforms, actions);
+    }
+    free(memory), free(dense);
+    return is_done;
+}
+
+/* CartPole-v1 ------------------------------------------------------------------------------------------------------- */
+
+/* numpy.random.PCG64(seed), as far as the start of an episode needs it: SeedSequence, then doubles in [0, 1). */
+typedef unsigned __int128 uint128;
+typedef struct {
+    uint128 state, increment;
+} Generator;
+
+static const uint128 PCG_MULTIPLIER = ((uint128)2549297995355413924ULL << 64) | 4865540595714422341ULL;
+
+INLINE uint32_t hash_mix(uint32_t value, uint32_t *constant, uint32_t multiplier) {
+    value ^= *constant;
+    *constant *= multiplier;
+    value *= *constant;
+    return value ^ (value >> 16);
+}
+
+INLINE uint32_t mix(uint32_t x, uint32_t y) {
+    uint32_t result = 0xca01f9ddU * x - 0x4973f715U * y;
+    return result ^ (result >> 16);
+}
+
+INLINE uint64_t next_bits(Generator *generator) {
+    generator->state = generator->state * PCG_MULTIPLIER + generator->increment;
+    uint64_t high = (uint64_t)(generator->state >> 64), low = (uint64_t)generator->state;
+    uint64_t value = high ^ low;
+    int turn = (int)(high >> 58);
+    return (value >> turn) | (value << (-turn & 63));
+}
+
+static Generator seeded(uint64_t seed) {
+    uint32_t pool[4], words[8], constant = 0x43b0d7e5U;
+    uint32_t entropy[4] = {(uint32_t)seed, (uint32_t)(seed >> 32), 0, 0};
+    for (int i = 0; i < 4; i++) pool[i] = hash_mix(entropy[i], &constant, 0x931e8875U);
+    for (int from = 0; from < 4; from++)
+        for (int to = 0; to < 4; to++)
+            if (from != to) pool[to] = mix(pool[to], hash_mix(pool[from], &constant, 0x931e8875U));
+    constant = 0x8b51f9ddU;
+    for (int i = 0; i < 8; i++) words[i] = hash_mix(pool[i % 4], &constant, 0x58f38dedU);
+    uint64_t values[4];
+    for (int i = 0; i < 4; i++) values[i] = words[2 * i] | (uint64_t)words[2 * i + 1] << 32;
+    Generator generator = {0, (((uint128)values[2] << 64 | values[3]) << 1) | 1};
+    next_bits(&generator);
+    generator.state += (uint128)values[0] << 64 | values[1];
+    next_bits(&generator);
+    return generator;
+}
+
+static const double GRAVITY = 9.8, POLE_MASS = 0.1, TOTAL_MASS = 0.1 + 1.0, HALF_LENGTH = 0.5, TIME_STEP_S = 0.02;
+static const double POLE_MASS_LENGTH = 0.1 * 0.5, FORCE = 10.0, POSITION_LIMIT = 2.4;
+static const double ANGLE_LIMIT_RAD = 12.0 * 2.0 * 3.141592653589793 / 360.0;
+
+EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *states) {
+    for (int64_t i = 0; i < count; i++) {
+        Generator generator = seeded((uint64_t)seeds[i]);
+        for (int j = 0; j < 4; j++)
+            states[4 * i + j] = -0.05 + 0.1 * ((double)(next_bits(&generator) >> 11) * (1.0 / 9007199254740992.0));
+    }
+}
+
+/* One Euler step in Gymnasium's order of operations; whether the pole has fallen or the cart has left. */
+INLINE int cartpole_step(double *state, int64_t action) {
+    double x = state[0], x_dot = state[1], angle = state[2], angle_dot = state[3];
+    double force = action == 1 ? FORCE : -FORCE;
+    double cosine = cos(angle), sine = sin(angle);
+    double pull = (force + POLE_MASS_LENGTH * (angle_dot * angle_dot) * sine) / TOTAL_MASS;
+    double angle_acc = (GRAVITY * sine - cosine * pull) /
+                       (HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * (cosine * cosine) / TOTAL_MASS));
+    double x_acc = pull - POLE_MASS_LENGTH * angle_acc * cosine / TOTAL_MASS;
+    state[0] = x + TIME_STEP_S * x_dot;
+    state[1] = x_dot + TIME_STEP_S * x_acc;
+    state[2] = angle + TIME_STEP_S * angle_dot;
+    state[3] = angle_dot + TIME_STEP_S * angle_acc;
+    return fabs(state[0]) > POSITION_LIMIT || fabs(state[2]) > ANGLE_LIMIT_RAD;
+}
+
+/* Episodes in lock-step, finished ones dropped: rows as in rollouts.sample. `uniforms` has a number for each row to come,
+ * NULL for greedy actions. The arrays have room for count * horizon rows. Returns the rows, -1 without memory. */
+EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
+    const void *opened, int64_t count, const int64_t *seeds, int64_t horizon, const float *uniforms,
+    float *observations, int64_t *actions, int64_t *episodes) {
+    const Network *network = opened;
+    int64_t outputs = network->sizes[network->layers], rows = -1;
+    float *values[LAYERS_MAX + 1], *memory = open_values(network, count, 0, values);
+    float *dense = malloc((size_t)(count * outputs + 1) * sizeof(float));
+    double *states = malloc((size_t)(count + 1) * 4 * sizeof(double));
+    int64_t *live = malloc((size_t)(count + 1) * sizeof(int64_t)), alive = count;
+    if (memory && dense && states && live) {
+        rows = 0;
+        fedpg_cartpole_starts(count, seeds, states);
+        for (int64_t i = 0; i < count; i++) live[i] = i;
+        for (int64_t step = 0; step < horizon && alive; step++) {
+            float *seen = observations + rows * 4;
+            for (int64_t i = 0; i < alive * 4; i++) seen[i] = (float)states[i];
+            logits_of(network, alive, seen, values, dense);
+            choose(alive, outputs, dense, uniforms ? uniforms + rows : NULL, actions + rows);
+            int64_t surviving = 0;
+            for (int64_t i = 0; i < alive; i++) {
+                double *state = states + 4 * i;
+                episodes[rows + i] = live[i];
+                if (!cartpole_step(state, actions[rows + i])) {
+                    if (surviving != i) memcpy(states + 4 * surviving, state, 4 * sizeof(double));
+                    live[surviving++] = live[i];
+                }
+            }
+            rows += alive;
+            alive = surviving;
+        }
+    }
+    free(memory), free(dense), free(states), free(live);
+    return rows;
+}
+
+/* The gradient of a categorical policy ------------------------------------------------------------------------------ */
+
+/* The slopes of sum c_t log pi(a_t|s_t) at the outputs, which are before their tanh, with log pi and the ratios beside. */
+INLINE void categorical_slopes(
+    int64_t rows, int64_t outputs, const float *values, int64_t stride, const int64_t *actions, const float *advantages,
+    const float *reference, float scale, float *logits, float *weights, float *log_probs, float *ratios,
+    float *slopes) {
+    float totals[GRADIENT_BLOCK], logs[GRADIENT_BLOCK];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < outputs; j++) logits[r * outputs + j] = values[r * stride + j];
+    all_tanh(rows * outputs, logits, logits);
+    all_exp(rows * outputs, logits, weights);
+    for (int64_t r = 0; r < rows; r++) {
+        totals[r] = 0.0f;
+        for (int64_t j = 0; j < outputs; j++) totals[r] += weights[r * outputs + j];
+    }
+    for (int64_t r = 0; r < rows; r++) logs[r] = (float)logarithm((double)totals[r]);
+    for (int64_t r = 0; r < rows; r++) log_probs[r] = logits[r * outputs + actions[r]] - logs[r];
+    if (reference)
+        for (int64_t r = 0; r < rows; r++)
+            ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
+    else
+        for (int64_t r = 0; r < rows; r++) ratios[r] = 1.0f;
+    for (int64_t r = 0; r < rows; r++) {
+        float c = (advantages[r] * ratios[r]) * scale, total = totals[r];
+        for (int64_t j = 0; j < outputs; j++) {
+            float s = (j == actions[r] ? 1.0f : 0.0f) - weights[r * outputs + j] / total;
+            float logit = logits[r * outputs + j];
+            slopes[r * stride + j] = (s * c) * (1.0f - logit * logit);
+        }
+    }
+}
+
+/* gradient = sum over rows of c_t grad log pi(a_t|s_t), c_t = advantage_t * ratio_t * scale, where ratio_t =
+ * exp(log pi - reference), or 1 if `reference` is NULL. Rows are added in single precision, 64 at a time, and these sums in
+ * double. `log_probs` and `ratios` are (rows). Returns 0 without memory. */
+EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
+    const void *opened, int64_t rows, const float *observations, const int64_t *actions, const float *advantages,
+    const float *reference, float scale, float *gradient, float *log_probs, float *ratios) {
+    const Network *network = opened;
+    const int64_t *sizes = network->sizes;
+    const int32_t layers = network->layers;
+    int64_t inputs = network->strides[0], outputs = sizes[layers], widest = 0, largest = 0;
+    for (int l = 0; l <= layers; l++) {
+        if (network->strides[l] > widest) widest = network->strides[l];
+        if (l && sizes[l] * network->strides[l - 1] > largest) largest = sizes[l] * network->strides[l - 1];
+    }
+    float *values[LAYERS_MAX + 1];
+    float *memory = open_values(network, GRADIENT_BLOCK, (size_t)(GRADIENT_BLOCK * inputs), values);
+    float *slopes = zeros((size_t)(GRADIENT_BLOCK * widest)), *before = zeros((size_t)(GRADIENT_BLOCK * widest));
+    float *sums = zeros((size_t)(largest + widest)), *dense = zeros((size_t)(2 * GRADIENT_BLOCK * outputs));
+    double *totals = calloc((size_t)network->parameters, sizeof(double));
+    int32_t is_done = memory && slopes && before && sums && dense && totals;
+    for (int64_t start = 0; is_done && start < rows; start += GRADIENT_BLOCK) {
+        int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
+        for (int64_t r = 0; r < block; r++)
+            for (int64_t k = 0; k < sizes[0]; k++)
+                values[0][r * inputs + k] = observations[(start + r) * sizes[0] + k];
+        forward(network, block, values[0], inputs, values);
+        categorical_slopes(
+            block, outputs, values[layers], network->strides[layers], actions + start, advantages + start,
+            reference ? reference + start : NULL, scale, dense, dense + GRADIENT_BLOCK * outputs, log_probs + start,
+            ratios + start, slopes);
+        for (int l = layers - 1; l >= 0; l--) {
+            int64_t in = sizes[l], out = sizes[l + 1], in_stride = network->strides[l], out_stride = network->strides[l + 1];
+            float *slope_sums = sums + out * in_stride;
+            add_products(block, out, slopes, out_stride, values[l], in_stride, sums, slope_sums);
+            double *total = totals + network->places[l];
+            for (int64_t i = 0; i < out; i++) {
+                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[i * in_stride + k];
+                total[out * in + i] += (double)slope_sums[i];
+            }
+            if (l == 0) break;
+            multiply(block, out, slopes, out_stride, network->back_weight[l], NULL, before, in_stride);
+            const float *x = values[l];
+            if (network->relu)
+                for (int64_t i = 0; i < block * in_stride; i++) slopes[i] = x[i] > 0.0f ? before[i] : 0.0f;
+            else
+                for (int64_t i = 0; i < block * in_stride; i++) slopes[i] = before[i] * (1.0f - x[i] * x[i]);
+        }
+    }
+    for (int64_t i = 0; is_done && i < network->parameters; i++) gradient[i] = (float)totals[i];
+    free(memory), free(slopes), free(before), free(sums), free(dense), free(totals);
+    return is_done;
+}
+
+/* Advantages -------------------------------------------------------------------------------------------------------- */
+
+/* Rewards-to-go, whitened per episode: the arithmetic of gradient.advantages, in its order. `scratch` is (rows + 4 count). */
+EXPORT void fedpg_advantages(
+    int64_t rows, int64_t count, const double *rewards, const int64_t *episodes, double gamma, double epsilon,
+    double *scratch, float *result) {
+    double *to_go = scratch, *last = scratch + rows, *means = last + count, *squares = means + count,
+           *lengths = squares + count;
+    memset(last, 0, (size_t)count * 4 * sizeof(double));
+    for (int64_t t = rows - 1; t >= 0; t--) to_go[t] = last[episodes[t]] = rewards[t] + gamma * last[episodes[t]];
+    for (int64_t t = 0; t < rows; t++) means[episodes[t]] += to_go[t], lengths[episodes[t]] += 1.0;
+    for (int64_t i = 0; i < count; i++) means[i] /= lengths[i];
+    for (int64_t t = 0; t < rows; t++) {
+        to_go[t] -= means[episodes[t]];
+        squares[episodes[t]] += to_go[t] * to_go[t];
+    }
+    for (int64_t i = 0; i < count; i++) {
+        double degrees = lengths[i] - 1.0 > 1.0 ? lengths[i] - 1.0 : 1.0;
+        double std = sqrt(squares[i] / degrees), rounding = 8.0 * lengths[i] * epsilon * fabs(means[i]);
+        last[i] = std > rounding ? 1.0 / std : 0.0;
+    }
+    for (int64_t t = 0; t < rows; t++) result[t] = (float)(to_go[t] * last[episodes[t]]);
+}
