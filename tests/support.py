@@ -177,6 +177,7 @@ async def serving(
     start_rounds: bool = True,
     arrival_max_s: float = ARRIVAL_MAX_S,
     size: int = SIZE,
+    joining_grace_s: float = 0.1,
 ) -> AsyncIterator[Door]:
     """A real run, service and store on a loopback port, with an IdleLearner and a policy of `size` parameters."""
     path = folder / STORE_NAME
@@ -185,7 +186,7 @@ async def serving(
     else:
         store = Store.create(path, "run-1", federation_to_toml(federation), initial_state(size))
     spec = ParameterSpec((TensorSpec("w", (size,)),))
-    run = Run(federation, spec, store, IdleLearner(), [], time.monotonic)
+    run = Run(federation, spec, store, IdleLearner(), [], time.monotonic, joining_grace_s=joining_grace_s)
     service = FederationService(authenticated=tls is not None)
     service.serve(run)
     limit = wire.message_bytes_max(size)

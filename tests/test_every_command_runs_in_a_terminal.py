@@ -71,7 +71,9 @@ def test_training(name: str, runs: Path) -> None:
     assert "starting the server" in seen
     assert re.search(r"return \d+\.\d  accepted \d", seen)
     assert re.search(
-        r"Done: final return \d+\.\d \(mean of the last 5 %\), best \d+\.\d\n\d+ rounds? in \d+ s; picture", seen
+        r"Done: final return \d+\.\d \(mean of the last 5 %\), last \d+\.\d, best \d+\.\d\n"
+        r"\d+ rounds? in \d+ s; picture",
+        seen,
     )
     assert f"runs/{name}/returns.png" in "".join(screen.screen)
     assert (runs / "runs" / name / "summary.json").is_file()
@@ -189,9 +191,9 @@ def test_a_restart_is_told_above_the_bar(tmp_path: Path) -> None:
     terminal.press_ctrl_c()
     ended = terminal.end()
     assert ended.code == 130, ended.output
-    (killed,) = lines_with("was killed by signal 9: starting it again", ended.screen)
+    (killed,) = lines_with("was killed by SIGKILL: starting it again", ended.screen)
     assert re.match(r"\d\d:\d\d:\d\d WARNING fedpg  agent-\d ", killed)
-    assert lines_with("the server was killed by signal 9: resuming", ended.screen)
+    assert lines_with("the server was killed by SIGKILL: resuming", ended.screen)
     assert len(lines_with("━", ended.screen)) == 1
     assert ended.screen.index(killed) < ended.screen.index(lines_with("━", ended.screen)[0])
 

@@ -15,6 +15,10 @@ ESCAPE_SEQUENCE = r"\x1b\[[0-9;]*m"
 HELPS = [("fedpg",), ("fedpg-server",), ("fedpg-agent",), *(("fedpg", name) for name in COMMANDS)]
 
 
+def _shown(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> list[str]:
+    return [] if parameter.hidden else parameter.opts + parameter.secondary_opts
+
+
 def options_of(command: str, *names: str) -> list[str]:
     """All spellings of a command's options."""
     if names:
@@ -22,7 +26,7 @@ def options_of(command: str, *names: str) -> list[str]:
     else:
         applications = {"fedpg": app, "fedpg-server": server_cli.app, "fedpg-agent": client_cli.app}
         parsed = typer.main.get_command(applications[command])
-    spellings = [spelling for parameter in parsed.params for spelling in parameter.opts + parameter.secondary_opts]
+    spellings = [spelling for parameter in parsed.params for spelling in _shown(parameter)]
     return [spelling for spelling in spellings if spelling.startswith("--")]
 
 

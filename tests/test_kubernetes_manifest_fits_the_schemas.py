@@ -9,9 +9,9 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
+from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
-from fedpg_common.streams import attackers_secret
 from fedpg_lab.compose import RING_PORT
 
 MANIFEST = Path(__file__).parents[1] / "deploy" / "kubernetes.yaml"

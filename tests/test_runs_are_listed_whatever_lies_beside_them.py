@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from fedpg_common.federation import describe, federation_to_toml
-from fedpg_lab.listing import State, list_runs
+from fedpg_lab.listing import list_runs
+from fedpg_lab.run_states import State
 from fedpg_lab.runs import load_run, summarize, write_summary
 from fedpg_server.store import STORE_NAME, Store
 from lab_support import Command, write_run

@@ -17,10 +17,11 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.attacks import Attacker
 from fedpg_client.process import AgentOptions
 from fedpg_common.choices import Choice
+from fedpg_common.derived_seeds import agent_seed, attackers_secret, attackers_seed, random_seed
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.seeds import parse_seed
-from fedpg_common.streams import Purpose, Role, agent_seed, attackers_secret, attackers_seed, random_seed, stream
+from fedpg_common.streams import Purpose, Role, stream
 from fedpg_lab.cli import app
 from fedpg_lab.local import agent_options
 from fedpg_lab.runs import load_run

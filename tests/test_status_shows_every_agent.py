@@ -83,7 +83,7 @@ def test_the_status_of_a_running_federation(tmp_path: Path) -> None:
     with serving_in_a_thread(tmp_path, idle_federation(agents=300, rounds=5)) as address:
         result = CliRunner().invoke(cli.app, ["status", "--server", address], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "CartPole-v1, FedPG-BR, seed 0" in result.stdout
+    assert "CartPole-v1, fedpg-br, seed 0" in result.stdout
     assert sum("not seen" in line for line in result.stdout.splitlines()) == 300
 
 

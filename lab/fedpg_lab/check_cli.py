@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common.catalogue import AGGREGATORS, ATTACKS
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import InvariantViolatedError, UsageError
-from fedpg_common.federation import describe
-from fedpg_common.modules import make_importable
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from fedpg_lab.check.aggregators import check_aggregator
-from fedpg_lab.check.attacks import Check, check_attack
-
-WIDTH_IN_A_FILE = 160
-"""Columns of a table that is not on a terminal."""
+if TYPE_CHECKING:
+    from fedpg_lab.check.attacks import Check
 
 
 class Kind(StrEnum):
@@ -60,6 +51,12 @@ def check_command(
 
     Exit codes: 0 all promises are kept; 2 bad name or setting; 8 a promise is broken.
     """
+    from fedpg_common.federation import describe
+    from fedpg_common.modules import make_importable
+
+    from fedpg_lab.check.aggregators import check_aggregator
+    from fedpg_lab.check.attacks import check_attack
+
     make_importable(describe("CartPole-v1"))
     found = kind or _kind_of(part)
     choices = AGGREGATORS if found is Kind.AGGREGATOR else ATTACKS
@@ -88,13 +85,17 @@ def _kind_of(part: str) -> Kind:
 
 
 def _print(choice: Choice, kind: Kind, checks: Sequence[Check]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_IN_A_FILE)
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedpg_lab.formats import print_table
+
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(f"{kind} {escape(choice.label)}", overflow="fold")
+    table.add_column(f"{kind} {choice.label}", overflow="fold")
     table.add_column("")
     table.add_column("why", overflow="fold")
     for check in checks:
-        table.add_row(escape(check.promise), "ok" if check.kept else "[red]failed[/red]", escape(check.detail))
-    console.print(table)
+        verdict = Text("ok") if check.kept else Text("failed", style="red")
+        table.add_row(Text(check.promise), verdict, Text(check.detail))
+    print_table(table)

@@ -105,8 +105,16 @@ def end(process: ForkServerProcess, patience_s: float) -> None:
 
 def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequence[Any]) -> None:
     os.setsid()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEYBOARD_SIGNALS)  # blocked in the fork server
-    output = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    # They were blocked in the fork server. A Ctrl-C that came before this session was made is the parent's to heed.
+    for number in KEYBOARD_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEYBOARD_SIGNALS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    try:
+        output = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:  # the start was interrupted, and its folder is gone already
+        raise SystemExit(ExitCode.STORAGE) from None
     os.dup2(output, sys.stdout.fileno())
     os.dup2(output, sys.stderr.fileno())
     threading.Thread(target=_end_with_parent, daemon=True).start()

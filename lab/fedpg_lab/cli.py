@@ -36,9 +36,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("fedpg_lab.deploy_cli:status_command",
                "Show a running federation: round, return, and each agent with its verdicts."),
     "compose": ("fedpg_lab.deploy_cli:compose_command",
-                "Write the Compose file of a federation to standard output."),
+                "Write the Compose file of a federation, and its settings beside it, .env."),
     "certs": ("fedpg_lab.deploy_cli:certs_command",
-              "Make an authority and a certificate for the server and for each agent, each in a folder of its own."),
+              "Make an authority, and certificates for the server, the operator and each agent."),
 }  # fmt: skip
 """Each command's function (MODULE:NAME), and the first sentence of its docstring.
 

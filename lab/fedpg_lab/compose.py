@@ -10,11 +10,10 @@ import json
 import re
 from pathlib import Path
 
-from fedpg_client.attacks import Knowledge, knowledge_of
 from fedpg_common.choices import Choice
+from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
-from fedpg_common.streams import attackers_secret
 from fedpg_common.tasks import TASKS, show
 
 RING_PORT = 50052
@@ -299,12 +298,18 @@ def agent_settings(index: int, federation: Federation, attack: Choice | None) ->
         lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for an attack that colludes, as ATTACK=fedpg does')
         secret = attackers_secret(federation.seed, federation.byzantine)
         lines.append(f"      FEDPG_ATTACKERS_SECRET: ${{ATTACKERS_SECRET:-{secret}}} # their common random draws")
-        if knowledge_of(attack) >= Knowledge.OMNISCIENT:
+        if _is_omniscient(attack):
             lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
     return lines
+
+
+def _is_omniscient(attack: Choice) -> bool:
+    from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
+
+    return knowledge_of(attack) >= Knowledge.OMNISCIENT
 
 
 def _agent(index: int, federation: Federation, attack: Choice | None, source: str | None, modules: str | None) -> str:

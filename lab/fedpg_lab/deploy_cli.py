@@ -71,7 +71,7 @@ def certs_command(
     out: Annotated[Path, typer.Option(help="Where the folders go.", metavar="FOLDER")] = Path("certs"),
     days: Annotated[int, typer.Option(help="How long they last.", metavar="N", min=1, max=36500)] = 365,
 ) -> None:
-    """Make an authority and a certificate for the server, the operator and each agent, each in a folder of its own.
+    """Make an authority, and certificates for the server, the operator and each agent.
 
     What is there and lasts is kept, so repeating the command is safe, also to add agents or renew. Hand each machine
     its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`.
@@ -118,7 +118,7 @@ def compose_command(
         bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
     ] = False,
 ) -> None:
-    """Write the Compose file of a federation, and beside it the settings that `docker compose` reads, .env.
+    """Write the Compose file of a federation, and its settings beside it, .env.
 
     Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg --out federations/colluding
 

@@ -10,10 +10,6 @@ from typing import Annotated
 
 import typer
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.files import Kind, look, write_whole
-
-from fedpg_lab.export import to_csv, to_json_lines
-from fedpg_lab.runs import find_run_folders, load_run
 
 
 class ExportFormat(StrEnum):
@@ -52,6 +48,11 @@ def export_command(
 
     Exit codes: 0 done; 2 bad option; 6 no run there, or a file cannot be used.
     """
+    from fedpg_common.files import Kind, look, write_whole
+
+    from fedpg_lab.export import to_csv, to_json_lines
+    from fedpg_lab.runs import find_run_folders, load_run
+
     chosen = format_ or (SUFFIXES.get(out.suffix.lower()) if out is not None else ExportFormat.CSV)
     if chosen is None:
         raise UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format say what to write")

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,21 +16,8 @@ from fedpg_common.files import Kind, look, shown
 from fedpg_server.records import FINAL_FRACTION
 from fedpg_server.store import STORE_NAME, Store
 
+from fedpg_lab.run_states import State
 from fedpg_lab.runs import SUMMARY_NAME, walk_runs
-
-
-class State(StrEnum):
-    """How a run is."""
-
-    LIVE = "live"
-    """A server holds its store."""
-    UNFINISHED = "unfinished"
-    """It can be resumed."""
-    FINISHED = "finished"
-    FAILED = "failed"
-    """It ended with an error, which its summary tells; it can be resumed."""
-    UNREADABLE = "unreadable"
-    """Damaged, of another program or version, or not to be opened."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +72,7 @@ def _line_of(folder: Path) -> RunLine:
     except FedPGError as error:
         return RunLine(shown(folder), State.UNREADABLE, note=str(error))
     failure = failure_of(folder)
-    returns = [(count, fmean(values)) for count, values in progress]
+    returns = [(count, fmean(math.nan if value is None else value for value in values)) for count, values in progress]
     end = returns[-1][0] if returns else 0
     last = [value for count, value in returns if count > end * (1 - FINAL_FRACTION)]
     state = _state_of(path, end, federation, failure)

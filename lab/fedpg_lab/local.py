@@ -19,10 +19,10 @@ from fedpg_client.process import AgentOptions, Collusion
 from fedpg_client.trust import trusting
 from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
+from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
-from fedpg_common.streams import attackers_secret
 from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 from fedpg_server.situation import name_agents
 

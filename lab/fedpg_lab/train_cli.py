@@ -11,7 +11,7 @@ from fedpg_common.ending import unwinding
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.federation_options import Description, federation_options
-from fedpg_common.observer_options import OBSERVER
+from fedpg_common.observer_options import OBSERVER, chosen_observers
 from fedpg_common.options import refuse_ignored_options
 from fedpg_common.words import count, on_one_line
 
@@ -55,28 +55,29 @@ def train_command(
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
     143 terminated.
     """
-    from fedpg_common.observer_options import chosen_observers
-
     from fedpg_lab.console import make_console
-    from fedpg_lab.train import TrainOptions
 
+    observers = chosen_observers(tensorboard, observer or ())
     console = make_console(stderr=True)
-    options = TrainOptions(agents_per_process, chosen_observers(tensorboard, observer or ()))
     if resume is not None:
         from fedpg_lab.resume import resume_runs
+        from fedpg_lab.train import TrainOptions
 
         assert described.context is not None
         refuse_ignored_options(described.context, TAKEN_BY_RESUME)
+        options = TrainOptions(agents_per_process, observers)
         resume_runs(resume, described.typed("trajectories"), options, console)
         return
     federation = described.federation()
+    from fedpg_lab.train import TrainOptions
+
     check_parts(federation)
     if described.drew_seed:
         console.print(f"Seed {federation.seed}, drawn at random.")
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
     warn_of_too_many(federation)
-    _train_seeds(federation, runs, out, name, options, console)
+    _train_seeds(federation, runs, out, name, TrainOptions(agents_per_process, observers), console)
 
 
 def _train_seeds(

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from fedpg_common.federation import Federation
 
 from fedpg_server.coordinator import Coordinator, Member, Rules
+from fedpg_server.gathering import GRACE_S
 from fedpg_server.records import RoundRecord
 from fedpg_server.store import Store
 
 
-def restore_coordinator(federation: Federation, store: Store, records: Sequence[RoundRecord]) -> Coordinator:
+def restore_coordinator(
+    federation: Federation, store: Store, records: Sequence[RoundRecord], grace_s: float = GRACE_S
+) -> Coordinator:
     """The coordinator as the store knows it; `records` are the store's improved rounds. No round is open yet."""
     counts = store.verdict_counts()
     last_votes = store.last_votes()
@@ -29,7 +32,7 @@ def restore_coordinator(federation: Federation, store: Store, records: Sequence[
     }
     last_round = records[-1].round_number if records else 0
     return Coordinator(
-        Rules(federation.agents, federation.quorum, federation.round_timeout_s),
+        Rules(federation.agents, federation.quorum, federation.round_timeout_s, grace_s),
         members,
         intrusions=sum(counts.get(0, {}).values()),
         round_number=last_round,

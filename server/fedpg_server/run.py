@@ -16,15 +16,16 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common import wire
+from fedpg_common.derived_seeds import agent_seed
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.parameters import ParameterSpec, Vector
-from fedpg_common.streams import agent_seed
 from fedpg_common.verdicts import Verdict
 
 from fedpg_server import events
 from fedpg_server.board import ENDED, RoundBoard
 from fedpg_server.coordinator import LOST_FOR_THE_ROUND, Coordinator, Presence
+from fedpg_server.gathering import GRACE_S
 from fedpg_server.journal import Journal
 from fedpg_server.learner import RoundResult
 from fedpg_server.observers import Observer, Observers
@@ -68,9 +69,11 @@ class Run:
         observers: Sequence[Observer],
         clock: Callable[[], float],
         learner_thread: ThreadPoolExecutor | None = None,
+        joining_grace_s: float = GRACE_S,
     ) -> None:
         """Take up the run in `store` where it stopped. `clock` gives monotonic seconds.
 
+        When a quorum has joined, the first round's clock waits `joining_grace_s` for each newcomer.
         The learner works in `learner_thread`, of one thread, which is shut down by whoever made it.
         """
         self.federation = federation
@@ -84,7 +87,7 @@ class Run:
         self._clock = clock
         self._started_s = clock()
         self._has_said_nan = False
-        self._coordinator = restore_coordinator(federation, store, self.records)
+        self._coordinator = restore_coordinator(federation, store, self.records, joining_grace_s)
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._learner_thread = learner_thread or ThreadPoolExecutor(1, "learner")
         self._made_learner_thread = learner_thread is None

@@ -10,10 +10,11 @@ import numpy as np
 from fedpg_client.attacks import Attack, Attacker, Choose, Context, build_attacker
 from fedpg_client.worker import Worker
 from fedpg_common.choices import Choice
+from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.environments import make_environments
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Actor, make_policy
-from fedpg_common.streams import Purpose, Role, agent_seed, attackers_secret, stream
+from fedpg_common.streams import Purpose, Role, stream
 from fedpg_common.tasks import Task, find_task
 from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete

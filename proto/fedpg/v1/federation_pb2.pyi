@@ -369,7 +369,7 @@ class JoinReply(_message.Message):
     """Names the run; part of every later call."""
     seed: _builtins.int
     """Seed of this agent's own random streams, and of nothing else: it follows from the run's seed and the agent's index
-    by SHA-256 (fedpg_common/streams.py), so that no agent can compute another's draws, or the server's, from its own.
+    by SHA-256 (fedpg_common/derived_seeds.py), so that no agent can compute another's draws, or the server's, from its own.
     The same at every Join of the same run.
     """
     agents: _builtins.int
