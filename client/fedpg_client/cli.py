@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common import ending
-from fedpg_common.command_line import VERSION, complete, finite
+from fedpg_common.command_line import VERSION, complete, finite, judging_paths
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import AGENTS_MAX, ATTACKS_HELP, Attack, Hostility, choose_attack
 from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
@@ -27,6 +27,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
+@judging_paths
 def agent(
     server: Annotated[
         str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")

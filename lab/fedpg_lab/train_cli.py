@@ -76,11 +76,11 @@ def train_command(
     143 terminated.
     """
     if resume is not None:
+        refuse_ignored_options(context, TAKEN_BY_RESUME)
         from fedpg_lab.console import make_console
         from fedpg_lab.resume import resume_runs
         from fedpg_lab.train import TrainOptions
 
-        refuse_ignored_options(context, TAKEN_BY_RESUME)
         options = TrainOptions(agents_per_process, tensorboard)
         resume_runs(resume, trajectories, options, make_console(stderr=True))
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from fedpg_common import ending
-from fedpg_common.command_line import VERSION, complete
+from fedpg_common.command_line import VERSION, complete, judging_paths
 from fedpg_common.federation import Algorithm, Attack, Hostility, describe, read_federation
 from fedpg_common.options import is_given, refuse_ignored_options
 from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
@@ -24,6 +24,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
+@judging_paths
 def server(
     context: typer.Context,
     out: Annotated[
