@@ -29,6 +29,7 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
     locked.chmod(0)
     yield {
         "unsearchable": locked / "sub",
+        "locked itself": locked,
         "below a file": tmp_path / "file" / "sub",
         "loop": tmp_path / "loop",
         "long": tmp_path / ("x" * 300),
@@ -37,7 +38,7 @@ def places(tmp_path: Path) -> Iterator[dict[str, Path]]:
     locked.chmod(0o755)
 
 
-@pytest.mark.parametrize("kind", ["unsearchable", "below a file", "loop", "long", "not UTF-8"])
+@pytest.mark.parametrize("kind", ["unsearchable", "locked itself", "below a file", "loop", "long", "not UTF-8"])
 @pytest.mark.parametrize("command", [*READERS, *WRITERS], ids=lambda command: command[0] + command[-1])
 def test_in_every_command(command: list[str], kind: str, places: dict[str, Path], fedpg: Command) -> None:
     before = sorted(places["below a file"].parent.parent.iterdir())
@@ -48,6 +49,23 @@ def test_in_every_command(command: list[str], kind: str, places: dict[str, Path]
     assert len(sentences) == 1, text
     assert "Traceback" not in text
     assert sorted(places["below a file"].parent.parent.iterdir()) == before, "nothing was made"
+
+
+@pytest.mark.parametrize("out", ["out", "out/deep"])
+def test_a_name_that_is_too_long_leaves_nothing(out: str, tmp_path: Path, fedpg: Command) -> None:
+    code, _, text = fedpg("train", "--agents", "1", "--trajectories", "5", "--out", tmp_path / out, "--name", "x" * 300)
+    assert code == 6, text
+    assert "File name too long" in text.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_to_write_to_need_not_be_readable(tmp_path: Path, fedpg: Command) -> None:
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    drop.chmod(0o333)
+    with as_an_ordinary_user():
+        code, _, text = fedpg("certs", "--agents", "1", "--out", drop)
+    assert code == 0, text
 
 
 def test_a_path_is_looked_at(places: dict[str, Path], tmp_path: Path) -> None:

@@ -15,18 +15,15 @@ ESCAPE_SEQUENCE = r"\x1b\[[0-9;]*m"
 HELPS = [("fedpg",), ("fedpg-server",), ("fedpg-agent",), *(("fedpg", name) for name in COMMANDS)]
 
 
-def _shown(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> list[str]:
-    return [] if parameter.hidden else parameter.opts + parameter.secondary_opts
-
-
 def options_of(command: str, *names: str) -> list[str]:
-    """All spellings of a command's options."""
+    """All spellings of a command's options that are meant for people."""
     if names:
         parsed = LazyCommand(names[0], *COMMANDS[names[0]]).load()
     else:
         applications = {"fedpg": app, "fedpg-server": server_cli.app, "fedpg-agent": client_cli.app}
         parsed = typer.main.get_command(applications[command])
-    spellings = [spelling for parameter in parsed.params for spelling in _shown(parameter)]
+    told = [parameter for parameter in parsed.params if not getattr(parameter, "hidden", False)]
+    spellings = [spelling for parameter in told for spelling in parameter.opts + parameter.secondary_opts]
     return [spelling for spelling in spellings if spelling.startswith("--")]
 
 

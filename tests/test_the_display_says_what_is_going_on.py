@@ -10,7 +10,15 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.words import agents, count, on_one_line, shorten_middle
 from fedpg_lab.console import make_console
-from fedpg_lab.describe import Pace, describe_count, describe_figures, describe_wait, describe_warnings, duration
+from fedpg_lab.describe import (
+    Pace,
+    describe_count,
+    describe_figures,
+    describe_state,
+    describe_wait,
+    describe_warnings,
+    duration,
+)
 from fedpg_lab.progress import LINE_EVERY_S, LineDisplay, LiveDisplay, make_display
 from rich.console import Console
 
@@ -124,6 +132,12 @@ def test_any_target(target: int) -> None:
         (state(votes=2, message="waiting for agent 3"), "round 1: 2 of 3 votes, waiting for agent 3"),
         (state(votes=1, phase=pb.PHASE_BELOW_QUORUM, message="1 more must vote"),
          "round 1: 1 of 3 votes, 1 more must vote"),
+        (state(joined=2, phase=pb.PHASE_JOINING, message="starting: 2 of 3 agents have joined, waiting for agent 3"),
+         "starting: 2 of 3 agents have joined, waiting for agent 3"),
+        (state(votes=2, message="round 1: 2 of 3 votes, waiting for agent 3"),
+         "round 1: 2 of 3 votes, waiting for agent 3"),
+        (state(votes=1, phase=pb.PHASE_BELOW_QUORUM, message="round 1 is below the quorum of 2: agent 2 must submit"),
+         "round 1: 1 of 3 votes, below the quorum of 2: agent 2 must submit"),
         (state(votes=3, phase=pb.PHASE_IMPROVING, message="the server improves"), "the server improves"),
         (state(phase=77, message="something new"), "something new"),
     ],
@@ -190,6 +204,25 @@ def test_news_is_told_before_its_time_and_once() -> None:
         "return 123.4",
         "round 1: 1 of 3 votes, 1 more must vote",
     ]
+
+
+def test_a_reason_is_told_once_in_a_line() -> None:
+    failed = state(
+        joined=2, phase=pb.PHASE_JOINING, message="starting: 2 of 3 agents have joined; agent 3 has failed: cold"
+    )
+    failed.agents[2].presence, failed.agents[2].note = Presence.PRESENCE_FAILED, "cold"
+    assert describe_state(failed, Pace(0.0, None)) == failed.message
+    failed.agents[1].note = "its gradient has a NaN"
+    assert describe_state(failed, Pace(0.0, None)) == f"{failed.message}  agent 2: its gradient has a NaN"
+
+
+def test_lines_stand_in_the_order_of_what_happened() -> None:
+    lines = Lines()
+    for round_number in (1, 2):
+        lines.display.show(state(trajectories=round_number, latest=latest(round=round_number)))
+    lines.display.say("the agents leave")
+    lines.display.__exit__()
+    assert [line.split()[1] for line in lines.printed()] == ["1/5000", "2/5000", "the"]
 
 
 class NotATerminal(io.StringIO):

@@ -13,7 +13,7 @@ import typer
 from fedpg_common import ending
 from fedpg_common.catalogue import ATTACKS, ATTACKS_HELP
 from fedpg_common.choices import Choice, parse_settings
-from fedpg_common.command_line import VERSION, complete, finite
+from fedpg_common.command_line import VERSION, complete, finite, judging_paths
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.modules import make_folders_importable
@@ -32,6 +32,7 @@ app = typer.Typer(pretty_exceptions_enable=False)
 
 
 @app.command()
+@judging_paths
 def agent(
     server: Annotated[
         str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_type_hints
 
 import typer
+from typer.models import ParameterInfo
 
 from fedpg_common.version import version
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def judging_paths(command: F) -> F:
+    """A command that opens its paths before it judges them.
+
+    Typer would refuse what its user may not read as a wrong option, also a folder that is only to be written.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    for hint in hints.values():
+        for extra in getattr(hint, "__metadata__", ()):
+            if isinstance(extra, ParameterInfo):
+                extra.readable = False
+    command.__annotations__ = hints
+    return command
 
 
 def print_version(wanted: bool) -> None:

@@ -12,12 +12,11 @@ from types import FrameType
 
 from fedpg_common.entry import SIGNALS
 from fedpg_common.errors import ExitCode, FedPGError
-from fedpg_common.words import on_one_line, shorten_middle
+from fedpg_common.words import PATH_SHOWN_MAX, on_one_line, shorten_middle
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-UNUSABLE = DISK | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+UNUSABLE = DISK | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """What the system says of a path, or of a disk, that its owner has to see to."""
-PATH_SHOWN_MAX = 300
 
 
 def run(command: str, app: Callable[[], object]) -> None:
@@ -88,8 +87,6 @@ def code_of(signals: list[int]) -> ExitCode:
 
 def _code_of(error: OSError) -> ExitCode | None:
     """The exit code of a path that cannot be used; None for an error that somebody should have seen to."""
-    if error.errno == errno.ENAMETOOLONG:
-        return ExitCode.USAGE
     return ExitCode.STORAGE if error.errno in UNUSABLE else None
 
 

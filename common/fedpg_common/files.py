@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.tasks import show
+from fedpg_common.words import PATH_SHOWN_MAX, shorten_middle
 
 
 class Kind(Enum):
@@ -59,9 +60,10 @@ def require_text(path: Path) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as a sentence names it: bytes that are not UTF-8, and control characters, are escaped."""
+    """A path as a sentence names it: cut in the middle, with control characters and what is not UTF-8 escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+    return shorten_middle(text, PATH_SHOWN_MAX)
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+PATH_SHOWN_MAX = 300
+"""How many characters of a path a sentence names."""
+
 
 def count(number: int, noun: str, nouns: str = "") -> str:
     """A number and its noun: "1 round", "2 rounds". `nouns` is the plural where an s does not make it."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from fedpg_common import ending
-from fedpg_common.command_line import VERSION
+from fedpg_common.command_line import VERSION, judging_paths
 from fedpg_common.process import log_to_stderr
 from typer.core import TyperCommand, TyperGroup
 
@@ -62,7 +62,7 @@ class LazyCommand(TyperCommand):
         """Import the command."""
         module, _, function = self._target.partition(":")
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        alone.command(self.name)(getattr(import_module(module), function))
+        alone.command(self.name)(judging_paths(getattr(import_module(module), function)))
         return typer.main.get_command(alone)
 
 

@@ -77,9 +77,14 @@ def describe_wait(status: pb.GetStatusReply) -> str:
     message = on_one_line(status.message)
     if status.phase == pb.PHASE_JOINING or (not status.HasField("latest") and not votes and joined < members):
         at = f"{joined} of {count(members, 'agent')} joined"
-        return f"{at}: {message}" if status.phase == pb.PHASE_JOINING and message else at
+        if status.phase != pb.PHASE_JOINING or not message:
+            return at
+        return message if f"{joined} of {members} agent" in message else f"{at}: {message}"
     if status.phase in (pb.PHASE_COLLECTING, pb.PHASE_BELOW_QUORUM):
         at = f"round {status.round}: {votes} of {count(members, 'vote')}"
+        if message.startswith(at):
+            return message
+        message = message.removeprefix(f"round {status.round} is ")  # below the quorum
         return f"{at}, {message}" if message else at
     return message
 
@@ -99,8 +104,16 @@ def describe_warnings(status: pb.GetStatusReply) -> list[str]:
 def describe_state(status: pb.GetStatusReply, pace: Pace) -> str:
     """All of it in one line, for where there is no room for more."""
     figures = describe_figures(status, pace)
-    is_waiting = status.phase == pb.PHASE_BELOW_QUORUM or not figures
-    return "  ".join(filter(None, [figures, describe_wait(status) if is_waiting else "", *describe_warnings(status)]))
+    wait = describe_wait(status) if status.phase == pb.PHASE_BELOW_QUORUM or not figures else ""
+    return "  ".join(
+        filter(None, [figures, wait, *(text for text in describe_warnings(status) if not _says(wait, text))])
+    )
+
+
+def _says(wait: str, warning: str) -> bool:
+    """Whether what is waited for names the reason already: "agents 1, 2 have failed: no torque"."""
+    reason = warning.partition(": ")[2].removeprefix("failed: ")
+    return bool(reason) and reason in wait
 
 
 def duration(seconds: float) -> str:

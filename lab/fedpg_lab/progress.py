@@ -141,11 +141,11 @@ class LineDisplay:
 
     def __exit__(self, *exception: object) -> None:
         """Print the last state, unless that has been done."""
-        if self._last is not None and not self._is_told:
-            self._print_state(*self._last)
+        self._tell_last()
 
     def say(self, text: str) -> None:
-        """Print what is going on."""
+        """Print what is going on, after what came before it."""
+        self._tell_last()
         self._print(on_one_line(text))
 
     def show(self, status: pb.GetStatusReply, note: str = "") -> None:
@@ -154,6 +154,10 @@ class LineDisplay:
         pause_s = self._clock() - self._shown_s
         if pause_s >= LINE_EVERY_S or (pause_s >= LINE_EVERY_MIN_S and kind_of(status, note) != self._kind):
             self._print_state(status, note)
+
+    def _tell_last(self) -> None:
+        if self._last is not None and not self._is_told:
+            self._print_state(*self._last)
 
     def _print_state(self, status: pb.GetStatusReply, note: str) -> None:
         self._shown_s, self._kind, self._is_told = self._clock(), kind_of(status, note), True

@@ -76,7 +76,9 @@ def render(status: pb.GetStatusReply) -> Group:
         return _render_partial(status)
     lines = [
         f"{status.task}, {status.algorithm}, seed {status.seed}, run {status.run_id}",
-        f"round {status.round}: {status.message}",
+        status.message
+        if status.message.startswith(f"round {status.round}")
+        else f"round {status.round}: {status.message}",
         f"{status.trajectories}/{status.trajectories_target} {_trajectories(status)}, "
         f"{status.environment_steps:,} environment steps, quorum {status.quorum} of {len(status.agents)}",
     ]

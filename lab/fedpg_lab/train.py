@@ -98,8 +98,9 @@ class NewFolders:
 
     def remove_unless_resumable(self) -> bool:
         """Remove what is new, unless the run has a store. Whether there is no run."""
-        if self._folder.joinpath(STORE_NAME).exists():
-            return False
+        with suppress(StorageError):  # of a path that cannot even be looked at: there is no store
+            if exists(self._folder / STORE_NAME):
+                return False
         if self._folder in self._missing:
             shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):  # somebody else has put something there, which stays

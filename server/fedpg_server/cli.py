@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from fedpg_common import ending
-from fedpg_common.command_line import VERSION, complete
+from fedpg_common.command_line import VERSION, complete, judging_paths
 from fedpg_common.federation_options import Description, federation_options
 from fedpg_common.observer_options import OBSERVER, chosen_observers
 from fedpg_common.options import refuse_ignored_options
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 @app.command()
 @federation_options(envvars=True, file=True)
+@judging_paths
 def server(
     described: Description,
     *,
