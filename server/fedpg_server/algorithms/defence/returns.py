@@ -59,7 +59,7 @@ class Returns:
     sampled: tuple[float, ...] = ()
     marks: Marks = field(default_factory=Marks)
     best: State | None = None
-    """θ and Adam's moments when the level was highest."""
+    """θ and Adam's moments of the last round with the highest level whose own return was no lower than that."""
 
     @property
     def level(self) -> float:
@@ -113,10 +113,12 @@ class Returns:
         after = Returns((*self.greedy, greedy)[-KEPT:], (*self.sampled, sampled)[-KEPT:], marks, self.best)
         is_armed = marks.is_armed or (after.is_steady and after.level > marks.first)
         marks = replace(marks, is_armed=is_armed)
-        if self.best is None or after.level >= marks.best:
-            marks = replace(marks, best=after.level, best_sampled=_level(after.sampled))
-            return replace(after, marks=marks, best=state)
-        return replace(after, marks=marks)
+        if self.best is not None and after.level < marks.best:
+            return replace(after, marks=marks)
+        marks = replace(marks, best=after.level, best_sampled=_level(after.sampled))
+        # A median outlasts the first rounds of a fall: a policy that fell must not pass for the best one.
+        is_earned = self.best is None or greedy >= after.level
+        return replace(after, marks=marks, best=state if is_earned else self.best)
 
     def reject(self) -> Returns:
         """With one more rejected round."""
