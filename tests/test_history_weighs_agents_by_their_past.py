@@ -154,6 +154,26 @@ def test_the_geometric_median_is_robust_and_no_worse_than_any_row(seed: int, cou
     assert distances.sum() <= least * 1.01 + 1e-6
 
 
+@given(seeds, st.integers(3, 12), st.floats(-30, 30), st.sampled_from(["together", "apart", "at one"]))
+def test_no_minority_moves_the_geometric_median_beyond_its_bound(seed: int, count: int, far: float, how: str) -> None:
+    """Within 2(1 − α)/(1 − 2α) times the honest rows' mean distance to their mean."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((count, 6))
+    faulty = (count - 1) // 2
+    if how == "together":
+        rows[:faulty] += far
+    elif how == "apart":
+        rows[:faulty] *= far
+    else:
+        rows[:faulty] = rows[faulty]
+    shares, _ = geometric_median(rows)
+    good = rows[faulty:]
+    reach = np.linalg.norm(good - good.mean(axis=0), axis=1).mean()
+    alpha = faulty / count
+    away = np.linalg.norm(shares @ rows - good.mean(axis=0))
+    assert away <= 2 * (1 - alpha) / (1 - 2 * alpha) * reach * 1.01
+
+
 # What can be promised -------------------------------------------------------------------------------------------------
 
 
