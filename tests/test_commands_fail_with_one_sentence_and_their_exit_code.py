@@ -84,7 +84,10 @@ def taken_port() -> Iterator[int]:
         (["--agents", "-3"], "a federation needs 1 to 10000 agents, not -3"),
         (["--agents", "3", "--byzantine", "4"], "4 Byzantine agents do not fit in a federation of 3"),
         (["--attack", "bribery", "--byzantine", "1"], "unknown attack 'bribery'"),
-        (["--algorithm", "ppo"], "unknown algorithm 'ppo': choose one of fedpg-br, svrpg, gpomdp, or MODULE:NAME"),
+        (
+            ["--algorithm", "ppo"],
+            "unknown algorithm 'ppo': choose one of fedpg-br, fedpg-guard, svrpg, gpomdp, or MODULE:NAME",
+        ),
         (["--trajectories", "0"], "trajectories must be a whole number from 1"),
         (["--sigma", "nan"], "sigma must be a positive number"),
         (["--alpha", "0.5"], "alpha must be at least 0 and below 0.5"),

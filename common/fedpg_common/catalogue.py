@@ -10,13 +10,14 @@ ALGORITHMS: Choices[Any] = Choices(
     "algorithm",
     {
         "fedpg-br": "fedpg_server.algorithms.fedpg_br:FedPGBR",
+        "fedpg-guard": "fedpg_server.algorithms.fedpg_guard:FedPGGuard",
         "svrpg": "fedpg_server.algorithms.svrpg:SVRPG",
         "gpomdp": "fedpg_server.algorithms.gpomdp:GPOMDP",
     },
 )
 """How the server turns a round's μ into the next policy (`fedpg_server.algorithms.base.Algorithm`)."""
 
-ALGORITHM_TITLES = {"gpomdp": "GPOMDP", "svrpg": "SVRPG", "fedpg-br": "FedPG-BR"}
+ALGORITHM_TITLES = {"gpomdp": "GPOMDP", "svrpg": "SVRPG", "fedpg-br": "FedPG-BR", "fedpg-guard": "FedPG-Guard"}
 """How their papers write them, in the order of the figures. Others are called what their choice is."""
 
 AGGREGATORS: Choices[Any] = Choices(
@@ -28,6 +29,7 @@ AGGREGATORS: Choices[Any] = Choices(
         "trimmed-mean": "fedpg_common.learning.aggregators.trimmed_mean:TrimmedMean",
         "krum": "fedpg_common.learning.aggregators.krum:Krum",
         "multi-krum": "fedpg_common.learning.aggregators.krum:MultiKrum",
+        "history": "fedpg_common.learning.aggregators.history:History",
     },
 )
 """How a round's votes become μ (`fedpg_common.learning.aggregators.base.Aggregator`)."""

@@ -61,7 +61,7 @@ def checked_improvement(
         answer: object = work()
         match answer:
             case (State() as state, InnerReport() as report):
-                return _checked_state(state, before), report
+                return _checked_state(state, before), replace(report, figures=_figures(report.figures))
         raise ValueError("it must answer with a State and an InnerReport")
     except FedPGError:
         raise

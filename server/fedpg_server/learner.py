@@ -23,7 +23,16 @@ from fedpg_common.streams import Purpose, Role, stream
 from fedpg_common.trajectories import Trajectories
 
 from fedpg_server.algorithms.adam import fresh
-from fedpg_server.algorithms.base import Algorithm, InnerReport, Sampled, Tools, WithReferenceGradient
+from fedpg_server.algorithms.base import (
+    Algorithm,
+    InnerReport,
+    Sampled,
+    SeesVotes,
+    Tools,
+    WithReferenceGradient,
+    WithScreen,
+    WithServerScale,
+)
 from fedpg_server.algorithms.inner_loop import norm
 from fedpg_server.answers import checked_aggregate, checked_improvement
 from fedpg_server.state import AGGREGATOR, State
@@ -95,7 +104,7 @@ class Learner:
         votes = self._votes(state, plan, updates)
         aggregate = self._aggregate(votes, state)
         mu = aggregate.vector
-        improved, report = checked_improvement(lambda: self._algorithm.improve(state, plan, mu), state, self._name)
+        improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
         improved = improved.with_memory(AGGREGATOR, aggregate.memory)
         evaluation = self.evaluate(improved.theta, plan.round_number)
         return RoundResult(
@@ -108,8 +117,18 @@ class Learner:
             trajectories=self._trajectory_count(plan),
             evaluation_returns=tuple(evaluation.returns().tolist()),
             evaluation_lengths=tuple(evaluation.lengths().tolist()),
-            learning_rate=self._task.learning_rate,
+            learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
         )
+
+    def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
+        """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
+        return self._aggregate(self._votes(state, plan, updates), state)
+
+    def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
+        algorithm = self._algorithm
+        if isinstance(algorithm, SeesVotes):
+            return algorithm.improve_seeing(state, plan, votes, aggregate)
+        return algorithm.improve(state, plan, aggregate.vector)
 
     def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
         """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
@@ -122,6 +141,8 @@ class Learner:
             matrix[row] = updates[agent]
         matrix.flags.writeable = False
         votes = Votes(agents, matrix, self._agents, plan, self._task)
+        if isinstance(self._algorithm, WithServerScale):
+            votes = replace(votes, server_scale=self._algorithm.server_scale(state, plan))
         if isinstance(self._algorithm, WithReferenceGradient):
             return replace(votes, server_gradient=self._algorithm.reference_gradient(state, plan))
         return votes
@@ -129,11 +150,14 @@ class Learner:
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
         """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
         memory = state.memory(AGGREGATOR)
-        if not votes.agents:
+        seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
+        if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
-        aggregate = checked_aggregate(lambda: self._aggregator.aggregate(votes, memory), votes, self._chosen.name)
+        aggregate = checked_aggregate(lambda: self._aggregator.aggregate(seen, memory), seen, self._chosen.name)
         if aggregate.vector is None:
             log.warning("round %d: no gradient survived the aggregator", votes.plan.round_number)
+        if aggregate.weights is None and len(seen.agents) < len(votes.agents):
+            return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
         return aggregate
 
     def _trajectory_count(self, plan: RoundPlan) -> int:

@@ -23,6 +23,18 @@ DESCRIPTIONS = {
     "filter/filtered": "Agents whose gradient was filtered out.",
     "filter/absent": "Agents without a vote in the round.",
     "filter/radius": "Radius of the rule that decided: gradients farther from the median vector are filtered out.",
+    "filter/scale": "How far one honest gradient lies from the true one: the unit of the rule history.",
+    "filter/heard": "Agents whose weight is above 1/4.",
+    "filter/gate": "The part of the aggregate's square that is signal. Where returns are steady, the learning rate is "
+    "multiplied by three times as much, at most by 1.",
+    "filter/bounded": "1 if the aggregate was shortened to 2.5 scales.",
+    "filter/anchor-cosine": "Cosine of the angle between the aggregate and the server's own gradient.",
+    "filter/anchor-deviation": "How far the aggregate has been from the server's gradient, over the horizon where that "
+    "shows most, in units of noise: above 5 there is an alarm, until it is below 2.5.",
+    "filter/alarm": "1 during an alarm: only agents that agree with the server are heard.",
+    "filter/armed": "1 once returns have been steady: from then on the guard rejects worse policies.",
+    "filter/rejected": "1 if the guard rejected the round's policy.",
+    "filter/rolled-back": "1 if the guard went back to the best policy that it knows.",
     "filter/distance_good": "Mean distance between the gradients of two honest agents.",
     "filter/distance_byzantine": "Mean distance between the gradients of two Byzantine agents.",
     "filter/distance_between": "Mean distance between an honest and a Byzantine agent's gradients.",
@@ -42,4 +54,7 @@ def describe_scalar(tag: str) -> str:
     """The description of a tag, with what its x axis is."""
     if tag.startswith("decided_by/"):
         return f"Part of the rounds so far that the rule {tag.removeprefix('decided_by/')} decided. {X_AXIS}"
+    if tag.startswith("filter/deviation-"):
+        horizon = tag.removeprefix("filter/deviation-")
+        return f"Largest deviation of an agent over {horizon} rounds, in units of what honest noise leaves. {X_AXIS}"
     return f"{DESCRIPTIONS[tag]} {X_AXIS}" if tag in DESCRIPTIONS else X_AXIS

@@ -18,7 +18,8 @@ tools, which checks them and raises ValueError with one sentence:
             ...
 
 It may also have `reference_gradient(state, plan)`, the server's own estimate ∇L(θ_0) or None, which is made before the
-votes are aggregated and which an aggregator finds in `Votes.server_gradient`. Memory of its own goes into the state's
+votes are aggregated and which an aggregator finds in `Votes.server_gradient`; and what `WithServerScale`, `WithScreen`
+and `SeesVotes` below are about. Memory of its own goes into the state's
 vectors named algorithm/…, and an attribute `title` is its name in figures.
 """
 
@@ -30,7 +31,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.gradient import Estimate, advantages, estimate
-from fedpg_common.learning.aggregators.base import RoundPlan
+from fedpg_common.learning.aggregators.base import Aggregate, RoundPlan, Votes
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
 from fedpg_common.rollouts import rollout
@@ -76,6 +77,12 @@ class InnerReport:
     """The batches that steps were made of."""
     dropped: Sampled = field(default_factory=Sampled)
     """The batch that was dropped."""
+    judged: Sampled = field(default_factory=Sampled)
+    """Greedy episodes by which the algorithm judged its own result. The round's evaluation plays others."""
+    learning_rate: float | None = None
+    """Adam's, where it was not the task's."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """What else is worth seeing, by name. They go to the records beside the aggregator's."""
 
 
 class Algorithm(Protocol):
@@ -100,6 +107,32 @@ class WithReferenceGradient(Protocol):
 
     def reference_gradient(self, state: State, plan: RoundPlan) -> Vector | None:
         """∇L(θ_0), shape (d,), or None where there is none this round."""
+
+
+@runtime_checkable
+class WithServerScale(Protocol):
+    """An algorithm that knows the honest votes' noise from batches of its own."""
+
+    def server_scale(self, state: State, plan: RoundPlan) -> float | None:
+        """√(tr Cov) of an honest vote of B_t trajectories, positive; None where it is not known yet."""
+
+
+@runtime_checkable
+class WithScreen(Protocol):
+    """An algorithm that keeps votes from the aggregator."""
+
+    def screen(self, state: State, votes: Votes) -> Votes:
+        """The votes that are aggregated, possibly none: those given, without some of the agents."""
+
+
+@runtime_checkable
+class SeesVotes(Protocol):
+    """An algorithm that looks at the votes, and at what the aggregator made of them."""
+
+    def improve_seeing(
+        self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate
+    ) -> tuple[State, InnerReport]:
+        """Is called in place of `improve`, with the same promises. `votes` are all, possibly none."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +162,10 @@ class Tools:
         with self.environments.drawing(round_number, step, finite_rewards=False):
             return rollout(self.environments, self.policy, theta, self.task.horizon, seeds, rng)
 
-    def play_greedily(self, theta: Vector, round_number: int, count: int) -> Trajectories:
-        """`count` greedy episodes of π_θ, up to the evaluation horizon."""
-        seeds = episode_seeds(self.stream(Purpose.EVALUATION, round_number), count)
-        with self.environments.drawing(round_number, finite_rewards=False):
+    def play_greedily(self, theta: Vector, round_number: int, count: int, step: int = 0) -> Trajectories:
+        """`count` greedy episodes of π_θ, up to the evaluation horizon. Step 0 has those of the round's evaluation."""
+        seeds = episode_seeds(self.stream(Purpose.EVALUATION, round_number, step), count)
+        with self.environments.drawing(round_number, step, finite_rewards=False):
             return rollout(self.environments, self.policy, theta, self.task.evaluation_horizon, seeds, None)
 
     def advantages(self, batch: Trajectories) -> NDArray[np.float32]:
@@ -152,10 +185,13 @@ class Tools:
     def step(self, state: State, v: Vector, report: InnerReport) -> State:
         """One Adam step against v, shape (d,), unless its result would not be finite; the report counts it.
 
+        The learning rate is the report's, or else the task's.
+
         θ and Adam's moments remain finite: a mean is no filter, and one accepted entry beyond about 1e20 has a square
         that would stop Adam for good.
         """
-        stepped = adam_step(state, v, self.task.learning_rate)
+        rate = self.task.learning_rate if report.learning_rate is None else report.learning_rate
+        stepped = adam_step(state, v, rate)
         if stepped is None:
             report.skipped_steps += 1
             return state

@@ -58,6 +58,9 @@ class Votes:
     """The published settings: α, and σ and δ for the rules that use them."""
     server_gradient: Vector | None = None
     """The server's own estimate ∇L(θ_0), shape (d,), where the algorithm makes one."""
+    server_scale: float | None = None
+    """How far one honest vote lies from the true gradient (root mean square), by the scatter of the server's batches,
+    where the algorithm knows: no agent can touch it. `scale.scale_of` estimates it where the algorithm does not."""
     tolerated: int | None = None
     """⌊αK⌋ of the whole federation, where these are not the agents' votes but a pre-aggregator's rows."""
 

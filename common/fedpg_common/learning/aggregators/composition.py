@@ -99,6 +99,7 @@ def _as_votes(mixed: Mixed, votes: Votes) -> Votes:
         plan=votes.plan,
         task=votes.task,
         server_gradient=votes.server_gradient,
+        server_scale=votes.server_scale,
         tolerated=votes.faulty,
     )
 

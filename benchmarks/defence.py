@@ -1,0 +1,255 @@
+"""How a federation fares against attacks, in one process: the Learner and the Workers without their network.
+
+An honest agent's updates, the server's draws and the x-axis are those of `fedpg train`. Attackers are the shipped ones,
+or one of these, which know every honest gradient of the round:
+
+    edge       on the published filter's radius R1 about the honest mean, against its direction
+    boundary   as far against the honest mean as hurts the rule most, by dry runs of it in its present state
+    worst      as boundary, but tries several directions: against the mean, its signs, the standard deviation
+
+Prints a line of JSON per run:
+
+    python benchmarks/defence.py --algorithm fedpg-guard fedpg-br --attack none boundary --seed 0 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+import numpy as np
+from fedpg_client.attacks.attacker import Attacker, build_attacker
+from fedpg_client.worker import Worker
+from fedpg_common.catalogue import AGGREGATORS, ALGORITHMS, ATTACKS
+from fedpg_common.choices import Choice, parse_settings
+from fedpg_common.derived_seeds import agent_seed, attackers_secret
+from fedpg_common.environments import make_environments
+from fedpg_common.federation import Federation, describe
+from fedpg_common.learning.aggregators import RoundPlan
+from fedpg_common.parameters import Vector, digest
+from fedpg_common.policies import make_policy
+from fedpg_common.process import use_one_thread
+from fedpg_server.learner import Learner, RoundResult
+from fedpg_server.state import State
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+REACHED = 400.0
+FINAL = 0.95
+"""The final return is the mean over the rounds behind this part of the trajectories."""
+COUNTED = ("rejected", "rolled-back", "alarm", "bounded")
+"""Figures of which a run's line has the number of rounds."""
+SCALES = (0.0, *np.geomspace(0.1, 8.0, 13).tolist())
+"""How far attackers try to stand from the honest mean, in standard deviations of an honest gradient."""
+
+
+@dataclass
+class Meeting:
+    """Where colluding attackers of one process meet: what each would have sent is computed beforehand."""
+
+    pooled: dict[int, Vector] = field(default_factory=dict)
+
+    def exchange(self, round_number: int, gradient: Vector) -> Mapping[int, Vector]:
+        """All of them."""
+        return self.pooled
+
+    def contribute(self, round_number: int, gradient: Vector) -> None:
+        """They are there."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What an omniscient attacker knows."""
+
+    learner: Learner
+    state: State
+    plan: RoundPlan
+    federation: Federation
+    updates: Mapping[int, Vector]
+    """What every agent would send if it were honest."""
+
+    @property
+    def honest(self) -> Numbers:
+        """The honest agents' gradients."""
+        byzantine = self.federation.byzantine
+        return np.array([row for agent, row in self.updates.items() if agent not in byzantine], np.float64)
+
+    def with_attackers(self, vector: Numbers) -> dict[int, Vector]:
+        """All updates where every attacker sends this."""
+        return {
+            agent: vector.astype(np.float32) if agent in self.federation.byzantine else row
+            for agent, row in self.updates.items()
+        }
+
+
+def edge(known: Round) -> dict[int, Vector]:
+    """On the published radius R1 about the honest mean."""
+    task, K = known.federation.task, known.federation.agents
+    mean = known.honest.mean(axis=0)
+    radius = 2 * task.sigma * math.sqrt(2 * math.log(2 * K / task.delta) / known.plan.batch_size)
+    return known.with_attackers(mean - radius * unit(mean))
+
+
+def boundary(known: Round) -> dict[int, Vector]:
+    """Against the mean, as far as hurts most."""
+    return hurting_most(known, [unit(known.honest.mean(axis=0))])
+
+
+def worst(known: Round) -> dict[int, Vector]:
+    """Against the mean, its signs or the standard deviation, whichever hurts most."""
+    mean = known.honest.mean(axis=0)
+    return hurting_most(known, [unit(mean), unit(np.sign(mean)), unit(known.honest.std(axis=0))])
+
+
+def hurting_most(known: Round, directions: list[Numbers]) -> dict[int, Vector]:
+    """Of the places behind the honest mean, the one that leaves μ the least component along that mean."""
+    honest = known.honest
+    mean = honest.mean(axis=0)
+    spread = math.sqrt(np.square(honest - mean).sum() / max(len(honest) - 1, 1))
+    best, least = known.with_attackers(mean), math.inf
+    for direction, scale in itertools.product(directions, SCALES):
+        updates = known.with_attackers(mean - scale * spread * direction)
+        mu = known.learner.dry_run(known.state, known.plan, updates).vector
+        along = math.inf if mu is None else float(mu.astype(np.float64) @ mean)
+        if along < least:
+            best, least = updates, along
+    return best
+
+
+def unit(vector: Numbers) -> Numbers:
+    """The vector with length 1, or zero."""
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else vector
+
+
+OMNISCIENT: Mapping[str, Callable[[Round], dict[int, Vector]]] = {"edge": edge, "boundary": boundary, "worst": worst}
+
+
+class Bench:
+    """A federation in this process."""
+
+    def __init__(self, federation: Federation, attack: str) -> None:
+        """`attack` is one of this page's, of FedPG's, or "none"."""
+        self._federation = federation
+        self._attack = OMNISCIENT.get(attack)
+        environments = make_environments(federation.task)
+        policy = make_policy(federation.task, environments.observation_size, environments.action_space)
+        self.learner = Learner(federation, environments, policy)
+        self._meeting = Meeting()
+        shipped = build_attacker(Choice(attack)) if attack in ATTACKS.shipped else Attacker()
+        attackers = tuple(sorted(federation.byzantine))
+        bad = replace(
+            shipped,
+            attackers=attackers,
+            secret=attackers_secret(federation.seed, attackers),
+            pool=self._meeting,
+            run_seed=federation.seed,
+        )
+        self._honest = {
+            agent: Worker(
+                agent, federation.agents, agent_seed(federation.seed, agent), federation.task, policy, environments
+            )
+            for agent in range(1, federation.agents + 1)
+        }
+        is_shipped = attack in ATTACKS.shipped
+        self._workers = {
+            agent: replace(worker, attacker=bad) if agent in federation.byzantine and is_shipped else worker
+            for agent, worker in self._honest.items()
+        }
+
+    def play(self, state: State, number: int) -> RoundResult:
+        """One round."""
+        plan = self.learner.plan(number)
+        at = (number, plan.batch_size, state.theta)
+        byzantine = self._federation.byzantine
+        is_pooled = any(self._workers[agent] is not self._honest[agent] for agent in byzantine)
+        self._meeting.pooled = {agent: self._honest[agent].work(*at).gradient for agent in byzantine if is_pooled}
+        updates = {agent: worker.work(*at).gradient for agent, worker in self._workers.items()}
+        if self._attack is not None and byzantine:
+            updates = self._attack(Round(self.learner, state, plan, self._federation, updates))
+        return self.learner.improve(state, plan, updates)
+
+
+def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, object]:
+    """A whole run, in figures."""
+    bench = Bench(federation, attack)
+    state, total, number = bench.learner.initial_state(), 0, 0
+    curve: list[tuple[int, float]] = []
+    weights: list[dict[int, float]] = []
+    figures: list[Mapping[str, float]] = []
+    start_s = time.process_time()
+    while total < federation.task.trajectories:
+        number += 1
+        result = bench.play(state, number)
+        state, total = result.state, total + result.trajectories
+        curve.append((total, fmean(result.evaluation_returns)))
+        figures.append({**result.aggregate.figures, **result.inner.figures})
+        weights.append(dict(result.aggregate.weights or {}))
+        if show_rounds:
+            print(number, *curve[-1], {name: round(value, 3) for name, value in figures[-1].items()}, flush=True)
+    byzantine = federation.byzantine
+    honest = [agent for agent in range(1, federation.agents + 1) if agent not in byzantine]
+    late = [value for at, value in curve if at > 1000]
+    return {
+        "algorithm": federation.algorithm.label,
+        "aggregator": None if federation.aggregator is None else federation.aggregator.label,
+        "attack": attack,
+        "byzantine": len(byzantine),
+        "seed": federation.seed,
+        "final": round(fmean(value for at, value in curve if at > FINAL * total), 1),
+        "reaches_400_at": next((at for at, value in curve if value >= REACHED), None),
+        "mean_return": round(fmean(value for _, value in curve), 1),
+        "below_475_after_1000": round(fmean(value < 475 for value in late), 3) if late else None,
+        "weight_honest": round(fmean(each.get(agent, 0.0) for each in weights for agent in honest), 3),
+        "weight_byzantine": round(fmean(each.get(agent, 0.0) for each in weights for agent in byzantine), 3)
+        if byzantine
+        else None,
+        **{
+            name: sum(each.get(name, 0.0) for each in figures)
+            for name in ("rejected", "rolled-back", "alarm", "bounded")
+        },
+        "rounds": number,
+        "digest": digest(state.theta)[:12],
+        "cpu_s": round(time.process_time() - start_s, 1),
+    }
+
+
+def main() -> None:
+    """Run all combinations."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="CartPole-v1")
+    parser.add_argument("--algorithm", nargs="+", default=["fedpg-guard", "fedpg-br"], help=ALGORITHMS.names)
+    parser.add_argument("--aggregator", help=AGGREGATORS.names)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the algorithms")
+    parser.add_argument("--attack", nargs="+", default=["none", "boundary"], help=f"{', '.join(OMNISCIENT)}, …")
+    parser.add_argument("--seed", nargs="+", type=int, default=[0])
+    parser.add_argument("--agents", type=int, default=10)
+    parser.add_argument("--byzantine", type=int, default=3)
+    parser.add_argument("--trajectories", type=int, default=1500)
+    parser.add_argument("--rounds", action="store_true", help="print every round")
+    arguments = parser.parse_args()
+    use_one_thread()
+    settings = parse_settings(arguments.set)
+    for attack, seed, name in itertools.product(arguments.attack, arguments.seed, arguments.algorithm):
+        federation = describe(
+            arguments.task,
+            agents=arguments.agents,
+            seed=seed,
+            trajectories=arguments.trajectories,
+            algorithm={"name": name, **settings},
+            aggregator=arguments.aggregator,
+        )
+        attackers = range(1, 1 + (0 if attack == "none" else arguments.byzantine))
+        shipped = Choice(attack if attack in ATTACKS.shipped else "sign-flipping")
+        federation = replace(federation, byzantine=dict.fromkeys(attackers, shipped))
+        print(json.dumps(run(federation, attack, arguments.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

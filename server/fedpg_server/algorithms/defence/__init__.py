@@ -1,0 +1,1 @@
+"""What fedpg-guard is made of: parts that keep their memory in named vectors. docs/defence.md has the equations."""
