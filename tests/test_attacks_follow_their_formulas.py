@@ -102,10 +102,10 @@ def test_an_attack_is_the_same_each_time_and_spares_its_input(name: str) -> None
     rewards_before, gradient_before = sampled.rewards.copy(), gradient.copy()
     outcomes = [
         (
-            attack.choose(Policy(), Discrete(5), context(3))(OBSERVATIONS).tobytes(),
-            attack.tamper_trajectories(sampled, context(3)).rewards.tobytes(),
-            attack.tamper_gradient(gradient, context(3)).tobytes(),
-            attack.collude({2: gradient, 3: -gradient}, context(3)).tobytes(),
+            attack.choose(Policy(), Discrete(5), context(3, run_seed=1))(OBSERVATIONS).tobytes(),
+            attack.tamper_trajectories(sampled, context(3, run_seed=1)).rewards.tobytes(),
+            attack.tamper_gradient(gradient, context(3, run_seed=1)).tobytes(),
+            attack.collude({2: gradient, 3: -gradient}, context(3, run_seed=1)).tobytes(),
         )
         for _ in range(2)
     ]
