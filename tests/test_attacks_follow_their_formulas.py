@@ -74,7 +74,7 @@ def test_each_attack_changes_one_thing() -> None:
     assert overridden(HONEST) == set()
     # The attacks of the literature all combine what attackers know, but for one that looks at its own states first.
     assert {name: overridden(attack_named(name)) for name in ON_THE_LEARNING} == {
-        **dict.fromkeys(ON_THE_LEARNING, {"collude"}),
+        **{name: {"collude"} for name in ON_THE_LEARNING},
         "boundary-split": {"tamper_trajectories", "tamper_gradient"},
         "random-noise": {"tamper_gradient"},
         "random-action": {"choose"},
