@@ -207,6 +207,8 @@ def test_the_agents_command_is_told_the_rule_like_the_server() -> None:
     assert parse_rule("", settings) is None
     with pytest.raises(UsageError, match="did you mean krum"):
         parse_rule("crum", [])
+    with pytest.raises(UsageError, match=r"aggregator krum: .*; its settings are faulty"):
+        parse_rule("krum", ["aggregator.fautly=2"])
 
 
 # End to end -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from fedpg_common.catalogue import AGGREGATORS, ATTACKS, ATTACKS_HELP
 from fedpg_common.channels import parse_address, tls_files
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.learning.aggregators import build_aggregator
 from fedpg_common.modules import make_folders_importable
 from fedpg_common.process import log_to_stderr, use_one_thread
 
@@ -161,7 +162,11 @@ def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:
     """The server's aggregator, as attackers are told it; None if they are not. Raises UsageError."""
     prefix = "aggregator."
     own = parse_settings([pair.removeprefix(prefix) for pair in settings if pair.startswith(prefix)])
-    return AGGREGATORS.parse(name.strip()).with_settings(own) if name.strip() else None
+    if not name.strip():
+        return None
+    choice = AGGREGATORS.parse(name.strip()).with_settings(own)
+    build_aggregator(choice)  # a wrong setting shows now, and not in mid-run
+    return choice
 
 
 def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:
