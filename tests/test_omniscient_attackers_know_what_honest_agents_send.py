@@ -125,6 +125,18 @@ def test_attackers_pool_their_shares_and_do_without_who_is_missing(
     assert [[as_bytes(seen) for seen in attack.seen] for attack in witnesses] == [[honest]] * len(present)
 
 
+def test_a_large_share_fits_through_the_attackers_channel() -> None:
+    size = 3_000_000  # 256 of them are more bytes than gRPC can be told
+    server = PoolServer((1, 2), size)
+    caller = Caller(server.listen("127.0.0.1:0"), np.random.default_rng(1), threading.Event())
+    client = PoolClient(1, "run-1", size, caller, IMPATIENT_S)
+    try:
+        assert list(client.exchange(1, np.ones(size, np.float32))) == [1]
+    finally:
+        client.close()
+        server.close()
+
+
 class CountedPool:
     """Everybody else's contribution is there."""
 
