@@ -115,6 +115,19 @@ def test_an_attack_that_does_not_collude_ignores_where_to_meet(monkeypatch: pyte
     assert (options.collusion, options.run_seed) == (None, None)
 
 
+def test_an_omniscient_attack_is_told_the_runs_seed_and_the_servers_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--attack", "worst-down", "--run-seed", "7", "--aggregator", "krum"]
+    arguments += ["--set", "aggregator.faulty=1", "--set", "reach=4"]
+    environment = {
+        "FEDPG_ATTACK": "worst-down", "FEDPG_RUN_SEED": "7", "FEDPG_AGGREGATOR": "krum",
+        "FEDPG_SET": "aggregator.faulty=1 attack.reach=4",
+    }  # fmt: skip
+    options = options_for(monkeypatch, arguments)
+    assert (options.run_seed, options.aggregator) == (7, Choice("krum", {"faulty": 1}))
+    assert options.attack == Choice("worst-down", {"reach": 4})
+    assert options_for(monkeypatch, [], environment) == options
+
+
 def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_attack.py").write_text((EXAMPLES / "orthogonal.py").read_text())
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common import ending
-from fedpg_common.catalogue import ATTACKS, ATTACKS_HELP
+from fedpg_common.catalogue import AGGREGATORS, ATTACKS, ATTACKS_HELP
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.command_line import VERSION, complete, finite, judging_paths
 from fedpg_common.errors import ExitCode, UsageError
@@ -61,8 +61,8 @@ def agent(
         list[str] | None,
         typer.Option(
             "--set",
-            help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several. One that belongs to "
-            "the server, such as aggregator.faulty=3, is passed over.",
+            help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several. Of those of the "
+            "server, aggregator.faulty=3 tells an attack that colludes about its rule; others are passed over.",
             envvar="FEDPG_SET",
             metavar="NAME=VALUE",
         ),
@@ -103,6 +103,15 @@ def agent(
             help="For an omniscient attack: the run's seed.", envvar="FEDPG_RUN_SEED", min=0, show_default=False
         ),
     ] = None,
+    aggregator: Annotated[
+        str,
+        typer.Option(
+            help="For an attack that colludes: the server's aggregator, fedpg if it is not given. Its settings are "
+            "--set aggregator.NAME=VALUE.",
+            envvar="FEDPG_AGGREGATOR",
+            metavar="NAME",
+        ),
+    ] = "",
     connect_timeout: Annotated[
         float,
         typer.Option(help="Seconds to wait for the server at the start.", metavar="S", min=0, callback=finite),
@@ -168,6 +177,7 @@ def agent(
         attack=chosen,
         collusion=parse_collusion(attackers, ring, ring_listen, attackers_secret, index) if colludes else None,
         run_seed=run_seed if knowledge >= Knowledge.OMNISCIENT else None,
+        aggregator=parse_rule(aggregator, settings or []) if colludes else None,
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
@@ -194,6 +204,19 @@ def parse_attack(text: str, settings: Sequence[str]) -> Choice | None:
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"--attack {text} is not a table in TOML: {error}") from error
     return ATTACKS.parse(value).with_settings(parse_settings(settings))
+
+
+def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:
+    """The server's aggregator, as attackers are told it; None if they are not. Raises UsageError."""
+    prefix = "aggregator."
+    own = parse_settings([pair.removeprefix(prefix) for pair in settings if pair.startswith(prefix)])
+    if not name.strip():
+        return None
+    choice = AGGREGATORS.parse(name.strip()).with_settings(own)
+    from fedpg_common.learning.aggregators import build_aggregator
+
+    build_aggregator(choice)  # a wrong setting shows now, and not in mid-run
+    return choice
 
 
 def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:

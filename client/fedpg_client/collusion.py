@@ -26,6 +26,9 @@ ROUNDS_KEPT = 4
 ATTACKERS_MAX = 256
 """Each attacker that waits holds a thread of the one that serves the pool."""
 
+MESSAGE_BYTES_MAX = 2**31 - 1
+"""gRPC takes no larger limit."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +51,8 @@ class PoolServer(collusion_pb2_grpc.CollusionServicer):
     def listen(self, address: str) -> str:
         """Serve on `address`; returns the address bound (port 0 picks one). Raises AddressError."""
         message_bytes = wire.message_bytes_max(self._size)
-        options = server_options(message_bytes, message_bytes * len(self._attackers))
+        reply_bytes = min(message_bytes * len(self._attackers), MESSAGE_BYTES_MAX)
+        options = server_options(message_bytes, reply_bytes)
         server = grpc.server(ThreadPoolExecutor(len(self._attackers) + 2), options=options)
         collusion_pb2_grpc.add_CollusionServicer_to_server(self, server)
         try:
@@ -113,7 +117,7 @@ class PoolClient:
 
     def __post_init__(self) -> None:
         """Open a channel; nothing is sent yet."""
-        limit = wire.message_bytes_max(self.size, vectors=ATTACKERS_MAX)
+        limit = min(wire.message_bytes_max(self.size, vectors=ATTACKERS_MAX), MESSAGE_BYTES_MAX)
         if self.secret:
             options = [*client_options(limit), *TARGET_NAME]
             credentials = pool_client_credentials(self.secret)

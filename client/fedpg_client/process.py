@@ -23,6 +23,7 @@ from fedpg_common.streams import Role
 
 from fedpg_client.agent import Agent
 from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
+from fedpg_client.attacks.omniscience import contribution_size
 from fedpg_client.attacks.reporting import reported
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion import PoolClient, PoolServer
@@ -66,6 +67,8 @@ class AgentOptions:
     """For an attack that colludes."""
     run_seed: int | None = None
     """For an omniscient attack alone; others are not told."""
+    aggregator: Choice | None = None
+    """The server's rule, for an attack that colludes."""
     tls: TlsFiles | None = None
     connect_patience_s: float = CONNECT_PATIENCE_S
     """How long to wait for the server at the start."""
@@ -175,21 +178,24 @@ class AgentProcess:
         if wire.spec_from_messages(list(joined.parameters)) != policy.spec:
             raise RefusedError(f"this version's policy for {task.name} is not laid out like the server's: update both")
         if attacker.attack.knowledge >= Knowledge.COLLUDERS:
-            attacker = self._colluding(options, attacker, resources, joined.run_id, policy.spec.size)
+            attacker = self._colluding(options, attacker, resources, joined, policy.spec.size)
         return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker)
 
     def _colluding(
-        self, options: AgentOptions, attacker: Attacker, resources: ExitStack, run_id: str, size: int
+        self, options: AgentOptions, attacker: Attacker, resources: ExitStack, joined: pb.JoinReply, size: int
     ) -> Attacker:
-        """The attacker with what it needs to collude in this run."""
+        """The attacker with what it needs to collude in this run; `size` is d."""
         knows_all = attacker.attack.knowledge >= Knowledge.OMNISCIENT
         collusion = options.collusion or Collusion((options.index,))
+        if knows_all:
+            size = contribution_size(collusion.attackers, joined.agents, size)
         return replace(
             attacker,
             attackers=collusion.attackers,
             secret=collusion.secret,
-            pool=self._open_pool(options.index, collusion, resources, run_id, size),
+            pool=self._open_pool(options.index, collusion, resources, joined.run_id, size),
             run_seed=options.run_seed if knows_all else None,
+            aggregator=options.aggregator,
         )
 
     def _open_pool(self, index: int, collusion: Collusion, resources: ExitStack, run_id: str, size: int) -> Pool | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from fedpg_common import gradient as policy_gradient
+from fedpg_common.derived_seeds import agent_seed
 from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.parameters import Vector
@@ -104,7 +106,21 @@ class Worker:
             rng=self._stream(Purpose.ATTACK, round_number),
             common=self.attacker.common_stream(self.agent, round_number),
             run_seed=self.attacker.run_seed,
+            recompute=self._recompute(round_number, batch_size, theta),
+            aggregator=self.attacker.aggregator,
         )
+
+    def _recompute(self, round_number: int, batch_size: int, theta: Vector) -> Callable[[int], Vector] | None:
+        """What computes any agent's honest gradient of this round, for who has the run's seed."""
+        run_seed = self.attacker.run_seed
+        if run_seed is None:
+            return None
+
+        def recompute(agent: int) -> Vector:
+            honest = replace(self, agent=agent, seed=agent_seed(run_seed, agent), attacker=Attacker())
+            return honest.work(round_number, batch_size, theta).gradient
+
+        return recompute
 
     def _stream(self, purpose: Purpose, round_number: int) -> np.random.Generator:
         return stream(self.seed, Role.AGENT, purpose, agent=self.agent, round_number=round_number)

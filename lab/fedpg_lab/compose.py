@@ -16,6 +16,8 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
 from fedpg_common.tasks import TASKS, show
 
+from fedpg_lab.local import rule_of
+
 RING_PORT = 50052
 PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
 """Values of settings that need no quoting anywhere in a Compose file."""
@@ -298,18 +300,17 @@ def agent_settings(index: int, federation: Federation, attack: Choice | None) ->
         lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for an attack that colludes, as ATTACK=fedpg does')
         secret = attackers_secret(federation.seed, federation.byzantine)
         lines.append(f"      FEDPG_ATTACKERS_SECRET: ${{ATTACKERS_SECRET:-{secret}}} # their common random draws")
-        if _is_omniscient(attack):
+        from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
+
+        if knowledge_of(attack) >= Knowledge.OMNISCIENT:
             lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
+        if knowledge_of(attack) >= Knowledge.COLLUDERS:
+            rule = rule_of(federation).name
+            lines.append(f"      FEDPG_AGGREGATOR: ${{AGGREGATOR:-{rule}}} # the attack knows the server's rule")
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
     return lines
-
-
-def _is_omniscient(attack: Choice) -> bool:
-    from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
-
-    return knowledge_of(attack) >= Knowledge.OMNISCIENT
 
 
 def _agent(index: int, federation: Federation, attack: Choice | None, source: str | None, modules: str | None) -> str:

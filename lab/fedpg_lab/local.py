@@ -14,9 +14,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg_client.attacks import Knowledge, knowledge_of
+from fedpg_client.attacks.scene import UNKNOWN_RULE
 from fedpg_client.fates import Ended, Fate
 from fedpg_client.process import AgentOptions, Collusion
 from fedpg_client.trust import trusting
+from fedpg_common.catalogue import ALGORITHMS
 from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import attackers_secret
@@ -360,14 +362,16 @@ def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
     """Every agent's configuration on this machine.
 
     Agents with the same attack, settings included, collude with each other if it is an attack that does: they meet on
-    a loopback port of their own, and share a secret that follows from the run's seed. That seed itself is for attackers
-    whose attack is omniscient. Raises UsageError for an attack or a setting that is not one.
+    a loopback port of their own, share a secret that follows from the run's seed, and know the server's rule. That seed
+    itself is for attackers whose attack is omniscient. Raises UsageError for an attack or a setting that is not one.
     """
     collusions: dict[int, Collusion] = {}
     omniscient: set[int] = set()
+    rule: Choice | None = None
     for attack, attackers in same_attack(federation):
         knowledge = knowledge_of(attack)
         if knowledge >= Knowledge.COLLUDERS:
+            rule = rule_of(federation)
             meeting_point = free_address() if len(attackers) > 1 else ""
             secret = attackers_secret(federation.seed, attackers)
             for index in attackers:
@@ -384,9 +388,18 @@ def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
             run_seed=federation.seed if index in omniscient else None,
             allow=trusting(federation.task),
             module_folder=federation.task.module_folder,
+            aggregator=rule if index in collusions else None,
         )
         for index in range(1, federation.agents + 1)
     ]
+
+
+def rule_of(federation: Federation) -> Choice:
+    """The aggregator that the server uses: the description's, or the algorithm's own. Raises UsageError."""
+    if federation.aggregator is not None:
+        return federation.aggregator
+    algorithm = ALGORITHMS.find(federation.algorithm.name)
+    return Choice(getattr(algorithm, "default_aggregator", UNKNOWN_RULE.name))
 
 
 def same_attack(federation: Federation) -> list[tuple[Choice, tuple[int, ...]]]:

@@ -17,6 +17,7 @@ from fedpg_common.streams import Purpose, Role, stream
 from fedpg_common.tasks import show
 
 from fedpg_client.attacks.base import HONEST, Attack, Context, Knowledge
+from fedpg_client.attacks.omniscience import foresee
 from fedpg_client.attacks.protocol.base import ProtocolAttack
 from fedpg_client.attacks.schedule import ALWAYS, Schedule, take_schedule
 
@@ -49,6 +50,8 @@ class Attacker:
     """Where they meet; None for an attacker without others."""
     run_seed: int | None = None
     """For an omniscient attack."""
+    aggregator: Choice | None = None
+    """The server's rule, for an attack that colludes."""
 
     def in_round(self, round_number: int) -> Attack:
         """The attack, or an honest agent in a round without it."""
@@ -66,10 +69,13 @@ class Attacker:
         """
         if self.attack.knowledge < Knowledge.COLLUDERS:
             return gradient
+        is_omniscient = self.attack.knowledge >= Knowledge.OMNISCIENT
         if not self.schedule.is_active(context.round_number):
-            if self.pool is not None:
+            if self.pool is not None and not is_omniscient:  # an omniscient attacker can do without
                 self.pool.contribute(context.round_number, gradient)
             return gradient
+        if is_omniscient:
+            return self.attack.collude(*foresee(self.pool, gradient, context))
         pooled = {context.agent: gradient}
         if self.pool is not None:
             # What this agent contributes stands, also where the pool has kept what it had sent before a restart.

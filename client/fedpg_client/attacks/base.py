@@ -20,12 +20,13 @@ business: see `fedpg_client.attacks.schedule`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from fedpg_common.channels import TlsFiles
+from fedpg_common.choices import Choice
 from fedpg_common.parameters import ParameterSpec, Vector
 from fedpg_common.policies import Actor, Policy
 from fedpg_common.tasks import Task, is_number, show
@@ -83,6 +84,14 @@ class Context:
     """The round's stream of the attackers that collude: each of them draws the same numbers from its own copy."""
     run_seed: int | None = None
     """For an omniscient attack alone."""
+    recompute: Callable[[int], Vector] | None = None
+    """What an agent submits in this round if it is honest, shape (d,), by its index: the whole work of that agent's
+    round, done here from the run's seed. For an omniscient attack alone."""
+    honest: Mapping[int, Vector] = field(default_factory=dict)
+    """What each agent outside `attackers` submits if it is honest, (d,) by index, ascending: what the attackers have
+    recomputed, each its share. In `collude` of an omniscient attack alone; empty otherwise."""
+    aggregator: Choice | None = None
+    """The server's rule, for an attack that colludes; None if the attacker was not told."""
 
     @property
     def tensors(self) -> ParameterSpec:
@@ -134,7 +143,7 @@ class Attack:
         """The vector that the agent submits, shape (d,), float32 and finite, having met the other attackers.
 
         `pooled` has what each attacker would have submitted on its own, by agent index, ascending. This one's is always
-        among them; another's is missing if it has not arrived in time.
+        among them; another's is missing if it has not arrived in time. (An omniscient attacker has recomputed it.)
         """
         return pooled[context.agent]
 
