@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,8 @@ class Reading:
     facts: Facts
     rounds: Iterator[list[Round]]
     """The new rounds, in batches; to be read before the store is closed."""
-    voters: frozenset[int]
-    """Who has voted in the round after the last one."""
+    voters: Callable[[int], frozenset[int]]
+    """Who has voted in a round; like `rounds`."""
     refusals: Mapping[int, Mapping[str, int]]
     """Submissions that were refused, by agent and why; agent 0 stands for callers that are not members."""
     extensions: Sequence[int]
@@ -111,12 +111,10 @@ class RunStore:
                 agent: {verdict.label: number for verdict, number in counts.items() if verdict.name not in fine}
                 for agent, counts in self._store.refusal_counts().items()
             }
-            done = self._store.records(after=after, limit=BATCH_ROUNDS)
-            last = done[-1].round_number if done else after
             return Reading(
                 facts,
-                self._batches(done),
-                frozenset(self._store.vote_digests(last + 1)),
+                self._batches(after),
+                lambda number: frozenset(self._store.vote_digests(number)),
                 {agent: counts for agent, counts in refusals.items() if counts},
                 [int(entry["after_round"]) for entry in self._store.extensions()],
             )
@@ -128,10 +126,10 @@ class RunStore:
         """Close the store."""
         self._store.close()
 
-    def _batches(self, done: list[RoundRecord]) -> Iterator[list[Round]]:
-        while done:
+    def _batches(self, after: int) -> Iterator[list[Round]]:
+        while done := self._store.records(after=after, limit=BATCH_ROUNDS):
             yield [round_of(record) for record in done]
-            done = self._store.records(after=done[-1].round_number, limit=BATCH_ROUNDS)
+            after = done[-1].round_number
 
 
 def facts_of(store: Store) -> Facts:

@@ -106,10 +106,10 @@ def clock(
 
 
 def suspects(rows: list[dict[str, Any]], rounds: int) -> list[int]:
-    """Who was filtered in more than half of the votes of the last LATELY rounds, most often first."""
+    """Who was filtered in more than half of its votes of the last LATELY rounds."""
     window = min(rounds, LATELY)
     found = [row for row in rows if window and row["lately"] is not None and row["lately"] < 0.5]
-    return [row["agent"] for row in sorted(found, key=lambda row: (row["lately"], row["agent"]))]
+    return [row["agent"] for row in found]
 
 
 def _finite(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -110,7 +111,7 @@ class Catalogue:
             else:
                 lines[place] = self._lines[place]
         if lines != self._lines:
-            self._shown = sorted(lines.values(), key=lambda line: (STATES.index(line["state"]), line["run"]))
+            self._shown = sorted(lines.values(), key=_place)
         self._lines = lines
 
     def _line(self, place: Path) -> dict[str, Any]:
@@ -118,3 +119,9 @@ class Catalogue:
             return adapter.line_of(place)
         except (FedPGError, StopIteration) as error:  # it has just gone
             return {"state": "unreadable", "note": str(error)}
+
+
+def _place(line: dict[str, Any]) -> tuple[Any, ...]:
+    """Live runs first; numbers in names count as numbers."""
+    parts = re.split(r"([0-9]+)", line["run"])
+    return STATES.index(line["state"]), [(int(part), "") if part.isdecimal() else (0, part) for part in parts]

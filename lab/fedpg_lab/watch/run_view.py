@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fedpg_common.errors import FedPGError
 from fedpg_common.files import shown
 
 from fedpg_lab.watch import adapter
-from fedpg_lab.watch.adapter import Facts
+from fedpg_lab.watch.adapter import Facts, Round
 from fedpg_lab.watch.agents import agents_table, clock, suspects
 from fedpg_lab.watch.history import History
 from fedpg_lab.watch.logs import ServerLog
@@ -22,6 +23,8 @@ from fedpg_lab.watch.logs import ServerLog
 Clock = Callable[[], float]
 REFRESH_S = 0.8
 """A run is looked at no more often, however many watch it."""
+READ_S = 1.0
+"""A long run is shown while it is still being read: so much of it at a time."""
 ASK_AGAIN_S = 5.0
 """After a server has not answered."""
 LOOPBACK = ("127.", "localhost:", "[::1]:")
@@ -54,6 +57,7 @@ class RunView:
         self._lock = threading.Lock()
         self._looked_s = self._ask_s = -1e9
         self._signature: object = None
+        self._is_read = False
         self._facts: Facts | None = None
         self._history = History(0)
         self._voters: frozenset[int] = frozenset()
@@ -64,13 +68,14 @@ class RunView:
         self._error: str | None = None
         self._sections: dict[str, Any] = {}
 
-    def patch(self, cursor: Cursor) -> dict[str, Any]:
+    def patch(self, cursor: Cursor, patience_s: float = READ_S) -> dict[str, Any]:
         """What has changed since the viewer was sent something, by section; `reset` where it has to forget all.
 
-        Sections: run, clock, agents, log; curve and grid begin with the first column that has changed.
+        Sections: run, clock, agents, log; curve and grid begin with the first column that has changed. What cannot be
+        read within `patience_s` is left for the next time, and `run` says so.
         """
         with self._lock:
-            self._refresh()
+            self._refresh(patience_s)
             facts = self._facts
             found: dict[str, Any] = {}
             run_id = facts.run_id if facts else None
@@ -88,42 +93,50 @@ class RunView:
 
     def whole(self) -> dict[str, Any]:
         """Everything, for JSON and for a saved page."""
-        return self.patch(Cursor())
+        return self.patch(Cursor(), math.inf)
 
     def records(self) -> tuple[Path, Facts, list[Any]] | None:
         """What a comparison needs; None for a run that cannot be read."""
         with self._lock:
-            self._refresh()
+            self._refresh(math.inf)
             return (self.folder, self._facts, list(self._history.records)) if self._facts else None
 
-    def _refresh(self) -> None:
-        if self._now() - self._looked_s < REFRESH_S:
+    def _refresh(self, patience_s: float) -> None:
+        if self._now() - self._looked_s < REFRESH_S and self._is_read:
             return
         mark = adapter.signature(self.folder)
         is_live = bool(mark[0])
-        if mark != self._signature:
-            self._read()
+        if mark != self._signature or not self._is_read:
+            self._read(self._now() + patience_s)
             self._signature = mark
         self._log.read()
         self._ask(is_live)
         self._describe(is_live)
         self._looked_s = self._now()
 
-    def _read(self) -> None:
-        """Read what is new. A store that cannot be read leaves what is known, and says why."""
+    def _read(self, until_s: float) -> None:
+        """Read what is new, until that time. A store that cannot be read leaves what is known, and says why."""
         before = self._facts.run_id if self._facts else None
         try:
             with adapter.RunStore(self.folder, before, len(self._history)) as reading:
                 if reading.facts.run_id != before:
                     self._history = History(reading.facts.agents)
                 self._facts = reading.facts
-                for rounds in reading.rounds:
-                    self._history.add(rounds)
-                self._voters, self._refusals = reading.voters, reading.refusals
+                self._is_read = self._add(reading.rounds, until_s)
+                self._voters = reading.voters(len(self._history) + 1) if self._is_read else frozenset()
+                self._refusals = reading.refusals
                 self._extensions = list(reading.extensions)
             self._error = None
         except FedPGError as error:
-            self._error = str(error)
+            self._error, self._is_read = str(error), True  # again when it has changed
+
+    def _add(self, batches: Iterator[list[Round]], until_s: float) -> bool:
+        """Whether that was all."""
+        for rounds in batches:
+            self._history.add(rounds)
+            if self._now() > until_s:
+                return False
+        return True
 
     def _ask(self, is_live: bool) -> None:
         if not is_live or self._facts is None:
@@ -153,6 +166,7 @@ class RunView:
             "algorithm": facts.algorithm, "agents": facts.agents, "seed": facts.seed, "quorum": facts.quorum,
             "byzantine": {str(agent): what for agent, what in facts.byzantine.items()},
             "state": adapter.state_of(self.folder, facts, trajectories),
+            "is_read": self._is_read,
             "note": self._error or adapter.why_failed(self.folder),
             "rounds": len(history), "trajectories": trajectories, "target": facts.target,
             **adapter.results_of(history.records), "latest": last.evaluation if last else None,

@@ -69,12 +69,12 @@ class WatchServer(ThreadingHTTPServer):
 
         Addresses and the names by which this machine was meant do; any other name does not.
         """
-        name = urlsplit(f"//{host}").hostname if host else None
-        if name is None:
-            return False
-        if name in ("localhost", self.host.lower(), socket.gethostname().lower()):
-            return True
         try:
+            name = urlsplit(f"//{host or ''}").hostname
+            if name is None:
+                return False
+            if name in ("localhost", self.host.lower(), socket.gethostname().lower()):
+                return True
             ipaddress.ip_address(name)
         except ValueError:
             return False
@@ -185,7 +185,8 @@ class Handler(BaseHTTPRequestHandler):
             elif time.monotonic() - spoke_s > HEARTBEAT_S:
                 self.wfile.write(b": still here\n\n")
                 spoke_s = time.monotonic()
-            if self.server.ended.wait(POLL_S):
+            is_all = not changed or changed.get("run", {}).get("is_read", True)
+            if self.server.ended.wait(POLL_S if is_all else 0.0):
                 return
 
     def _send_asset(self, name: str) -> None:

@@ -47,7 +47,7 @@ Fedpg.Chart = class {
     const stroke = Fedpg.colour(one.colour);
     return {
       label: one.label, stroke: one.marks ? "transparent" : stroke, width: one.width ?? 1.5, dash: one.dash,
-      spanGaps: true, value: (_, value) => Fedpg.brief(value),
+      class: one.quiet ? "quiet" : null, spanGaps: true, value: (_, value) => Fedpg.brief(value),
       points: one.marks ? { show: true, size: 10, stroke, fill: Fedpg.colour("ground"), width: 2 } : { show: count === 1 },
       ...(one.marks ? { paths: () => null } : {}),
     };

@@ -59,8 +59,8 @@ Fedpg.ComparePage = class {
       series.push({ label: name, values: spread(curve.counts, curve.mean), colour, width: 2, dash });
       if (curve.half_width) {
         const at = series.length;
-        series.push({ label: `${name}, high`, values: spread(curve.counts, curve.mean.map((mean, n) => mean + curve.half_width[n])), colour, width: 0.4 });
-        series.push({ label: `${name}, low`, values: spread(curve.counts, curve.mean.map((mean, n) => mean - curve.half_width[n])), colour, width: 0.4 });
+        series.push({ label: `${name}, high`, values: spread(curve.counts, curve.mean.map((mean, n) => mean + curve.half_width[n])), colour, width: 0.4, quiet: true });
+        series.push({ label: `${name}, low`, values: spread(curve.counts, curve.mean.map((mean, n) => mean - curve.half_width[n])), colour, width: 0.4, quiet: true });
         bands.push([at, at + 1, `${Fedpg.colour(colour)}30`]);
       }
       if (curve.published.length) {

@@ -64,6 +64,7 @@ Fedpg.RunPage = class {
       h("p", { class: "faint path" }, run.folder),
       h("progress", { max: run.target, value: Math.min(run.trajectories, run.target), "aria-label": "trajectories of the run" }));
     const say = [];
+    if (!run.is_read) say.push(h("p", { class: "say", role: "status" }, `Reading the run: ${number(run.rounds)} rounds so far.`));
     if (run.note) say.push(h("p", { class: "say bad" }, run.note));
     if (run.suspects.length) {
       say.push(h("p", { class: "say", id: "suspects" }, h("b", null, `Filtered more often than not: ${Fedpg.agents(run.suspects)}`),

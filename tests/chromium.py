@@ -24,6 +24,10 @@ FLAGS = (
 )  # fmt: skip
 
 
+class PageHasLeftError(Exception):
+    """The page went elsewhere during the call."""
+
+
 class Page:
     """The browser's one page."""
 
@@ -51,6 +55,8 @@ class Page:
         while True:
             answer = self._receive(until)
             if answer.get("id") == self._count:
+                if "navigated" in str(answer.get("error", "")):
+                    raise PageHasLeftError(method)
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
 
@@ -94,7 +100,11 @@ class Page:
 
     def _is_true(self, expression: str) -> bool:
         """False while the page is not there yet."""
-        return bool(self.value(f"(() => {{ try {{ return !!({expression}) }} catch (error) {{ return false }} }})()"))
+        guarded = f"(() => {{ try {{ return !!({expression}) }} catch (error) {{ return false }} }})()"
+        try:
+            return bool(self.value(guarded))
+        except PageHasLeftError:
+            return False
 
     def text(self) -> str:
         """What a person reads."""
