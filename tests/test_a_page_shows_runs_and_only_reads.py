@@ -111,7 +111,7 @@ def test_several_runs_are_compared_over_seeds(tmp_path: Path) -> None:
         ("/static/../cli.py", 404, "there is no file"),
         ("/static/%2e%2e/cli.py", 404, "there is no file"),
         ("/run?" + "a=1&" * 300, 400, "the address cannot be read"),
-        ("http://[", 400, "the address cannot be read"),
+        ("ftp://[", 400, "the address cannot be read"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(tmp_path: Path, path: str, status: int, says: str) -> None:

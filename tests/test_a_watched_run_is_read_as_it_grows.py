@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedpg.v1 import federation_pb2 as pb
+from fedpg_common.errors import UnreachableError
 from fedpg_lab.watch import adapter, history, run_view
 from fedpg_lab.watch.history import History, width_for
 from fedpg_lab.watch.logs import LINES_MAX, ServerLog
-from fedpg_lab.watch.run_view import Cursor, Door, RunView
+from fedpg_lab.watch.run_view import Cursor, RunView, ServerAccess
 from fedpg_server.store import STORE_NAME, Store
 from watch_support import AGENTS, watched_round, watched_run
 
@@ -117,7 +119,7 @@ def test_only_new_rounds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(History, "add", noted(History.add))
     monkeypatch.setattr(adapter, "BATCH_ROUNDS", 2)
     folder, time = watched_run(tmp_path / "one", rounds=5), Time()
-    view, cursor = RunView(folder, "one", Door(), time), Cursor()
+    view, cursor = RunView(folder, "one", ServerAccess(), time), Cursor()
     assert view.patch(cursor)["run"]["rounds"] == 5
     store = Store.open(folder / STORE_NAME)
     state = store.latest_state()[1]
@@ -132,10 +134,10 @@ def test_only_new_rounds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_long_run_is_shown_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "BATCH_ROUNDS", 4)
-    view, cursor = RunView(watched_run(tmp_path / "one", rounds=10), "one", Door()), Cursor()
+    view, cursor = RunView(watched_run(tmp_path / "one", rounds=10), "one", ServerAccess()), Cursor()
     seen = [view.patch(cursor, patience_s=-1.0)["run"] for _ in range(4)]
     assert [(run["rounds"], run["is_read"]) for run in seen] == [(4, False), (8, False), (10, False), (10, True)]
-    fresh = RunView(tmp_path / "one", "one", Door())
+    fresh = RunView(tmp_path / "one", "one", ServerAccess())
     fresh.patch(Cursor(), patience_s=-1.0)
     assert fresh.whole()["run"]["rounds"] == 10
 
@@ -143,7 +145,7 @@ def test_a_long_run_is_shown_while_it_is_read(tmp_path: Path, monkeypatch: pytes
 def test_another_run_in_the_same_folder_starts_afresh(tmp_path: Path) -> None:
     time = Time()
     folder = watched_run(tmp_path / "one", rounds=9)
-    view, cursor = RunView(folder, "one", Door(), time), Cursor()
+    view, cursor = RunView(folder, "one", ServerAccess(), time), Cursor()
     view.patch(cursor)
     (folder / STORE_NAME).unlink()
     time.now_s += 1
@@ -186,3 +188,74 @@ def test_the_log_is_read_as_it_grows(tmp_path: Path) -> None:
     path.write_text("10:00:00 INFO    server  run def at 127.0.0.1:1: new\n")
     log.read()
     assert (log.starts, log.count) == (1, 1)
+
+
+LOG = "10:00:00 INFO    server  run {} at {}: CartPole-v1, 5 agents\n"
+
+
+@pytest.mark.parametrize(
+    ("logged", "given", "asked"),
+    [
+        ("127.0.0.1:4711", None, ["127.0.0.1:4711"]),
+        ("[::1]:4711", None, ["[::1]:4711"]),
+        ("192.0.2.7:4711", None, []),
+        (None, None, []),
+        ("127.0.0.1:4711", "far.example:50051", ["far.example:50051"]),
+    ],
+)
+def test_a_live_runs_server_is_asked_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: str | None, given: str | None, asked: list[str]
+) -> None:
+    seen: list[str] = []
+
+    def fetch(address: str, *_others: object) -> pb.GetStatusReply:
+        seen.append(address)
+        return pb.GetStatusReply(run_id="run", phase=pb.PHASE_COLLECTING, message="waits", round=4, quorum=4, agents=[
+            pb.AgentStatus(agent=agent, voted=agent != 3, last_seen_s=float(agent), note="ill" if agent == 3 else "")
+            for agent in range(1, AGENTS + 1)])  # fmt: skip
+
+    monkeypatch.setattr(adapter, "fetch_status", fetch)
+    folder = watched_run(tmp_path / "one", rounds=3)
+    if logged:
+        (folder / "logs").mkdir()
+        (folder / "logs" / "server.log").write_text(LOG.format("run", logged))
+    view = RunView(folder, "one", ServerAccess(given))
+    assert (view.whole()["clock"]["source"], seen) == (None, []), "nobody serves it"
+    store = Store.open(folder / STORE_NAME)
+    try:
+        whole = RunView(folder, "one", ServerAccess(given)).whole()
+    finally:
+        store.close()
+    assert seen == asked
+    clock = whole["clock"]
+    if asked:
+        assert (clock["source"], clock["votes"], clock["waiting_for"], clock["quorum"]) == ("server", 4, [3], 4)
+        assert (whole["agents"][2]["note"], whole["agents"][2]["last_seen_s"]) == ("ill", 3.0)
+    else:
+        assert (clock["source"], clock["votes"], whole["agents"][2]["note"]) == ("store", 0, None)
+
+
+def test_an_answer_for_another_run_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "fetch_status", lambda *_all: pb.GetStatusReply(run_id="another"))
+    assert adapter.ask_status("127.0.0.1:1", None, "run") is None
+    assert adapter.ask_status("127.0.0.1:1", None, "another") is not None
+
+
+def test_a_server_that_does_not_answer_leaves_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, time = [], Time()
+
+    def fetch(address: str, *_others: object) -> pb.GetStatusReply:
+        asked.append(time.now_s)
+        raise UnreachableError(f"no status from {address}")
+
+    monkeypatch.setattr(adapter, "fetch_status", fetch)
+    store = Store.open(watched_run(tmp_path / "one", rounds=3) / STORE_NAME)
+    try:
+        view, cursor = RunView(tmp_path / "one", "one", ServerAccess("far.example:1"), time), Cursor()
+        assert view.patch(cursor)["clock"]["source"] == "store"
+        for _ in range(10):
+            time.now_s += 1.0
+            view.patch(cursor)
+    finally:
+        store.close()
+    assert asked == [0.0, 5.0, 10.0]

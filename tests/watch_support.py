@@ -12,7 +12,7 @@ from typing import Any
 
 from fedpg_common.federation import Federation, describe
 from fedpg_lab.watch.catalogue import Catalogue
-from fedpg_lab.watch.run_view import Door
+from fedpg_lab.watch.run_view import ServerAccess
 from fedpg_lab.watch.server import WatchServer, open_server
 from fedpg_server.records import RoundRecord
 from lab_support import write_run
@@ -47,7 +47,7 @@ def watched_run(folder: Path, rounds: int = 20, **described: Any) -> Path:
 @contextmanager
 def page_of(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[WatchServer]:
     """The page's server, serving."""
-    server = open_server(Catalogue(folder, Door()), host, port)
+    server = open_server(Catalogue(folder, ServerAccess()), host, port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

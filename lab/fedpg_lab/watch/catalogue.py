@@ -13,7 +13,7 @@ from typing import Any
 from fedpg_common.errors import FedPGError, StorageError, UsageError
 
 from fedpg_lab.watch import adapter
-from fedpg_lab.watch.run_view import Clock, Door, RunView
+from fedpg_lab.watch.run_view import Clock, RunView, ServerAccess
 
 REFRESH_S = 2.0
 REST = 5.0
@@ -31,10 +31,10 @@ STATES = ("live", "unfinished", "failed", "finished", "unreadable")
 class Catalogue:
     """What there is to watch at or below a folder."""
 
-    def __init__(self, folder: Path, door: Door, now: Clock = time.monotonic) -> None:
+    def __init__(self, folder: Path, access: ServerAccess, now: Clock = time.monotonic) -> None:
         """Nothing is searched yet."""
         self.folder = folder
-        self._door, self._now = door, now
+        self._access, self._now = access, now
         self._lock = threading.Lock()
         self._due_s = -1e9
         self._marks: dict[Path, object] = {}
@@ -58,7 +58,7 @@ class Catalogue:
         with self._lock:
             view = self._views.get(run)
             if view is None:
-                view = self._views[run] = RunView(folder, run, self._door, self._now)
+                view = self._views[run] = RunView(folder, run, self._access, self._now)
             self._views.move_to_end(run)
             while len(self._views) > VIEWS_MAX:
                 self._views.popitem(last=False)

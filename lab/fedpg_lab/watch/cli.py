@@ -66,9 +66,9 @@ def watch_command(
     from fedpg_common.channels import tls_files
 
     from fedpg_lab.watch.catalogue import Catalogue
-    from fedpg_lab.watch.run_view import Door
+    from fedpg_lab.watch.run_view import ServerAccess
 
-    catalogue = Catalogue(folder, Door(server, tls_files(tls)))
+    catalogue = Catalogue(folder, ServerAccess(server, tls_files(tls)))
     if save is not None:
         save_page(catalogue, save)
         return

@@ -31,7 +31,7 @@ LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
 @dataclass(frozen=True)
-class Door:
+class ServerAccess:
     """Where a live run's server is asked for its status: None asks the address in the run's log, if on loopback."""
 
     address: str | None = None
@@ -50,10 +50,10 @@ class Cursor:
 class RunView:
     """A run folder, and what is known of it."""
 
-    def __init__(self, folder: Path, run: str, door: Door, now: Clock = time.monotonic) -> None:
+    def __init__(self, folder: Path, run: str, access: ServerAccess, now: Clock = time.monotonic) -> None:
         """`run` is the name by which the page asks for it."""
         self.folder, self.run = folder, run
-        self._door, self._now = door, now
+        self._access, self._now = access, now
         self._lock = threading.Lock()
         self._looked_s = self._ask_s = -1e9
         self._signature: object = None
@@ -142,12 +142,12 @@ class RunView:
         if not is_live or self._facts is None:
             self._status = None
             return
-        address = self._door.address
+        address = self._access.address
         if address is None and (self._log.address or "").startswith(LOOPBACK):
             address = self._log.address
         if address is None or self._now() < self._ask_s:
             return
-        self._status = adapter.ask_status(address, self._door.tls, self._facts.run_id)
+        self._status = adapter.ask_status(address, self._access.tls, self._facts.run_id)
         if self._status is None:
             self._ask_s = self._now() + ASK_AGAIN_S
 

@@ -10,6 +10,7 @@ import ipaddress
 import json
 import logging
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -81,8 +82,9 @@ class WatchServer(ThreadingHTTPServer):
         return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A viewer that has gone away is not an error."""
-        log.debug("a connection ended", exc_info=True)
+        """A viewer that has gone away is not an error; anything else is one of ours."""
+        gone = isinstance(sys.exception(), OSError)
+        log.log(logging.DEBUG if gone else logging.ERROR, "a connection ended", exc_info=True)
 
 
 class Handler(BaseHTTPRequestHandler):
