@@ -146,3 +146,13 @@ def test_a_folder_without_runs_says_how_to_make_one(tmp_path: Path, page: Page) 
         watched_run(tmp_path / "runs" / "one")
         page.wait("document.querySelectorAll('#runs tbody tr').length === 1")
         assert "There is no run here yet" not in page.text()
+
+
+def test_a_run_that_is_not_there_is_said_to_be_missing(tmp_path: Path, page: Page) -> None:
+    (tmp_path / "runs").mkdir()
+    with page_of(tmp_path / "runs") as server:
+        page.open(f"{server.url}run?run=missing")
+        page.wait("document.querySelector('.link').textContent.includes(\"there is no run 'missing'\")")
+        watched_run(tmp_path / "runs" / "missing")
+        page.wait(RUN_IS_SHOWN)
+    page.problems.clear()  # the browser notes each refused call

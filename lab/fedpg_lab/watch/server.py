@@ -30,7 +30,7 @@ FIRST_PORT, PORTS_TRIED = 8470, 20
 STREAMS_MAX = 64
 POLL_S, HEARTBEAT_S = 1.0, 15.0
 READ_TIMEOUT_S = 60.0
-FIELDS_MAX = 200
+FIELDS_MAX = 1000
 HTML, JSON = "text/html; charset=utf-8", "application/json; charset=utf-8"
 HEADERS = {
     "Content-Security-Policy": SERVED_POLICY,
@@ -156,14 +156,13 @@ class Handler(BaseHTTPRequestHandler):
             view, cursor = catalogue.view(_one(query, "run", HERE)), Cursor()
             look: Callable[[], Any] = lambda: view.patch(cursor)  # noqa: E731
         else:
-            sent: list[str] = []
+            sent: list[Any] = []
 
             def look() -> Any:
                 home = catalogue.home()
-                text = to_json(home)
-                if sent == [text]:
-                    return None
-                sent[:] = [text]
+                if sent and sent[0]["runs"] is home["runs"] and sent[0]["error"] == home["error"]:
+                    return None  # the list is made again only where a run has changed
+                sent[:] = [home]
                 return home
 
         if not self.server.streams.acquire(blocking=False):

@@ -1,6 +1,8 @@
 "use strict";
 /* All runs: filtered, sorted, ticked to compare. */
 
+Fedpg.COMPARED_MAX = 100;
+
 Fedpg.HomePage = class {
   constructor(page) {
     const h = Fedpg.h;
@@ -84,7 +86,9 @@ Fedpg.HomePage = class {
         [run.attack ?? "–"], [number(run.seed)], [number(run.rounds)],
         [run.trajectories === null || run.trajectories === undefined ? "–" : `${number(run.trajectories)} / ${number(run.trajectories_target)}`],
         [number(run.final_return)], [number(run.best_return)]];
+      const focused = [...line.querySelectorAll("a, input")].indexOf(document.activeElement);
       line.replaceChildren(h("td", null, tick), ...cells.map((cell, at) => h("td", { class: columns[at][2] ? "figure" : at ? null : "wide" }, cell)));
+      line.querySelectorAll("a, input")[focused]?.focus();
     });
     this.drawSum(rows);
   }
@@ -97,8 +101,10 @@ Fedpg.HomePage = class {
   drawSum(rows) {
     const hidden = rows.length < this.runs.length ? ` of ${this.runs.length}` : "";
     this.sum.textContent = `${rows.length}${hidden} ${this.runs.length === 1 ? "run" : "runs"}; tick some to compare them`;
-    this.go.disabled = !this.picked.size;
-    this.go.textContent = this.picked.size ? `Compare ${this.picked.size}` : "Compare";
+    const count = this.picked.size;
+    this.go.disabled = !count || count > Fedpg.COMPARED_MAX;
+    this.go.textContent = count > Fedpg.COMPARED_MAX ? `Compare ${count}: too many, at most ${Fedpg.COMPARED_MAX}`
+      : count ? `Compare ${count}` : "Compare";
   }
 
   compare() {

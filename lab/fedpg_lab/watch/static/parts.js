@@ -65,16 +65,28 @@ Fedpg.listen = (address, badge, take) => {
   const open = () => {
     close();
     source = new EventSource(address);
-    source.onopen = () => say("connected", false);
+    let isOpen = false;
+    source.onopen = () => { isOpen = true; say("connected", false); };
     source.onmessage = (event) => take(JSON.parse(event.data));
     source.onerror = () => {
       say("the page's server is away: trying again", true);
       close(); // a browser gives up by itself after some answers, so this decides
       again = setTimeout(open, 1500);
+      if (!isOpen) Fedpg.refusal(address).then((why) => { if (why) say(why, true); });
     };
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   open();
+};
+
+/** Why the server refuses an address, or nothing if it does not, or is away. */
+Fedpg.refusal = async (address) => {
+  try {
+    const answer = await fetch(address, { method: "HEAD" });
+    return answer.ok ? null : (await (await fetch(address)).json()).error;
+  } catch {
+    return null;
+  }
 };
 
 /** A select with a label; calls back with what is chosen. */
