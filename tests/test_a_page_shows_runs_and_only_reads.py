@@ -7,16 +7,20 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
+import subprocess
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pytest
 from fedpg_lab.watch.page import OWN_SCRIPTS, SCRIPTS, STYLES, asset, saved
 from fedpg_lab.watch.server import WatchServer, open_server
 from fedpg_server.store import STORE_NAME, Store
 from lab_support import Command
+from terminal import command_line
 from watch_support import ask, ask_json, page_of, watched_round, watched_run
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -42,6 +46,25 @@ def test_the_first_page_lists_runs_and_leaves_them_as_they_were(tmp_path: Path) 
             ask_json(server, f"/run?run={name}")
         ask_json(server, "/compare?run=deep/one&run=half")
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [b"a\xffb", b"a\nb", b"a b&run=c", "é ☃".encode()])
+def test_whatever_a_run_is_called_its_page_is_found(tmp_path: Path, name: bytes) -> None:
+    watched_run(tmp_path / "plain").rename(tmp_path / os.fsdecode(name))
+    with page_of(tmp_path) as server:
+        (line,) = ask_json(server, "/")["runs"]
+        whole = ask_json(server, f"/run?run={quote(line['run'])}")
+    assert whole["run"]["state"] == line["state"] == ("unreadable" if b"\xff" in name else "finished")
+
+
+@pytest.mark.parametrize("folder", [".", "runs", "runs/", "../work/runs", "runs/one"])
+def test_the_folder_may_be_said_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    watched_run(tmp_path / "work" / "runs" / "one")
+    monkeypatch.chdir(tmp_path / "work")
+    with page_of(Path(folder)) as server:
+        (line,) = ask_json(server, "/")["runs"]
+        assert line["run"] == {".": "runs/one", "runs/one": "."}.get(folder, "one")
+        assert ask_json(server, f"/run?run={line['run']}")["run"]["rounds"] == 20
 
 
 def test_a_live_run_is_listed_first(tmp_path: Path) -> None:
@@ -273,3 +296,21 @@ def test_a_port_in_use_is_refused_or_passed_over(tmp_path: Path, fedpg: Command)
     assert first.server_address[1] != second.server_address[1]
     first.server_close()
     second.server_close()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_it_ends_on_a_signal_while_a_page_listens(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    watched_run(tmp_path / "one")
+    command = command_line("fedpg", "watch", tmp_path / "one", "--port", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        url = re.search(r"at (http://127\.0\.0\.1:\d+/run\?run=\.) \(Ctrl-C ends it\)", process.stdout.readline())
+        assert url
+        connection = http.client.HTTPConnection(urlsplit(url.group(1)).netloc, timeout=60)
+        connection.request("GET", "/events?run=.")
+        assert next_event(connection.getresponse())["run"]["rounds"] == 20
+        process.send_signal(number)
+        assert process.wait(60) == code
+        assert process.stderr.read() == ""
+        connection.close()

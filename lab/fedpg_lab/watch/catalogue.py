@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpg_common.errors import FedPGError, StorageError, UsageError
+from fedpg_common.files import shown
 
 from fedpg_lab.watch import adapter
 from fedpg_lab.watch.run_view import Clock, RunView, ServerAccess
@@ -50,7 +51,7 @@ class Catalogue:
                 begun_s = self._now()
                 self._search()
                 self._due_s = self._now() + max(REFRESH_S, REST * (self._now() - begun_s))
-            return {"folder": str(self.folder), "runs": self._shown, "error": self._error}
+            return {"folder": shown(self.folder), "runs": self._shown, "error": self._error}
 
     def view(self, run: str) -> RunView:
         """The run of that name. Raises StorageError if there is none at or below the folder."""
@@ -90,10 +91,11 @@ class Catalogue:
                         return place
                 if attempt == 0:
                     self._search()
-        raise StorageError(f"there is no run {run!r} in {self.folder}")
+        raise StorageError(f"there is no run {run!r} in {shown(self.folder)}")
 
     def _name(self, place: Path) -> str:
-        return HERE if place == self.folder else place.relative_to(self.folder).as_posix()
+        """By which the page asks for a run: text, whatever bytes are in its path."""
+        return HERE if place == self.folder else shown(place.relative_to(self.folder))
 
     def _search(self) -> None:
         try:
