@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install train test simulate test-containers test-wheel check format proto bench clean
+.PHONY: help install train watch test simulate test-containers test-browser test-wheel check format proto bench clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: $(INSTALLED) ## Train CartPole with 10 agents, 3 of them Byzantine (more options: make train ARGS="...").
 	$(BIN)/fedpg train --task CartPole-v1 --agents 10 --byzantine 3 --attack random-noise $(ARGS)
 
+watch: $(INSTALLED) ## Show the runs in runs/ on a page, live or finished (another folder: make watch ARGS=FOLDER).
+	$(BIN)/fedpg watch $(ARGS)
+
 test: $(INSTALLED) ## Run the tests.
 	$(BIN)/pytest $(ARGS)
 
@@ -31,6 +34,9 @@ simulate: $(INSTALLED) ## Print what one schedule of the simulator goes through 
 
 test-containers: $(INSTALLED) ## Build the images and test federations in containers (needs a Docker engine with Compose).
 	$(BIN)/pytest tests/containers $(ARGS)
+
+test-browser: $(INSTALLED) ## Test the page of fedpg watch in a real browser (needs Chromium: apt-get install chromium).
+	$(BIN)/pytest tests/browser $(ARGS)
 
 test-wheel: $(INSTALLED) ## Build the wheel and use it in a clean environment outside the repository.
 	$(BIN)/python .ci/wheel.py

@@ -114,6 +114,8 @@ def use(environment: Path, place: Path) -> None:
     assert (folder / "returns.png").stat().st_size > 10_000
     assert "mean" in run(fedpg, "evaluate", "runs/wheel", cwd=home)
     run(fedpg, "figure", "runs/wheel", "--out", "wheel.png", cwd=home)
+    run(fedpg, "watch", "runs/wheel", "--save", "wheel.html", cwd=home)  # scripts and styles that come with the package
+    assert "uPlot" in (home / "wheel.html").read_text(encoding="utf-8")
     run(fedpg, "faults", "agent-crash", "--dry-run", cwd=home)  # a file that comes with the package
     assert "services" in run(fedpg, "compose", "--agents", 3, cwd=home)
 

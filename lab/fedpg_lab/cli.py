@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
                "Draw runs as the paper does: several federations in one picture, mean and 90 % interval over seeds."),
     "tensorboard": ("fedpg_lab.tensorboard_cli:tensorboard_command",
                     "Start TensorBoard on runs, finished or not: curves, and a table of hyperparameters and results."),
+    "watch": ("fedpg_lab.watch.cli:watch_command",
+              "Serve a page on this machine that shows runs, live or finished: returns, verdicts, agents."),
     "status": ("fedpg_lab.deploy_cli:status_command",
                "Show a running federation: round, return, and each agent with its verdicts."),
     "compose": ("fedpg_lab.deploy_cli:compose_command",

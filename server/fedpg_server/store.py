@@ -238,9 +238,14 @@ class Store:
             raise StorageError(f"{self.path} has no parameters of round {round_number}")
         return from_bytes(rows[0][0])
 
-    def records(self) -> list[RoundRecord]:
-        """The improved rounds, in order. Raises StorageError if one is damaged."""
-        rows = self._rows("SELECT record FROM rounds WHERE record IS NOT NULL ORDER BY round")
+    def records(self, after: int = 0, limit: int = -1) -> list[RoundRecord]:
+        """The improved rounds after round `after`, in order, at most `limit` unless that is negative.
+
+        Raises StorageError if one is damaged.
+        """
+        rows = self._rows(
+            "SELECT record FROM rounds WHERE record IS NOT NULL AND round > ? ORDER BY round LIMIT ?", after, limit
+        )
         try:
             return [RoundRecord.from_json(row[0]) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
@@ -286,6 +291,13 @@ class Store:
         counts: dict[int, dict[Verdict, int]] = {}
         for agent, count in self._rows("SELECT agent, COUNT(*) FROM votes GROUP BY agent"):
             counts[agent] = {Verdict.ACCEPTED: count}
+        for agent, verdicts in self.refusal_counts().items():
+            counts.setdefault(agent, {}).update(verdicts)
+        return counts
+
+    def refusal_counts(self) -> dict[int, dict[Verdict, int]]:
+        """The same without the accepted submissions: unlike these, they need not be counted one by one."""
+        counts: dict[int, dict[Verdict, int]] = {}
         for agent, verdict, count in self._rows("SELECT agent, verdict, count FROM verdicts"):
             counts.setdefault(agent, {})[Verdict(verdict)] = count
         return counts

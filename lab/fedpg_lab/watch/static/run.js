@@ -1,0 +1,131 @@
+"use strict";
+/* A run's page, live or saved. */
+
+Fedpg.RunPage = class {
+  constructor(page, isSaved) {
+    const h = Fedpg.h;
+    this.isSaved = isSaved;
+    this.known = { run: {}, clock: {} };
+    this.curve = null;
+    this.honest = false;
+    this.figure = "";
+    this.title = h("h1", null, "…");
+    this.badge = h("span", { class: "link", role: "status" }, isSaved ? "saved page" : "connecting");
+    this.parts = Object.fromEntries(["about", "say", "clock", "tiles"].map((name) => [name, h("div", { id: name })]));
+    const part = (name, id) => h("section", null, h("h2", null, name), h("div", { id }));
+    const returns = part("Return", "returns");
+    const figures = part("Figures of each round", "figures");
+    const verdicts = part("Verdicts: each agent in each round", "verdicts");
+    const agents = part("Agents", "agent-table");
+    this.log = h("pre", { class: "log", tabindex: 0 });
+    this.logPart = h("section", null, h("h2", null, "Log of the server, without its rounds"), this.log);
+    page.replaceChildren(
+      h("header", null, isSaved ? "" : h("a", { href: "/" }, "All runs"), this.title, this.badge),
+      ...Object.values(this.parts), verdicts, returns, figures, agents, this.logPart);
+    this.axisPlace = h("div", { class: "controls" });
+    this.returnsPlace = h("div");
+    returns.lastChild.append(this.axisPlace, this.returnsPlace);
+    this.figurePlace = h("div", { class: "controls" });
+    this.figuresChart = h("div");
+    figures.lastChild.append(this.figurePlace, this.figuresChart);
+    this.returns = new Fedpg.Chart(this.returnsPlace, 300, "return against trajectories");
+    this.other = new Fedpg.Chart(this.figuresChart, 200, "a figure of each round against trajectories");
+    this.grid = new Fedpg.Grid(verdicts.lastChild);
+    this.agents = new Fedpg.AgentTable(agents.lastChild);
+    this.axisPlace.append(Fedpg.choice("trajectories counted", [["", "per participant, as published"], ["honest", "sampled by all agents and the server"]], "",
+      (value) => { this.honest = value === "honest"; this.drawCurves(); }));
+  }
+
+  take(patch) {
+    if (patch.reset) this.curve = this.grid.data = null;
+    Object.assign(this.known, patch);
+    if (patch.curve) { this.curve = Fedpg.extend(this.curve, patch.curve); this.drawCurves(); }
+    if (patch.grid) this.grid.take(patch.grid, this.known.run.byzantine ?? {});
+    if (patch.run) this.drawRun(patch.run);
+    if (patch.run || patch.clock) this.drawClock(this.known.clock, this.known.run);
+    if (patch.agents) this.agents.take(patch.agents, !this.isSaved && Boolean(this.known.clock.source));
+    if (patch.log) this.drawLog(patch.log);
+  }
+
+  drawRun(run) {
+    const { h, number } = Fedpg;
+    document.title = `${run.run === "." ? run.folder : run.run} – FedPG`;
+    this.title.textContent = run.run === "." ? run.folder : run.run;
+    if (run.state === "unreadable") {
+      Fedpg.show(this.parts.say, h("p", { class: "say bad" }, run.note ?? "This run cannot be read."));
+      return;
+    }
+    const attacks = Object.values(run.byzantine);
+    const kinds = [...new Set(attacks)].join(", ");
+    const facts = [run.task, run.algorithm, `K = ${run.agents}`, `seed ${run.seed}`,
+      attacks.length ? `described as Byzantine: ${attacks.length} (${kinds})` : "no attackers described"];
+    Fedpg.show(this.parts.about,
+      h("p", null, Fedpg.state(run.state), ` ${facts.join(" · ")}`),
+      h("p", { class: "faint path" }, run.folder),
+      h("progress", { max: run.target, value: Math.min(run.trajectories, run.target), "aria-label": "trajectories of the run" }));
+    const say = [];
+    if (!run.is_read) say.push(h("p", { class: "say", role: "status" }, `Reading the run: ${number(run.rounds)} rounds so far.`));
+    if (run.note) say.push(h("p", { class: "say bad" }, run.note));
+    if (run.suspects.length) {
+      say.push(h("p", { class: "say", id: "suspects" }, h("b", null, `Filtered more often than not: ${Fedpg.agents(run.suspects)}`),
+        ` (of the last ${Math.min(50, run.rounds)} rounds).`));
+    } else if (run.rounds) say.push(h("p", { class: "say", id: "suspects" }, `In the last ${Math.min(50, run.rounds)} rounds nobody was filtered more often than accepted.`));
+    const strangers = Object.entries(run.strangers).map(([why, count]) => `${why} ${number(count)}`).join(", ");
+    if (strangers) say.push(h("p", { class: "say bad" }, `Refused from callers that are not members: ${strangers}.`));
+    Fedpg.show(this.parts.say, ...say);
+    const tile = (value, name) => h("div", { class: "tile" }, h("b", null, value), h("span", null, name));
+    Fedpg.show(this.parts.tiles, h("div", { class: "tiles" },
+      tile(number(run.latest), "return, last round"), tile(number(run.final), "return, last 5 %"), tile(number(run.best), "best return"),
+      tile(number(run.rounds), "rounds"), tile(`${number(run.trajectories)} / ${number(run.target)}`, "trajectories"),
+      tile(number(run.speed, 0), "steps per second"),
+      ...(run.starts > 1 ? [tile(number(run.starts - 1), run.starts === 2 ? "restart of the server" : "restarts of the server")] : []),
+      ...(run.extended_after.length ? [tile(run.extended_after.map((one) => number(one)).join(", "), "extended after round")] : [])));
+  }
+
+  drawClock(clock, run) {
+    const { h } = Fedpg;
+    if (this.isSaved || !clock.source) { Fedpg.show(this.parts.clock); return; }
+    const until = clock.deadline_in_s === null ? "" : ` · deadline in ${Fedpg.duration(clock.deadline_in_s)}`;
+    const waiting = clock.waiting_for.length && clock.votes < clock.agents ? `waiting for ${Fedpg.agents(clock.waiting_for)}` : "";
+    const phase = clock.phase ?? (run.state === "live" ? "as the store says; the server was not asked" : "");
+    Fedpg.show(this.parts.clock, h("div", { class: "say" },
+      h("p", null, h("b", null, `Round ${clock.round}`), ` · ${phase} · votes ${clock.votes} of ${clock.agents}, quorum ${clock.quorum}${until}`),
+      h("progress", { max: clock.agents, value: clock.votes, "aria-label": "votes of the open round" }),
+      h("p", null, clock.message, waiting && !clock.message.includes("waiting") ? ` · ${waiting}` : ""),
+      ...(clock.intrusions ? [h("p", null, `${clock.intrusions} calls from strangers or with another's identity were refused`)] : [])));
+  }
+
+  drawCurves() {
+    const { figures, width } = this.curve ?? { figures: {} };
+    if (!figures.trajectories) return;
+    const x = this.honest ? Fedpg.sums(figures.sampled) : figures.trajectories;
+    const axis = this.honest ? "trajectories sampled by all agents and the server" : "trajectories per participant";
+    const each = width > 1 ? `mean of ${width} rounds` : "each round";
+    this.returns.draw(axis, x, [
+      { label: `evaluation, ${each}`, values: figures.evaluation, colour: "series-4", width: 1 },
+      { label: "evaluation, mean of the last 10 rounds", values: figures.smoothed, colour: "series-0", width: 2.5 },
+      { label: "training, mean of the agents", values: figures.training, colour: "faint", dash: [4, 4], width: 1.2 },
+    ]);
+    this.drawFigure(axis, x, figures);
+  }
+
+  drawFigure(axis, x, figures) {
+    const shown = { ...figures, "steps per second": figures.steps.map((steps, place) => (figures.seconds[place] ? steps / figures.seconds[place] : null)) };
+    const names = Object.keys(shown).filter((name) => !["trajectories", "sampled", "evaluation", "smoothed", "training", "steps"].includes(name));
+    const known = JSON.stringify(names);
+    if (known !== this.figureNames) {
+      this.figureNames = known;
+      if (!names.includes(this.figure)) this.figure = names.includes("radius") ? "radius" : names[0];
+      this.figurePlace.replaceChildren(Fedpg.choice("figure", names.map((name) => [name, name.replaceAll("_", " ")]), this.figure,
+        (value) => { this.figure = value; this.drawCurves(); }));
+    }
+    this.other.draw(axis, x, [{ label: this.figure.replaceAll("_", " "), values: shown[this.figure], colour: "series-2" }]);
+  }
+
+  drawLog(log) {
+    const isAtEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
+    this.logPart.hidden = !log.lines.length;
+    this.log.textContent = log.lines.join("\n");
+    if (isAtEnd) this.log.scrollTop = this.log.scrollHeight;
+  }
+};
