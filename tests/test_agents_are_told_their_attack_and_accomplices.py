@@ -11,7 +11,7 @@ from fedpg_client import cli
 from fedpg_client.cli import parse_attack, parse_collusion
 from fedpg_client.process import AgentOptions, AgentProcess, Collusion
 from fedpg_common.choices import Choice
-from fedpg_common.errors import AddressError, ExitCode, UsageError
+from fedpg_common.errors import ExitCode, UsageError
 from typer.testing import CliRunner
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "extending"
@@ -63,7 +63,7 @@ def test_accomplices_are_a_list_and_a_place_to_meet() -> None:
         ("0,2", "h:1", UsageError, "agent indices from 1"),
         (",".join(map(str, range(1, 400))), "h:1", UsageError, "takes 1 to 256 agent indices"),
         ("1,2", "", UsageError, "needs --ring"),
-        ("1,2", "nowhere", AddressError, "HOST:PORT"),
+        ("1,2", "nowhere", UsageError, "HOST:PORT"),
     ],
 )
 def test_bad_accomplices_are_refused_with_a_sentence(

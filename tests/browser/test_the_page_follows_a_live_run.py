@@ -25,7 +25,7 @@ def training(folder: Path) -> Iterator[LocalFederation]:
         "CartPole-v1", agents=4, byzantine=1, attack="random-noise", trajectories=ENDLESS, round_timeout_s=60.0
     )
     done = threading.Event()
-    with LocalFederation(federation, folder, agents_per_process=4, tensorboard=False) as processes:
+    with LocalFederation(federation, folder, agents_per_process=4, observers=()) as processes:
 
         def look_after() -> None:
             while processes.supervise() and not done.wait(0.1):

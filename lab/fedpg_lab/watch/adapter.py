@@ -14,7 +14,7 @@ from typing import Any
 
 from fedpg_common.channels import TlsFiles
 from fedpg_common.errors import RefusedError, StorageError, UnreachableError
-from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_server.records import RoundRecord, best_return, final_return
 from fedpg_server.store import STORE_NAME, Store
@@ -28,11 +28,11 @@ from fedpg_lab.status import fetch_status, to_plain
 BATCH_ROUNDS = 200
 """Rounds that are read at once: a round of a thousand agents is some ten kilobytes."""
 SLIM: Mapping[str, Any] = {
-    "accepted": (), "filtered": (), "absent": (), "median_distances": {}, "weights": {}, "inner_gradient_norms": (),
+    "accepted": (), "filtered": (), "absent": (), "centre_distances": {}, "weights": {}, "inner_gradient_norms": (),
     "importance_ratios": (),
 }  # fmt: skip
 """What is left out of the records that are kept: what has an entry per agent or inner step."""
-FIGURES = ("batch_size", "radius", "gradient_norm", "loss", "learning_rate", "seconds", "training_length",
+FIGURES = ("batch_size", "gradient_norm", "loss", "learning_rate", "seconds", "training_length",
            "evaluation_length", "inner_steps_taken")  # fmt: skip
 """Fields of a record that are shown as figures, beside those that the aggregator gives."""
 STATUS_TIMEOUT_S = 2.0
@@ -134,17 +134,17 @@ class RunStore:
 
 def facts_of(store: Store) -> Facts:
     """The description in a store."""
-    federation = federation_from_toml(store.description, f"the store {store.path}")
+    federation = store.federation
     return Facts(
         run_id=store.run_id,
         task=federation.task.name,
-        algorithm=str(getattr(federation.algorithm, "value", federation.algorithm)),
+        algorithm=method_of(federation),
         agents=federation.agents,
         seed=federation.seed,
         target=federation.task.trajectories,
         quorum=federation.quorum,
         round_timeout_s=federation.round_timeout_s,
-        byzantine={agent: str(getattr(what, "value", what)) for agent, what in federation.byzantine.items()},
+        byzantine={agent: attack.label for agent, attack in federation.byzantine.items()},
         federation=federation,
     )
 
@@ -154,7 +154,7 @@ def round_of(record: RoundRecord) -> Round:
     known = {one.name for one in dataclasses.fields(record)}
     figures = {name: getattr(record, name) for name in FIGURES if getattr(record, name, None) is not None}
     figures |= {f"filter {name}": value for name, value in record.detection.items()}
-    figures |= dict(getattr(record, "figures", None) or {})
+    figures |= dict(record.figures)
     return Round(
         number=record.round_number,
         trajectories=record.trajectories_total,
@@ -166,8 +166,8 @@ def round_of(record: RoundRecord) -> Round:
         seconds=record.seconds,
         accepted=record.accepted,
         filtered=record.filtered,
-        distances=record.median_distances,
-        weights={int(agent): value for agent, value in (getattr(record, "weights", None) or {}).items()},
+        distances=record.centre_distances,
+        weights=dict(record.weights or {}),
         figures=figures,
         record=dataclasses.replace(record, **{name: value for name, value in SLIM.items() if name in known}),
     )
