@@ -18,7 +18,8 @@ from fedpg_server.home import folder_for
 from fedpg_server.observers import OBSERVER, chosen_observers
 from fedpg_server.server import ServerOptions, serve
 
-TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard", "log_level")
+TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard",
+                   "keep_parameters", "log_level")  # fmt: skip
 """The options that mean something to a run which has its description already."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -54,6 +55,16 @@ def server(
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.")] = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
+    keep_parameters: Annotated[
+        int | None,
+        typer.Option(
+            help="Of how many latest rounds the store keeps the parameters.",
+            envvar="FEDPG_KEEP_PARAMETERS",
+            metavar="N",
+            show_default="as many as fit in 64 MiB",
+            min=1,
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
@@ -82,6 +93,7 @@ def server(
         trajectories=trajectories,
         tls=tls_files(tls),
         insecure=insecure,
+        keep_parameters=keep_parameters,
         observers=chosen_observers(tensorboard, observer or ()),
     )
     raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))

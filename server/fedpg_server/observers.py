@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +58,8 @@ class Observed:
     """The tensors in θ."""
     records: Sequence[RoundRecord]
     """The rounds so far, where a run is resumed."""
+    parameters: Callable[[int], Vector | None] | None = None
+    """θ (d,) after one of these rounds; None of a round whose θ is not kept. To be used in the constructor alone."""
 
 
 OBSERVERS: Choices[Observer] = Choices(

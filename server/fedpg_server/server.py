@@ -55,6 +55,8 @@ class ServerOptions:
     """Whether to listen beyond loopback without TLS."""
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
     """What looks on."""
+    keep_parameters: int | None = None
+    """Of how many latest rounds the store keeps the parameters; None for as many as fit in 64 MiB."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -86,7 +88,8 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
-            observed = Observed(options.folder, federation, policy.spec, store.records())
+            store.keep_parameters = options.keep_parameters
+            observed = Observed(options.folder, federation, policy.spec, store.records(), store.parameters_if_kept)
             observers = build_observers(options.observers, observed)
             run = Run(federation, policy.spec, store, learner, observers, time.monotonic)
             service.serve(run)
