@@ -14,6 +14,7 @@ from fedpg_common.json_text import to_json
 from fedpg_common.modules import make_importable
 from rich.console import Console
 
+from fedpg_lab.authority import shortened
 from fedpg_lab.certificates import make_certificates
 from fedpg_lab.compose import compose_file
 from fedpg_lab.formats import Format
@@ -59,17 +60,32 @@ def certs_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the folders go.")] = Path("certs"),
     days: Annotated[int, typer.Option(help="How long they last.", min=1, max=36500)] = 365,
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with ca.pem and ca.key, if they are kept elsewhere.",
+            metavar="FOLDER",
+            show_default="authority in --out",
+        ),
+    ] = None,
+    new_authority: Annotated[
+        bool, typer.Option("--new-authority", help="Replace the authority, and every certificate with it.")
+    ] = False,
 ) -> None:
     """Make an authority and a certificate for the server, the operator and each agent, each in a folder of its own.
 
     What is there and lasts is kept, so repeating the command is safe, also to add agents or renew. Hand each machine
-    its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`.
+    its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`. The
+    authority's key may be kept elsewhere: it is asked for when it is needed, with --authority.
 
-    Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
+    Exit codes: 0 done; 2 bad option; 6 the folder cannot be used, or the authority's key is needed.
     """
     names = ["localhost", "127.0.0.1", *(server_name or [])]
-    made = make_certificates(out, agents, names, days, datetime.datetime.now(datetime.UTC))
-    typer.echo(f"{out}: {'made ' + _shortened(made) if made else 'everything is there already'}")
+    now = datetime.datetime.now(datetime.UTC)
+    made = make_certificates(
+        out, agents, names, days, now, authority, new_authority, lambda sentence: typer.echo(sentence, err=True)
+    )
+    typer.echo(f"{out}: {'made ' + shortened(made) if made else 'everything is there already'}")
 
 
 @federation_options()
@@ -93,7 +109,3 @@ def compose_command(
         typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
     task_file = described.task if described.task.endswith(".toml") else None
     typer.echo(stack_file(federation, certs, task_file) if swarm else compose_file(federation, task_file), nl=False)
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
