@@ -36,11 +36,26 @@ def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float) -> pb.GetS
                 pb.GetStatusRequest(), timeout=timeout_s
             )
         except grpc.RpcError as error:
-            code, details = error.code(), error.details()
+            code, details = error.code(), _printable(error.details() or "")
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise UnreachableError(f"no status from {server}: {details}") from error
             raise RefusedError(f"{server} refused: {details} ({code.name})") from error
+    without_control_characters(reply)
     return reply
+
+
+def without_control_characters(message: Message) -> None:
+    """Replace in all texts of a message what would do something to a terminal."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING and not field.is_repeated:
+            setattr(message, field.name, _printable(value))
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value if field.is_repeated else (value,):
+                without_control_characters(part)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def to_plain(message: Message) -> dict[str, Any]:
@@ -121,12 +136,19 @@ def _agents_table(status: pb.GetStatusReply) -> Table:
             _PRESENCE.get(agent.presence, "?"),
             "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s",
             str(agent.last_vote_round or "none"),
-            Verdict(agent.last_verdict).label if agent.last_verdict else "none",
+            _verdict(agent.last_verdict),
             *(("-", "-", "-") if status.is_partial else _filtering(agent, status)),
             str(_refused(agent)),
             style="red" if agent.agent in status.latest.filtered else None,
         )
     return table
+
+
+def _verdict(number: int) -> str:
+    """A verdict's label, also of a server that knows more of them."""
+    if number == 0:
+        return "none"
+    return Verdict(number).label if number in set(Verdict) else f"verdict {number}"
 
 
 def _filtering(agent: pb.AgentStatus, status: pb.GetStatusReply) -> tuple[str, str, str]:
