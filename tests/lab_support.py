@@ -38,10 +38,10 @@ def digests(run: RunData) -> list[str]:
     return [record.parameters_digest for record in run.records]
 
 
-def write_run(folder: Path, federation: Federation, records: Sequence[RoundRecord]) -> Path:
+def write_run(folder: Path, federation: Federation, records: Sequence[RoundRecord], run_id: str = "run") -> Path:
     """A run folder whose store has these rounds, and nothing else."""
     folder.mkdir(parents=True)
-    store = Store.create(folder / STORE_NAME, "run", federation_to_toml(federation), initial_state())
+    store = Store.create(folder / STORE_NAME, run_id, federation_to_toml(federation), initial_state())
     for record in records:
         store.finish_round(record, initial_state())
     store.close()

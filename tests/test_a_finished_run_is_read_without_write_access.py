@@ -36,7 +36,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def test_a_run_that_was_closed(tmp_path: Path, fedpg: Command) -> None:
     run = write_run(tmp_path / "run", FEDERATION, [make_round_record(1)])
-    assert {path.name for path in run.iterdir()} == {STORE_NAME, "run.lock"}
+    assert {path.name for path in run.iterdir()} == {STORE_NAME, "run.lock", "run.mark"}
     before = (run / STORE_NAME).read_bytes()
     with read_only(run):
         assert len(load_run(run).records) == 1

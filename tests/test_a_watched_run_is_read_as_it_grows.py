@@ -16,8 +16,10 @@ from fedpg_lab.watch import adapter, history, run_view
 from fedpg_lab.watch.history import History, width_for
 from fedpg_lab.watch.logs import LINES_MAX, ServerLog
 from fedpg_lab.watch.run_view import Cursor, RunView, ServerAccess
+from fedpg_server.mark import mark_path
 from fedpg_server.store import STORE_NAME, Store
-from watch_support import AGENTS, watched_round, watched_run
+from lab_support import write_run
+from watch_support import AGENTS, watched_federation, watched_round, watched_run
 
 Patch = dict[str, Any]
 
@@ -152,12 +154,9 @@ def test_another_run_in_the_same_folder_starts_afresh(tmp_path: Path) -> None:
     lost = view.patch(cursor)
     assert "there is no run store" in lost["run"]["note"]
     assert lost["run"]["rounds"] == 9
-    other = watched_run(tmp_path / "other", rounds=2)
-    store = Store.open(other / STORE_NAME)
-    with store._transaction() as connection:
-        connection.execute("UPDATE run SET value = 'another' WHERE name = 'run_id'")
-    store.close()
-    (other / STORE_NAME).rename(folder / STORE_NAME)
+    other = write_run(tmp_path / "other", watched_federation(), [watched_round(1), watched_round(2)], run_id="another")
+    for path in (Path(STORE_NAME), mark_path(Path(STORE_NAME))):
+        (other / path).rename(folder / path)
     time.now_s += 1
     found = view.patch(cursor)
     assert found["reset"]

@@ -38,7 +38,7 @@ def test_to_another_folder_by_name(tmp_path: Path, fedpg: Command) -> None:
     assert {str(path.relative_to(out)) for path in out.rglob("*.*")} == {
         "returns.png", "seed-0/summary.json", "seed-0/returns.png", "seed-1/summary.json", "seed-1/returns.png",
     }  # fmt: skip
-    assert {path.name for path in (tmp_path / "runs" / "seed-0").iterdir()} == {"run.sqlite", "run.lock"}
+    assert {path.name for path in (tmp_path / "runs" / "seed-0").iterdir()} == {"run.sqlite", "run.lock", "run.mark"}
 
 
 def test_of_a_run_without_a_round(tmp_path: Path, fedpg: Command) -> None:

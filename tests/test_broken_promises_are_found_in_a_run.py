@@ -19,6 +19,7 @@ from fedpg_lab.faults.invariants import Finding, Outcome, check_run, finding
 from fedpg_lab.faults.reference import ROUND_TIMEOUT_S, compare_with_reference
 from fedpg_lab.faults.timeline import HealReason
 from fedpg_lab.runs import RunData, load_run
+from fedpg_server.seal import reseal
 from fedpg_server.store import STORE_NAME
 from lab_support import run_federation, small_federation, write_run
 from support import make_round_record
@@ -44,9 +45,11 @@ class Exhibit:
     history: History
 
     def sql(self, statement: str, *values: object) -> None:
-        """Change the store."""
+        """Change the store, as a server that is wrong would have written it."""
         with closing(sqlite3.connect(self.folder / STORE_NAME)) as connection, connection:
             assert connection.execute(statement, values).rowcount > 0
+            connection.commit()
+            reseal(connection)
 
     def change_record(self, round_number: int, **changes: object) -> None:
         """Change fields of a round's record."""
@@ -136,7 +139,7 @@ def change_parameters(exhibit: Exhibit) -> None:
 
 
 def lose_parameters(exhibit: Exhibit) -> None:
-    exhibit.sql("DELETE FROM states WHERE round = 2")
+    exhibit.sql("DELETE FROM vectors WHERE round = 2 AND name = 'theta'")
 
 
 def forget_an_agent(exhibit: Exhibit) -> None:

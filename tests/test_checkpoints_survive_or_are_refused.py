@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from fedpg_common.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import describe
-from fedpg_common.parameters import ParameterSpec, TensorSpec
+from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE, LUNAR_LANDER, task_to_fields
 from fedpg_server.checkpointing import CheckpointExporter
 from fedpg_server.observers import Observed
@@ -103,3 +105,75 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path, prepare: Callable[[Path],
         write_checkpoint(tmp_path / "folder" / "x.safetensors", Checkpoint(THETA, SPEC, CARTPOLE, 1, None))
     with pytest.raises(StorageError, match="there is no checkpoint"):
         read_checkpoint(tmp_path / "folder" / "x.safetensors")
+
+
+# Made good at the start -----------------------------------------------------------------------------------------------
+
+RETURNS = (10.0, 50.0, float("nan"), 50.0, 30.0)
+
+
+def resumed(folder: Path, *, kept: tuple[int, ...] = (1, 2, 3, 4, 5)) -> dict[str, tuple[int, list[float]]]:
+    """What is exported once a run with these returns is taken up, by name: the round, and the first parameters."""
+
+    def parameters(round_number: int) -> Vector | None:
+        return THETA + np.float32(round_number) if round_number in kept else None
+
+    CheckpointExporter(replace(observed(folder, *RETURNS), parameters=parameters), every_rounds=2).close()
+    found = {path.name: read_checkpoint(path) for path in sorted((folder / "checkpoints").glob("*.safetensors"))}
+    return {name: (one.round_number, (one.theta - THETA)[:1].round().tolist()) for name, one in found.items()}
+
+
+COMPLETE = {
+    "best.safetensors": (2, [2.0]), "latest.safetensors": (5, [5.0]),
+    "round-000002.safetensors": (2, [2.0]), "round-000004.safetensors": (4, [4.0]),
+}  # fmt: skip
+
+
+def test_what_was_not_exported_is_exported_at_the_start(tmp_path: Path) -> None:
+    assert resumed(tmp_path) == COMPLETE
+
+
+@pytest.mark.parametrize("name", sorted(COMPLETE))
+@pytest.mark.parametrize("content", [None, b"", b"rubbish", "older", "newer"])
+def test_what_was_lost_damaged_or_left_behind_is_exported_again(
+    tmp_path: Path, name: str, content: bytes | str | None
+) -> None:
+    resumed(tmp_path)
+    path = tmp_path / "checkpoints" / name
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        write_checkpoint(path, Checkpoint(THETA, SPEC, CARTPOLE, 1 if content == "older" else 9, 99.0))
+    assert resumed(tmp_path) == COMPLETE
+
+
+def test_what_is_right_is_left_as_it_is(tmp_path: Path) -> None:
+    resumed(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
+    resumed(tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def test_parameters_that_are_not_kept_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert set(resumed(tmp_path, kept=(5,))) == {"latest.safetensors"}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/checkpoints/best.safetensors is not that of round 2, whose parameters are not kept any more"
+    ]
+
+
+def test_a_checkpoint_that_could_not_be_written_is_there_after_a_resume(tmp_path: Path) -> None:
+    exporter = CheckpointExporter(observed(tmp_path), every_rounds=2)
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError):
+        exporter.record(make_round_record(1, evaluation_returns=(10.0,)), THETA)
+    assert resumed(tmp_path) == COMPLETE
+
+
+def test_a_return_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    exporter = CheckpointExporter(observed(tmp_path), every_rounds=50)
+    for number, value in enumerate((float("nan"), 5.0, float("inf"), 7.0), start=1):
+        exporter.record(make_round_record(number, evaluation_returns=(value,)), THETA)
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.safetensors").round_number == 4

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -23,9 +21,23 @@ from fedpg_common.channels import AGENT_NAME_PREFIX, OPERATOR_NAME, SERVER_NAME
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.files import exists
 
-AUTHORITY = "authority"
-AUTHORITY_CERTIFICATE, AUTHORITY_KEY = "ca.pem", "ca.key"
-CERTIFICATE, KEY = "cert.pem", "key.pem"
+from fedpg_lab.authority import (
+    AUTHORITY,
+    AUTHORITY_CERTIFICATE,
+    AUTHORITY_KEY,
+    CERTIFICATE,
+    KEY,
+    Authority,
+    Note,
+    close_to_others,
+    load_authority,
+    load_certificate,
+    load_key,
+    one_at_a_time,
+    require_key,
+    write_file,
+)
+
 SERVER = SERVER_NAME
 OPERATOR = OPERATOR_NAME
 BACKDATED = datetime.timedelta(minutes=10)
@@ -34,52 +46,61 @@ RENEWED_BEFORE = datetime.timedelta(days=7)
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 
 
-@dataclass(frozen=True)
-class Authority:
-    """The federation's certificate authority."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
 def make_certificates(
-    folder: Path, agents: int, server_names: Sequence[str], days: int, now: datetime.datetime
+    folder: Path,
+    agents: int,
+    server_names: Sequence[str],
+    days: int,
+    now: datetime.datetime,
+    authority: Path | None = None,
+    new_authority: bool = False,
+    note: Note = lambda _sentence: None,
 ) -> list[str]:
     """Make what is missing, expired or about to expire below `folder`; returns the names of what was made.
 
     `server_names` are the host names and addresses under which agents reach the server. Keys are readable by their
-    owner alone. Whoever has a certificate of an authority that was replaced gets a new one. Raises UsageError for a
-    name that is none, StorageError for a folder or file that cannot be used.
+    owner alone; `note` is told of what was otherwise, or in the wrong folder, and has been put right. The authority is
+    the one in the folder `authority`, if not in that of this name below `folder`. There is a new one at the very
+    first, when the old one ends (and all that it signed with it), or with `new_authority`; whoever has a certificate
+    of one that was replaced gets a new one. Raises UsageError for a name that is none, StorageError for a folder or
+    file that cannot be used and for an authority or its key that is kept elsewhere and needed; then nothing is changed.
     """
-    expires = now + datetime.timedelta(days=days)
     hosts = [_general_name(name) for name in server_names]
-    server_usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]  # it checks its own health
+    place = folder / AUTHORITY if authority is None else authority
+    participants = [SERVER, OPERATOR, *(f"{AGENT_NAME_PREFIX}{index}" for index in range(1, agents + 1))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        authority, is_new = _load_or_make_authority(folder / AUTHORITY, now, expires)
-        made = [AUTHORITY] if is_new else []
-        if not _is_good(folder / SERVER, authority, hosts, now):
-            _issue(folder / SERVER, authority, server_usages, hosts, now, expires)
-            made.append(SERVER)
-        for name in (OPERATOR, *(f"{AGENT_NAME_PREFIX}{index}" for index in range(1, agents + 1))):
-            if not _is_good(folder / name, authority, [], now):
-                _issue(folder / name, authority, [ExtendedKeyUsageOID.CLIENT_AUTH], [], now, expires)
-                made.append(name)
+        with one_at_a_time(folder):
+            found = None if new_authority else load_authority(place, folder, note)
+            expires = now + datetime.timedelta(days=days)
+            made = []
+            if found is not None and not _lasts(found.certificate, now):
+                end = f"the authority in {place} ends on {found.certificate.not_valid_after_utc:%Y-%m-%d}"
+                if found.key is None:
+                    raise StorageError(f"{end}: replace it and every certificate with --new-authority")
+                note(f"{end}: it is replaced, and every certificate with it")
+                found = None
+            if found is None:
+                found = _make_authority(place, now, expires)
+                made.append(AUTHORITY)
+            needed = [
+                name
+                for name in participants
+                if not _is_good(folder / name, found, hosts if name == SERVER else [], now, note)
+            ]
+            require_key(found, place, needed)
+            close_to_others(place, AUTHORITY_KEY, note)
+            for name in participants:
+                close_to_others(folder / name, KEY, note)
+                if name in needed:
+                    _issue(folder / name, found, hosts if name == SERVER else [], now, expires)
     except OSError as error:
         raise StorageError(f"certificates cannot be kept in {folder}: {error.strerror}") from error
-    return made
+    return made + needed
 
 
-def _load_or_make_authority(folder: Path, now: datetime.datetime, expires: datetime.datetime) -> tuple[Authority, bool]:
-    """The authority, and whether it is new."""
-    certificate_path, key_path = folder / AUTHORITY_CERTIFICATE, folder / AUTHORITY_KEY
-    if exists(certificate_path) and exists(key_path):
-        authority = Authority(_load_certificate(certificate_path), _load_key(key_path))
-        if authority.certificate.public_key() != authority.key.public_key():
-            raise StorageError(f"{certificate_path} is not the certificate of {key_path}")
-        if _lasts(authority.certificate, now):
-            return authority, False
-    folder.mkdir(mode=0o700, exist_ok=True)
+def _make_authority(folder: Path, now: datetime.datetime, expires: datetime.datetime) -> Authority:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedPG federation authority")])
     certificate = (
@@ -88,37 +109,23 @@ def _load_or_make_authority(folder: Path, now: datetime.datetime, expires: datet
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(key_path, _key_pem(key), secret=True)
-    _write(certificate_path, certificate.public_bytes(serialization.Encoding.PEM))
-    return Authority(certificate, key), True
-
-
-def _load_certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except ValueError as error:
-        raise StorageError(f"{path} is no certificate in PEM: delete it to have a new one made") from error
-
-
-def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # no key, one with a password, an unknown kind
-        raise StorageError(f"{path} is no key in PEM without a password: delete it to have a new one made") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise StorageError(f"{path} is not an elliptic-curve key: delete it to have a new one made")
-    return key
+    write_file(folder / AUTHORITY_KEY, _key_pem(key), secret=True)
+    write_file(folder / AUTHORITY_CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
+    return Authority(certificate, key)
 
 
 def _issue(
     folder: Path,
     authority: Authority,
-    usages: Sequence[x509.ObjectIdentifier],
     hosts: Sequence[x509.GeneralName],
     now: datetime.datetime,
     expires: datetime.datetime,
 ) -> None:
     """Make a key and its certificate in a folder of their own; the folder's name is the certificate's."""
+    assert authority.key is not None  # see `require_key`
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if folder.name == SERVER:  # which checks its own health as a client
+        usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(folder)
     # An authority that ends earlier takes everything that it has signed with it.
@@ -133,19 +140,24 @@ def _issue(
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
     certificate = builder.sign(authority.key, hashes.SHA256())
     folder.mkdir(mode=0o700, exist_ok=True)
-    _write(folder / KEY, _key_pem(key), secret=True)
-    _write(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
-    _write(folder / AUTHORITY_CERTIFICATE, authority.certificate.public_bytes(serialization.Encoding.PEM))
+    write_file(folder / KEY, _key_pem(key), secret=True)
+    write_file(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM))
+    write_file(folder / AUTHORITY_CERTIFICATE, authority.certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def _is_good(folder: Path, authority: Authority, hosts: Sequence[x509.GeneralName], now: datetime.datetime) -> bool:
+def _is_good(
+    folder: Path, authority: Authority, hosts: Sequence[x509.GeneralName], now: datetime.datetime, note: Note
+) -> bool:
     """Whether a folder has a key and its certificate, of this authority, that lasts, for these hosts."""
     if not all(exists(folder / name) for name in (KEY, CERTIFICATE, AUTHORITY_CERTIFICATE)):
         return False
-    certificate = _load_certificate(folder / CERTIFICATE)
-    if _load_certificate(folder / AUTHORITY_CERTIFICATE) != authority.certificate:
+    certificate = load_certificate(folder / CERTIFICATE)
+    if load_certificate(folder / AUTHORITY_CERTIFICATE) != authority.certificate:
         return False
-    if certificate.public_key() != _load_key(folder / KEY).public_key():
+    if certificate.public_key() != load_key(folder / KEY).public_key():
+        return False
+    if certificate.subject != _subject(folder):  # another's, copied into this folder
+        note(f"{folder / CERTIFICATE} is the certificate of {certificate.subject.rfc4514_string()}: it is replaced")
         return False
     if certificate.subject != _subject(folder):  # another's, copied into this folder
         return False
@@ -208,13 +220,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, content: bytes, secret: bool = False) -> None:
-    """Write a file that appears whole; a secret one is never readable by others, not even for a moment."""
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(unfinished, path)

@@ -70,19 +70,36 @@ def certs_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the folders go.", metavar="FOLDER")] = Path("certs"),
     days: Annotated[int, typer.Option(help="How long they last.", metavar="N", min=1, max=36500)] = 365,
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with ca.pem and ca.key, if they are kept elsewhere.",
+            metavar="FOLDER",
+            show_default="authority in --out",
+        ),
+    ] = None,
+    new_authority: Annotated[
+        bool,
+        typer.Option("--new-authority", help="Replace the authority, and every certificate with it.", metavar=""),
+    ] = False,
 ) -> None:
     """Make an authority, and certificates for the server, the operator and each agent.
 
     What is there and lasts is kept, so repeating the command is safe, also to add agents or renew. Hand each machine
-    its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`.
+    its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`. The
+    authority's key may be kept elsewhere: it is asked for when it is needed, with --authority.
 
-    Exit codes: 0 done; 2 bad option; 6 the folder cannot be used.
+    Exit codes: 0 done; 2 bad option; 6 the folder cannot be used, or the authority's key is needed.
     """
+    from fedpg_lab.authority import shortened
     from fedpg_lab.certificates import make_certificates
 
     names = ["localhost", "127.0.0.1", *(server_name or [])]
-    made = make_certificates(out, agents, names, days, datetime.datetime.now(datetime.UTC))
-    typer.echo(f"{out}: {'made ' + _shortened(made) if made else 'everything is there already'}")
+    now = datetime.datetime.now(datetime.UTC)
+    made = make_certificates(
+        out, agents, names, days, now, authority, new_authority, lambda sentence: typer.echo(sentence, err=True)
+    )
+    typer.echo(f"{out}: {'made ' + shortened(made) if made else 'everything is there already'}")
 
 
 @federation_options()
@@ -157,7 +174,3 @@ def compose_command(
         )
         up = "docker compose up --build" if repository() else "docker compose up, with images built elsewhere"
         typer.echo(f"{out}: wrote {COMPOSE_NAME} and {SETTINGS_NAME}; next: cd {shlex.quote(str(out))}; {up}")
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

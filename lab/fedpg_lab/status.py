@@ -38,12 +38,27 @@ def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float, use_proxy:
                 pb.GetStatusRequest(), timeout=timeout_s
             )
         except grpc.RpcError as error:
-            code, details = error.code(), error.details()
+            code, details = error.code(), _printable(error.details() or "")
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 hint = tls_hint(details or "", "the" if tls else None)
                 raise UnreachableError(f"no status from {server}: {details}{hint}") from error
             raise RefusedError(f"{server} refused: {details} ({code.name})") from error
+    without_control_characters(reply)
     return reply
+
+
+def without_control_characters(message: Message) -> None:
+    """Replace in all texts of a message what would do something to a terminal."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING and not field.is_repeated:
+            setattr(message, field.name, _printable(value))
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value if field.is_repeated else (value,):
+                without_control_characters(part)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def to_plain(message: Message) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from fedpg_common.channels import AGENT_NAME_PREFIX
 from fedpg_common.choices import Choice
 from fedpg_common.federation import Federation
 
-from fedpg_lab.certificates import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY, SERVER
+from fedpg_lab.authority import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY
+from fedpg_lab.certificates import SERVER
 from fedpg_lab.compose import LIMITS, agent_settings, check_path, common_attack, server_settings, task_target
 
 _HEAD = """\

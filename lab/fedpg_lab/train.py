@@ -18,6 +18,7 @@ from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, exists, look, require_name, shown
+from fedpg_server.mark import mark_path
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.store import STORE_NAME, Store
 from rich.console import Console
@@ -97,9 +98,10 @@ class NewFolders:
         self._missing = [place for place in (folder, *folder.parents) if look(place) is Kind.MISSING]
 
     def remove_unless_resumable(self) -> bool:
-        """Remove what is new, unless the run has a store. Whether there is no run."""
+        """Remove what is new, unless the run has, or had, a store. Whether there is no run."""
+        store = self._folder / STORE_NAME
         with suppress(StorageError):  # of a path that cannot even be looked at: there is no store
-            if exists(self._folder / STORE_NAME):
+            if exists(store) or exists(mark_path(store)):  # one that has been removed leaves policies behind
                 return False
         if self._folder in self._missing:
             shutil.rmtree(self._folder, ignore_errors=True)

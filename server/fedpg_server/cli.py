@@ -16,7 +16,8 @@ from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
 
 LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
 
-TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard", "log_level")
+TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard",
+                   "keep_parameters", "log_level")  # fmt: skip
 """The options that mean something to a run which has its description already."""
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -65,6 +66,16 @@ def server(
             help="Said at the end: the command that copies {folder} to where you are.", hidden=True, metavar="COMMAND"
         ),
     ] = None,
+    keep_parameters: Annotated[
+        int | None,
+        typer.Option(
+            help="Of how many latest rounds the store keeps the parameters.",
+            envvar="FEDPG_KEEP_PARAMETERS",
+            metavar="N",
+            show_default="as many as fit in 64 MiB",
+            min=1,
+        ),
+    ] = None,
     log_level: Annotated[
         str,
         typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
@@ -104,6 +115,7 @@ def server(
         trajectories=trajectories,
         tls=tls_files(tls),
         insecure=insecure,
+        keep_parameters=keep_parameters,
         observers=chosen_observers(tensorboard, observer or ()),
         copy_hint=copy_hint,
     )

@@ -1,28 +1,32 @@
-"""SQLite as the store uses it: connections, the lock beside the file, checks, and errors that a user can act on."""
+"""SQLite as the store uses it: connections, checks, and errors that a user can act on."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import sqlite3
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedpg_common.errors import StorageError
 from fedpg_common.files import Kind, exists, look, reason, shown
 
+from fedpg_server.mark import ADVICE
+from fedpg_server.seal import DamagedError, Point, Seal, verify
+
 APPLICATION_ID = 0x46504752  # "FPGR"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+PAGE_BYTES = 16384
+"""Gradients are large rows."""
 SCHEMA = """
 CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE rounds (            -- that take no more votes
     round INTEGER PRIMARY KEY,
     closed INTEGER NOT NULL,     -- 1
-    record TEXT                  -- RoundRecord as JSON, once improved
+    chain BLOB,                  -- SHA-256 of record, state's digest and the chain before, once improved
+    record TEXT                  -- RoundRecord as JSON, likewise
 );
 CREATE TABLE votes (
     round INTEGER NOT NULL, agent INTEGER NOT NULL,
@@ -46,16 +50,20 @@ CREATE TABLE states (            -- after each round; 0 is the start
     steps INTEGER NOT NULL,      -- of the optimizer
     digest BLOB NOT NULL         -- SHA-256 of all vectors with their names, and of the steps
 );
-CREATE TABLE vectors (           -- the states' vectors: theta of every round, the others of the latest
+CREATE TABLE vectors (           -- the states' vectors: theta of the rounds that are kept, the others of the latest
     round INTEGER NOT NULL, name TEXT NOT NULL,
+    digest BLOB NOT NULL,        -- SHA-256 of the data
     data BLOB NOT NULL,          -- little-endian float32
     PRIMARY KEY (round, name)
 );
+CREATE TABLE seal (              -- one row: of everything but the data above and the gradients, which have digests
+    sequence INTEGER NOT NULL,   -- transactions so far
+    digest BLOB NOT NULL
+);
 """
-
-
-LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.05
-"""A reader that asks whether the run is live holds the lock for an instant."""
+STATEMENTS = tuple(statement.strip() for statement in SCHEMA.split(";\n") if statement.strip())
+COPY_ATTEMPTS = 3
+"""A copy of a store that is being written meanwhile may come out torn."""
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -70,7 +78,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
     )
     if mode == "rwc":
-        connection.execute("PRAGMA page_size=16384")  # gradients are large rows
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         write_ahead(connection)
     connection.execute("PRAGMA synchronous=FULL")  # with NORMAL, a power cut takes the latest commits
     return connection
@@ -88,20 +96,33 @@ def leave_write_ahead(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=DELETE")
 
 
-def open_checked(path: Path, mode: str, thoroughly: bool) -> sqlite3.Connection:
-    """A connection to an existing store. Raises StorageError; another application's file is left as it was."""
+def copy_back(connection: sqlite3.Connection) -> None:
+    """Bring what the log of writes has into the file, as far as nobody reads it, so that little depends on the log."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An intact store."""
+
+    connection: sqlite3.Connection
+    point: Point
+    seal: Seal
+
+
+def open_checked(path: Path, mode: str) -> Opened:
+    """An existing store. Raises StorageError unless it is intact; another application's file is left as it was."""
     with translated(path):
         connection = connect(path, mode)
         try:
-            check(path, connection, thoroughly)
+            return Opened(connection, *check(path, connection))
         except BaseException:
             connection.close()
             raise
-        return connection
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
-    """A connection to an existing store that writes nothing, also while a server writes it.
+def open_to_read(path: Path) -> Opened:
+    """An existing store, through a connection that writes nothing, also while a server writes it.
 
     A store that its server could not close is in write-ahead mode. To read such a file SQLite makes two more beside it,
     which a folder that may not be written refuses. If there is no log of writes (`-wal`) to be read with the file, it
@@ -109,32 +130,36 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     into memory, from a copy. Raises StorageError.
     """
     try:
-        return open_checked(path, "ro", thoroughly=False)
+        return open_checked(path, "ro")
     except StorageError as error:
         if not isinstance(error.__cause__, sqlite3.OperationalError):
             raise
         log = path.with_name(f"{path.name}-wal")
-        if exists(log) and log.stat().st_size > 0:
+        if not exists(log) or log.stat().st_size == 0:
+            return open_checked(path, "ro&immutable=1")
+    for _ in range(COPY_ATTEMPTS - 1):
+        with suppress(StorageError):
             return _copy_in_memory(path, log)
-        return open_checked(path, "ro&immutable=1", thoroughly=False)
+    return _copy_in_memory(path, log)
 
 
-def _copy_in_memory(path: Path, log: Path) -> sqlite3.Connection:
+def _copy_in_memory(path: Path, log: Path) -> Opened:
     with translated(path), tempfile.TemporaryDirectory(prefix="fedpg-") as folder:
         copy = Path(folder) / path.name
         shutil.copyfile(path, copy)
         shutil.copyfile(log, copy.with_name(log.name))
-        source = open_checked(copy, "rw", thoroughly=False)
+        source = connect(copy, "rw")
         try:
+            point, seal = check(path, source)
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             source.backup(connection)
         finally:
             source.close()
-    return connection
+    return Opened(connection, point, seal)
 
 
-def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
-    """Raise StorageError unless this is an intact store of this format."""
+def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
+    """How far the store has got. Raises StorageError unless it is an intact store of this format."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StorageError(f"{path} is not a FedPG store")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -144,10 +169,20 @@ def check(path: Path, connection: sqlite3.Connection, thoroughly: bool) -> None:
             f"{path} was written by {age} version of FedPG (store format {version}, this version reads "
             f"{FORMAT_VERSION}): use that version for this run, or start a new one"
         )
-    if thoroughly:
+    connection.execute("BEGIN")  # all of it as of one moment, also while a server writes
+    try:
         finding = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if finding != "ok":
-            raise StorageError(f"{path} is damaged: {' '.join(str(finding).split())}")
+            raise DamagedError(" ".join(str(finding).split()))
+        schema = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+        if tuple(statement for (statement,) in schema) != STATEMENTS:
+            raise DamagedError("its tables are not those of a run")
+        return verify(connection)
+    except DamagedError as error:
+        raise StorageError(f"{path} is damaged: {error}: {ADVICE}") from error
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def require_file(path: Path) -> None:
@@ -158,47 +193,15 @@ def require_file(path: Path) -> None:
         raise StorageError(f"{path} is damaged: the file is empty")
 
 
-def take_lock(path: Path) -> int:
-    """An exclusive advisory lock beside the file, released by the system when the process ends."""
-    try:
-        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StorageError(f"cannot write in {shown(path.parent)}: {reason(error)}") from error
-    for attempt in range(1, LOCK_ATTEMPTS + 1):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError as error:
-            if attempt == LOCK_ATTEMPTS:
-                os.close(lock)
-                raise StorageError(f"{path} is in use by another server") from error
-            time.sleep(LOCK_PAUSE_S)
-    return lock
-
-
-def is_held(path: Path) -> bool:
-    """Whether a server has the store open. False where that cannot be seen."""
-    try:
-        lock = os.open(path.with_suffix(".lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without such locks
-        return False
-    finally:
-        os.close(lock)
-    return False
-
-
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into StorageError."""
+    """Turn SQLite's and the system's errors, and what damaged values cause, into StorageError."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.Error, sqlite3.Warning) as error:
         raise StorageError(f"the store {path} cannot be used: {error}") from error
     except OSError as error:
-        raise StorageError(f"the store {path} cannot be used: {error.strerror}") from error
+        raise StorageError(f"the store {path} cannot be used: {reason(error)}") from error
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:  # a text that is not UTF-8, an endless length
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise StorageError(f"{path} is damaged: a value cannot be read ({what}): {ADVICE}") from error

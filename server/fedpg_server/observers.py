@@ -20,7 +20,7 @@ An observer never ends a run: one that raises is left out from then on, with one
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -57,6 +57,8 @@ class Observed:
     """The tensors in θ."""
     records: Sequence[RoundRecord]
     """The rounds so far, where a run is resumed."""
+    parameters: Callable[[int], Vector | None] | None = None
+    """θ (d,) after one of these rounds; None of a round whose θ is not kept. To be used in the constructor alone."""
 
 
 def build_observers(choices: Sequence[Choice], observed: Observed) -> list[Observer]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fedpg_common.federation import Federation
+from fedpg_common.verdicts import Verdict
 
 from fedpg_server.coordinator import Coordinator, Member, Rules
 from fedpg_server.gathering import GRACE_S
@@ -34,7 +35,8 @@ def restore_coordinator(
     return Coordinator(
         Rules(federation.agents, federation.quorum, federation.round_timeout_s, grace_s),
         members,
-        intrusions=sum(counts.get(0, {}).values()),
+        intrusions=sum(counts.get(0, {}).values())
+        + sum(counts[agent].get(Verdict.NOT_A_MEMBER, 0) for agent in counts if agent > 0),
         round_number=last_round,
         votes=store.vote_digests(last_round),
     )

@@ -197,9 +197,18 @@ class Run:
         """Whether the federation has that agent."""
         return agent in self._coordinator.members
 
-    def count_intrusion(self) -> None:
-        """Count a call whose certificate does not fit its message."""
+    def count_intrusion(self, owner: int | None) -> None:
+        """Count a call whose certificate does not fit its message; `owner` is the agent whose certificate it is.
+
+        The owner's row shows it as the verdict "not a member". It is stored, though nobody waits for that.
+        """
         self._coordinator.intrusions += 1
+        member = self._coordinator.members.get(owner or 0)
+        if member is not None:
+            member.calls += 1
+            member.verdicts[Verdict.NOT_A_MEMBER] += 1
+        agent = 0 if member is None or owner is None else owner
+        self._journal.add([events.CountVerdict(agent, Verdict.NOT_A_MEMBER)])
 
     def count_unreadable(self) -> None:
         """Count a request that did not arrive whole or was no message."""

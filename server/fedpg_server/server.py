@@ -65,6 +65,8 @@ class ServerOptions:
     """What looks on."""
     copy_hint: str | None = None
     """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
+    keep_parameters: int | None = None
+    """Of how many latest rounds the store keeps the parameters; None for as many as fit in 64 MiB."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -118,7 +120,8 @@ async def _serve_learner(
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
-            observed = Observed(options.folder, federation, spec, store.records())
+            store.keep_parameters = options.keep_parameters
+            observed = Observed(options.folder, federation, spec, store.records(), store.parameters_if_kept)
             observers = build_observers(options.observers, observed)
             run = Run(federation, spec, store, learner, observers, time.monotonic, thread)
             service.serve(run)

@@ -19,6 +19,10 @@ from fedpg_server.sparse import SparseLog
 from fedpg_server.status import make_status
 from fedpg_server.viewers import status_for, viewer_of
 
+VERSION_SHOWN = 40
+NAME_SHOWN = 80
+"""Characters of what a caller says of itself that are logged."""
+
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,7 +60,9 @@ class FederationService(federation_pb2_grpc.FederationServicer):
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:  # noqa: N802 (gRPC's names)
         """See federation.proto."""
         run = await self._admit(request.agent, context)
-        self._log.write(logging.INFO, f"{request.agent} joined", f"agent {request.agent} joined from {context.peer()}")
+        version = request.version[:VERSION_SHOWN] or "unknown"
+        joined = f"agent {request.agent} joined from {context.peer()}, version {version}"
+        self._log.write(logging.INFO, f"{request.agent} joined", joined)
         return run.join(request.agent)
 
     async def AwaitRound(self, request: pb.AwaitRoundRequest, context: Context) -> pb.AwaitRoundReply:  # noqa: N802
@@ -109,7 +115,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """The run, for a caller that is the member it says it is."""
         run = await self._identify(agent, context)
         if not run.is_member(agent):
-            run.count_intrusion()
+            run.count_intrusion(agent_of_name(common_name(context) or ""))
             await self._refuse(
                 context, f"agent {agent} is not in this federation: its agents are 1 to {len(run.members)}"
             )
@@ -122,10 +128,11 @@ class FederationService(federation_pb2_grpc.FederationServicer):
             return run
         owner = agent_of_name(common_name(context) or "")
         if owner is None:
-            run.count_intrusion()
+            run.count_intrusion(None)
+            self._log_refusal(context, "the certificate does not name an agent")
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the certificate does not name an agent")
         if owner != agent:
-            run.count_intrusion()
+            run.count_intrusion(owner)
             await self._refuse(context, f"the certificate is agent {owner}'s, the message agent {agent}'s")
         return run
 
@@ -138,5 +145,12 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         await context.abort(grpc.StatusCode.UNAVAILABLE, STOPS)
 
     async def _refuse(self, context: Context, why: str) -> NoReturn:
-        self._log.write(logging.WARNING, "refused", f"refused {context.peer()}: {why}")
+        self._log_refusal(context, why)
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
+
+    def _log_refusal(self, context: Context, why: str) -> None:
+        """Log it, sparsely for each caller: none can keep another's out of the log."""
+        name = common_name(context)
+        caller = context.peer().rpartition(":")[0] if name is None else name
+        whose = "" if name is None else f" with the certificate of {name[:NAME_SHOWN]}"
+        self._log.write(logging.WARNING, f"refused {caller}", f"refused {context.peer()}{whose}: {why}")

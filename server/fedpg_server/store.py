@@ -7,52 +7,75 @@ killed process and a power cut.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_from_toml
-from fedpg_common.parameters import Vector
-from fedpg_common.verdicts import Verdict
 
 from fedpg_server.database import (
     APPLICATION_ID,
     FORMAT_VERSION,
-    SCHEMA,
+    STATEMENTS,
+    Opened,
     connect,
-    is_held,
+    copy_back,
     leave_write_ahead,
     open_checked,
     open_to_read,
     require_file,
-    take_lock,
     translated,
     write_ahead,
 )
+from fedpg_server.locking import Lock, Watch, is_held
+from fedpg_server.mark import ADVICE, Mark, mark_path, read_mark, require_reached
+from fedpg_server.reading import PARAMETERS_FROM, StoredRun
 from fedpg_server.records import RoundRecord
-from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, RecalledRound, Row, VerdictRow, VoteRow
-from fedpg_server.state import THETA, State, digest_of, from_bytes, to_bytes
+from fedpg_server.rows import ClosedRow, ConflictRow, Row, VerdictRow, VoteRow
+from fedpg_server.seal import Point, Seal, last_link, link
+from fedpg_server.state import THETA, State, digest_of, to_bytes
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
 
 
-class Store:
-    """One run's store, held by one process at a time (an advisory lock lies beside the file).
+KEPT_BYTES = 64 * 1024 * 1024
+"""Of past rounds' parameters the latest are kept that fit in here, if nothing else is asked for."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """What the one process that writes a store holds beside the connection."""
+
+    lock: Lock
+    mark: Mark
+    watch: Watch
+
+
+class Store(StoredRun):
+    """One run's store, held by one process at a time (advisory locks lie beside the file).
 
     A context manager: leaving it closes it.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None) -> None:
+    def __init__(self, path: Path, opened: Opened, hold: _Hold | None = None) -> None:
         """Use `Store.create`, `Store.open` or `Store.read`."""
-        self.path = path
-        self._connection = connection
-        self._lock = lock
+        super().__init__(path, opened.connection)
+        self.keep_parameters: int | None = None
+        """Of how many latest rounds θ is kept, at least 1; None for as many as fit in 64 MiB. The start's and the best
+        round's are kept as well."""
+        self._point = opened.point
+        self._rows_sum = opened.seal.rows
+        self._hold = hold
+        self._best: tuple[float, int] | None = None
 
     @classmethod
     def create(cls, path: Path, run_id: str, description: str, state: State) -> Store:
@@ -60,39 +83,65 @@ class Store:
 
         Raises StorageError if the file exists or cannot be made.
         """
-        lock = take_lock(path)
+        lock = Lock(path)
         unfinished = path.with_suffix(".new")
         try:
             if path.exists():
                 raise StorageError(f"{path} exists already: resume that run, or choose another folder")
             with translated(path):
                 unfinished.unlink(missing_ok=True)
-                _fill(unfinished, run_id, description, state)
+                mark_path(path).unlink(missing_ok=True)
+                point = _fill(unfinished, run_id, description, state)
+                Mark.make(path, point)
                 os.replace(unfinished, path)  # a store is there whole or not at all
-                return cls(path, connect(path, "rw"), lock)
+            return cls._held(path, lock)
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
     @classmethod
     def open(cls, path: Path) -> Store:
         """An existing store, to go on with. Raises StorageError if it is missing, damaged, foreign or in use."""
         require_file(path)
-        lock = take_lock(path)
+        lock = Lock(path)
         try:
-            connection = open_checked(path, "rw", thoroughly=True)
-            with translated(path):
-                write_ahead(connection)
-            return cls(path, connection, lock)
+            return cls._held(path, lock)
         except BaseException:
-            os.close(lock)
+            lock.release()
+            raise
+
+    @classmethod
+    def _held(cls, path: Path, lock: Lock) -> Store:
+        """The store, intact and as far as it had got; the mark says so from now on."""
+        opened = open_checked(path, "rw")
+        try:
+            with translated(path):
+                _require_latest(path, opened)
+                mark = Mark(path)
+                try:
+                    mark.write(opened.point)
+                    write_ahead(opened.connection)
+                    wal = path.with_name(f"{path.name}-wal")
+                    return cls(path, opened, _Hold(lock, mark, Watch(path, mark.path, wal)))
+                except BaseException:
+                    mark.close()
+                    raise
+        except BaseException:
+            opened.connection.close()
             raise
 
     @classmethod
     def read(cls, path: Path) -> Store:
         """An existing store to read, also while a server holds it, and without write access. Raises StorageError."""
         require_file(path)
-        return cls(path, open_to_read(path), None)
+        mark = read_mark(path)  # before the store, which may go on meanwhile
+        opened = open_to_read(path)
+        try:
+            require_reached(path, opened.point, mark, ahead_max=None)
+        except BaseException:
+            opened.connection.close()
+            raise
+        return cls(path, opened)
 
     @staticmethod
     def is_live(path: Path) -> bool:
@@ -101,12 +150,13 @@ class Store:
 
     def close(self) -> None:
         """Release the file, whole and without others beside it that a reader would need."""
-        if self._lock is not None:
+        if self._hold is not None:
             leave_write_ahead(self._connection)
         self._connection.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._hold is not None:
+            self._hold.mark.close()
+            self._hold.lock.release()
+            self._hold = None
 
     def __enter__(self) -> Store:
         """The store itself."""
@@ -124,56 +174,69 @@ class Store:
         conflicts = [row for row in rows if isinstance(row, ConflictRow)]
         verdicts = [row for row in rows if isinstance(row, VerdictRow)]
         closed = [row for row in rows if isinstance(row, ClosedRow)]
-        with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO votes VALUES (?, ?, ?, ?)",
-                [(row.round_number, row.agent, row.digest, row.ballot.report) for row in votes],
-            )
+        with self._transaction() as (connection, seal):
+            for vote in votes:
+                values = (vote.round_number, vote.agent, vote.digest, vote.ballot.report)
+                connection.execute("INSERT INTO votes VALUES (?, ?, ?, ?)", values)
+                seal.add("votes", *values)
             connection.executemany(
                 "INSERT INTO gradients VALUES (?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET round = excluded.round, gradient = excluded.gradient",
                 [(row.agent, row.round_number, to_bytes(row.ballot.gradient)) for row in votes],
             )
-            connection.executemany(
-                "INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)",
-                [(row.round_number, row.agent, row.digest) for row in conflicts],
-            )
-            connection.executemany(
-                "INSERT INTO verdicts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
-                [(row.agent, int(row.verdict)) for row in verdicts],
-            )
-            connection.executemany(
-                "INSERT INTO rounds (round, closed) VALUES (?, 1) ON CONFLICT DO UPDATE SET closed = 1",
-                [(row.round_number,) for row in closed],
-            )
-
-    def recall_round(self, round_number: int) -> RecalledRound:
-        """The votes in the latest round. Raises StorageError, also for a vote that is damaged."""
-        rows = self._rows(
-            "SELECT agent, digest, report, gradient FROM votes LEFT JOIN gradients USING (round, agent)"
-            " WHERE round = ? ORDER BY agent",
-            round_number,
-        )
-        for agent, digest, _, gradient in rows:
-            if gradient is None or sha256(gradient).digest() != digest:
-                raise StorageError(f"{self.path} is damaged: agent {agent}'s vote in round {round_number} has changed")
-        closed = self._rows("SELECT closed FROM rounds WHERE round = ?", round_number)
-        return RecalledRound(
-            digests={agent: digest for agent, digest, _, _ in rows},
-            ballots={agent: Ballot(from_bytes(gradient), report) for agent, _, report, gradient in rows},
-            is_closed=bool(closed and closed[0][0]),
-        )
+            for conflict in conflicts:
+                evidence = (conflict.round_number, conflict.agent, conflict.digest)
+                if connection.execute("INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)", evidence).rowcount:
+                    seal.add("conflicts", *evidence)
+            for verdict in verdicts:
+                count = connection.execute(
+                    "INSERT INTO verdicts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
+                    (verdict.agent, int(verdict.verdict)),
+                ).fetchone()[0]
+                if count > 1:
+                    seal.remove("verdicts", verdict.agent, int(verdict.verdict), count - 1)
+                seal.add("verdicts", verdict.agent, int(verdict.verdict), count)
+            for row in closed:
+                query = "INSERT OR IGNORE INTO rounds (round, closed) VALUES (?, 1)"
+                if connection.execute(query, (row.round_number,)).rowcount:
+                    seal.add("rounds", row.round_number, 1, None, None)
 
     def finish_round(self, record: RoundRecord, state: State) -> None:
-        """Record a round's result and the new state; of the one before, θ is kept. Raises StorageError."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO rounds (round, closed, record) VALUES (?, 1, ?)"
-                " ON CONFLICT DO UPDATE SET record = excluded.record",
-                (record.round_number, record.to_json()),
-            )
-            connection.execute("DELETE FROM vectors WHERE round < ? AND name != ?", (record.round_number, THETA))
-            _insert_state(connection, record.round_number, state)
+        """Record a round's result and the new state. Of those before, as many θ are kept as are to be.
+
+        Raises StorageError.
+        """
+        number, text = record.round_number, record.to_json()
+        with self._transaction(number) as (connection, seal):
+            query = "SELECT closed, chain, record FROM rounds WHERE round = ?"
+            if (earlier := connection.execute(query, (number,)).fetchone()) is not None:
+                seal.remove("rounds", number, *earlier)
+            chain = link(last_link(connection, number), number, text, digest_of(state))
+            connection.execute("INSERT OR REPLACE INTO rounds VALUES (?, 1, ?, ?)", (number, chain, text))
+            seal.add("rounds", number, 1, chain, text)
+            self._drop_past(connection, seal, record, state)
+            _insert_state(connection, seal, number, state)
+        with translated(self.path):
+            copy_back(self._connection)
+
+    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord, state: State) -> None:
+        """Delete the vectors that are not kept once a round has been improved."""
+        number, value = record.round_number, record.evaluation_return
+        if self._best is None:
+            self._best = _best_of(self.progress())
+        if math.isfinite(value) and (self._best is None or value > self._best[0]):
+            self._best = (value, number)
+        keep = self.keep_parameters or max(1, KEPT_BYTES // max(1, state.theta.nbytes))
+        doomed = connection.execute(
+            "SELECT round, name, digest FROM vectors"
+            " WHERE round < ? AND (name != ? OR (round > 0 AND round <= ? AND round != ?))",
+            (number, THETA, number - keep, self._best[1] if self._best else 0),
+        ).fetchall()
+        for values in doomed:
+            connection.execute("DELETE FROM vectors WHERE round = ? AND name = ?", values[:2])
+            seal.remove("vectors", *values)
+        if any(name == THETA for _, name, _ in doomed):
+            _set_run_value(connection, seal, PARAMETERS_FROM, str(number - keep + 1))
 
     def extend(self, description: str) -> None:
         """Go on under a description that differs in where the run ends. The one until now is kept, see `extensions`.
@@ -182,170 +245,90 @@ class Store:
         """
         done = self._rows("SELECT MAX(round) FROM rounds WHERE record IS NOT NULL")[0][0] or 0
         entry = {"after_round": done, "federation": self.description}
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO run VALUES ('extensions', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                (json.dumps([*self.extensions(), entry]),),
-            )
-            connection.execute("UPDATE run SET value = ? WHERE name = 'federation'", (description,))
-
-    # Reading ----------------------------------------------------------------------------------------------------------
-
-    @property
-    def run_id(self) -> str:
-        """The run's name in the protocol."""
-        return self._run_value("run_id")
-
-    @property
-    def description(self) -> str:
-        """The federation as TOML."""
-        return self._run_value("federation")
-
-    @property
-    def federation(self) -> Federation:
-        """The description, read. Raises UsageError if this version does not know what it says."""
-        return federation_from_toml(self.description, f"the store {self.path}")
-
-    def extensions(self) -> list[dict[str, Any]]:
-        """Earlier descriptions in order: `federation` is the TOML that held until `after_round`, included.
-
-        Raises StorageError if they are damaged.
-        """
-        rows = self._rows("SELECT value FROM run WHERE name = 'extensions'")
-        try:
-            return list(json.loads(rows[0][0])) if rows else []
-        except ValueError as error:
-            raise StorageError(f"{self.path} is damaged: its extensions cannot be read: {error}") from error
-
-    def latest_state(self) -> tuple[int, State]:
-        """The last improved round (0 for none) and the state after it. Raises StorageError if it is damaged."""
-        rows = self._rows("SELECT round, steps, digest FROM states ORDER BY round DESC LIMIT 1")
-        if not rows:
-            raise StorageError(f"{self.path} is damaged: the learner's state is missing")
-        round_number, steps, expected = rows[0]
-        stored = self._rows("SELECT name, data FROM vectors WHERE round = ? ORDER BY name", round_number)
-        if any(not isinstance(data, bytes) or len(data) % 4 for _, data in stored):
-            raise StorageError(f"{self.path} is damaged: the learner's state after round {round_number} has changed")
-        state = State({name: from_bytes(data) for name, data in stored}, steps)
-        if digest_of(state) != expected:
-            raise StorageError(f"{self.path} is damaged: the learner's state after round {round_number} has changed")
-        return round_number, state
-
-    def parameters(self, round_number: int) -> Vector:
-        """θ after a round, shape (d,); round 0 is the start. Raises StorageError for a round without."""
-        rows = self._rows("SELECT data FROM vectors WHERE round = ? AND name = ?", round_number, THETA)
-        if not rows:
-            raise StorageError(f"{self.path} has no parameters of round {round_number}")
-        return from_bytes(rows[0][0])
-
-    def records(self, after: int = 0, limit: int = -1) -> list[RoundRecord]:
-        """The improved rounds after round `after`, in order, at most `limit` unless that is negative.
-
-        Raises StorageError if one is damaged.
-        """
-        rows = self._rows(
-            "SELECT record FROM rounds WHERE record IS NOT NULL AND round > ? ORDER BY round LIMIT ?", after, limit
-        )
-        try:
-            return [RoundRecord.from_json(row[0]) for row in rows]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
-
-    def progress(self) -> list[tuple[int, list[float]]]:
-        """Each improved round's trajectories so far and evaluation returns, without reading its whole record.
-
-        Raises StorageError if one is damaged.
-        """
-        query = (
-            "SELECT json_extract(record, '$.trajectories_total'), json_extract(record, '$.evaluation_returns')"
-            " FROM rounds WHERE record IS NOT NULL ORDER BY round"
-        )
-        try:
-            return [(int(count), list(json.loads(returns))) for count, returns in self._rows(query)]
-        except (StorageError, TypeError, ValueError):  # a return that is not a number, or a damaged record
-            return [(record.trajectories_total, list(record.evaluation_returns)) for record in self.records()]
-
-    def vote_digest(self, round_number: int, agent: int) -> bytes | None:
-        """The digest of one vote, or None."""
-        rows = self._rows("SELECT digest FROM votes WHERE round = ? AND agent = ?", round_number, agent)
-        return rows[0][0] if rows else None
-
-    def vote_digests(self, round_number: int) -> dict[int, bytes]:
-        """The digests of a round's votes by agent."""
-        return dict(self._rows("SELECT agent, digest FROM votes WHERE round = ?", round_number))
-
-    def votes(self) -> list[tuple[int, int]]:
-        """(round, agent) of every vote, in order."""
-        return self._rows("SELECT round, agent FROM votes ORDER BY round, agent")
-
-    def state_rounds(self) -> list[int]:
-        """The rounds whose parameters are kept, in order; 0 is the start."""
-        return [round_number for (round_number,) in self._rows("SELECT round FROM states ORDER BY round")]
-
-    def last_votes(self) -> dict[int, int]:
-        """The latest round in which each agent voted."""
-        return dict(self._rows("SELECT agent, MAX(round) FROM votes GROUP BY agent"))
-
-    def verdict_counts(self) -> dict[int, dict[Verdict, int]]:
-        """How often each agent got each verdict; agent 0 stands for all who are not members."""
-        counts: dict[int, dict[Verdict, int]] = {}
-        for agent, count in self._rows("SELECT agent, COUNT(*) FROM votes GROUP BY agent"):
-            counts[agent] = {Verdict.ACCEPTED: count}
-        for agent, verdicts in self.refusal_counts().items():
-            counts.setdefault(agent, {}).update(verdicts)
-        return counts
-
-    def refusal_counts(self) -> dict[int, dict[Verdict, int]]:
-        """The same without the accepted submissions: unlike these, they need not be counted one by one."""
-        counts: dict[int, dict[Verdict, int]] = {}
-        for agent, verdict, count in self._rows("SELECT agent, verdict, count FROM verdicts"):
-            counts.setdefault(agent, {})[Verdict(verdict)] = count
-        return counts
-
-    def conflicts(self) -> list[ConflictRow]:
-        """The equivocations on record."""
-        rows = self._rows("SELECT round, agent, digest FROM conflicts ORDER BY round, agent")
-        return [ConflictRow(*row) for row in rows]
-
-    def _run_value(self, name: str) -> str:
-        rows = self._rows("SELECT value FROM run WHERE name = ?", name)
-        if not rows:
-            raise StorageError(f"{self.path} is not a complete run store: {name} is missing")
-        return str(rows[0][0])
-
-    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with translated(self.path):
-            return self._connection.execute(query, values).fetchall()
+        changed = {"extensions": json.dumps([*self.extensions(), entry]), "federation": description}
+        with self._transaction() as (connection, seal):
+            for name, value in changed.items():
+                _set_run_value(connection, seal, name, value)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, improved: int | None = None) -> Iterator[tuple[sqlite3.Connection, Seal]]:
+        """A transaction, and the seal to tell of every row that changes. On leaving, the mark has been moved on.
+
+        `improved` is the round that it ends, if it ends one.
+        """
+        seal, sequence = Seal(self._rows_sum), self._point.sequence + 1
         with translated(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
+                yield self._connection, seal
+                digest = seal.write(self._connection, sequence)
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            self._rows_sum = seal.rows
+            self._point = Point(sequence, improved or self._point.round_number, digest)
+            if self._hold is not None:
+                self._hold.mark.write(self._point)
+                self._hold.watch.check()  # before anything of it is answered
 
 
-def _fill(path: Path, run_id: str, description: str, state: State) -> None:
-    """Make the tables and the first rows of a new store."""
+def _require_latest(path: Path, opened: Opened) -> None:
+    """Raise StorageError if what is known of the store's progress says that it is not the latest."""
+    mark = read_mark(path)
+    if mark is not None:
+        require_reached(path, opened.point, mark, ahead_max=1)
+    elif opened.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        raise StorageError(
+            f"{mark_path(path)} is missing, and the server that used {path.name} was killed: it cannot be told whether "
+            f"the store is complete: {ADVICE}"
+        )
+    else:
+        log.warning("%s is missing: the store is sound, and taken to be the latest", mark_path(path))
+
+
+def _best_of(progress: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, int] | None:
+    """The highest mean return that is a number, and the first round that has it."""
+    best = None
+    for number, (_, returns) in enumerate(progress, start=1):
+        value = sum(returns) / len(returns)
+        if math.isfinite(value) and (best is None or value > best[0]):
+            best = (value, number)
+    return best
+
+
+def _fill(path: Path, run_id: str, description: str, state: State) -> Point:
+    """Make the tables and the first rows of a new store. Returns how far it has got."""
     with closing(connect(path, "rwc")) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";\n"):
+        for statement in STATEMENTS:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-        connection.executemany("INSERT INTO run VALUES (?, ?)", [("run_id", run_id), ("federation", description)])
-        _insert_state(connection, 0, state)
+        seal = Seal(0)
+        for name, value in (("run_id", run_id), ("federation", description)):
+            _set_run_value(connection, seal, name, value)
+        _insert_state(connection, seal, 0, state)
+        digest = seal.write(connection, 1)
         connection.execute("COMMIT")
+    return Point(1, 0, digest)
 
 
-def _insert_state(connection: sqlite3.Connection, round_number: int, state: State) -> None:
-    connection.execute("INSERT INTO states VALUES (?, ?, ?)", (round_number, state.steps, digest_of(state)))
-    connection.executemany(
-        "INSERT INTO vectors VALUES (?, ?, ?)",
-        [(round_number, name, to_bytes(vector)) for name, vector in state.vectors.items()],
-    )
+def _set_run_value(connection: sqlite3.Connection, seal: Seal, name: str, value: str) -> None:
+    earlier = connection.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
+    if earlier is not None:
+        seal.remove("run", name, earlier[0])
+    connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
+    seal.add("run", name, value)
+
+
+def _insert_state(connection: sqlite3.Connection, seal: Seal, round_number: int, state: State) -> None:
+    values = (round_number, state.steps, digest_of(state))
+    connection.execute("INSERT INTO states VALUES (?, ?, ?)", values)
+    seal.add("states", *values)
+    for name, vector in state.vectors.items():
+        data = to_bytes(vector)
+        digest = sha256(data).digest()
+        connection.execute("INSERT INTO vectors VALUES (?, ?, ?, ?)", (round_number, name, digest, data))
+        seal.add("vectors", round_number, name, digest)

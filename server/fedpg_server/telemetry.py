@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -39,12 +40,15 @@ class TensorBoard:
         self._described: set[str] = set()
         self._folder = folder
         self._is_broken = False
+        self._files: set[Path] = set()
+        earlier = self._event_files()
         try:
             resumed_at = records[-1].trajectories_total + 1 if records else None
             self._writer = SummaryWriter(str(folder), purge_step=resumed_at)
         except OSError as error:
             raise StorageError(f"cannot write in {folder}: {error.strerror}") from error
         self._write(lambda: self._write_hyperparameters(observed.federation))
+        self._files = self._event_files() - earlier
 
     def record(self, record: RoundRecord, theta: Vector) -> None:
         """Write the round's scalars."""
@@ -64,10 +68,15 @@ class TensorBoard:
         if self._is_broken:
             return
         try:
+            for file in self._files:  # TensorBoard's own thread would end with a traceback
+                file.stat()
             action()
         except (OSError, ValueError) as error:  # the latter: the file was closed by a failure before
             self._is_broken = True
             log.warning("no more TensorBoard files: %s cannot be written: %s", self._folder, error)
+
+    def _event_files(self) -> set[Path]:
+        return set(self._folder.glob("events.out.tfevents.*"))
 
     def _value(self, name: str, value: float) -> Any:
         """A scalar as TensorBoard's files hold it; with its description where it stands for the first time."""

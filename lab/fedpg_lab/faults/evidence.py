@@ -34,6 +34,8 @@ class Evidence:
     """Names of the logs that were read."""
     failures: Sequence[str]
     """Names of the logs that show an exception that nobody caught."""
+    parameters_from: int = 1
+    """The round from which on the store keeps the parameters of each."""
 
     @property
     def voters(self) -> Mapping[int, frozenset[int]]:
@@ -54,6 +56,7 @@ def read_evidence(folder: Path) -> Evidence:
             records=records,
             votes=store.votes(),
             stored_digests={n: digest(store.parameters(n)) for n in store.state_rounds()},
+            parameters_from=store.parameters_from,
             verdicts=store.verdict_counts(),
             logs=[path.name for path in logs],
             failures=[path.name for path in logs if _has_traceback(path)],

@@ -130,6 +130,8 @@ def _parameters(evidence: Evidence, _history: History) -> Finding:
     wrong = []
     for record in evidence.records:
         stored = evidence.stored_digests.get(record.round_number)
+        if stored is None and record.round_number < evidence.parameters_from:
+            continue
         if stored is None:
             wrong.append(f"round {record.round_number} has no parameters")
         elif stored != record.parameters_digest:
