@@ -160,11 +160,18 @@ def compose_command(
         alpha=alpha,
     )
     from fedpg_lab.clone import repository
-    from fedpg_lab.compose import compose_file
+    from fedpg_lab.compose import compose_file, module_of
     from fedpg_lab.compose_folder import COMPOSE_NAME, SETTINGS_NAME, check_modules, write_compose_folder
     from fedpg_lab.swarm import stack_file
 
     warn_of_too_many(federation)
+    module = module_of(federation)
+    if module and not modules:
+        typer.echo(
+            f"fedpg: the environment comes from the module {module}, which FedPG's images do not have: give its folder "
+            "with --modules, or use images that have it",
+            err=True,
+        )
     task_file = task if task.endswith(".toml") else None
     if swarm:
         if out or name or modules:
