@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any
@@ -81,6 +82,7 @@ app = typer.Typer(cls=LazyGroup, pretty_exceptions_enable=False, no_args_is_help
 def fedpg(version: Annotated[bool, VERSION] = False) -> None:
     """Federated policy gradient with Byzantine resilience."""
     log_to_stderr("fedpg", "warning")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells whoever has no home folder where it caches
 
 
 def main() -> None:
