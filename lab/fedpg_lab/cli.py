@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("fedpg_lab.deploy_cli:status_command",
                "Show a running federation: round, return, and each agent with its verdicts."),
     "compose": ("fedpg_lab.deploy_cli:compose_command",
-                "Write the Compose file of a federation to standard output."),
+                "Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env."),
     "certs": ("fedpg_lab.deploy_cli:certs_command",
               "Make an authority and a certificate for the server and for each agent, each in a folder of its own."),
 }  # fmt: skip

@@ -139,7 +139,7 @@ def compose_command(
         bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
     ] = False,
 ) -> None:
-    """Write the Compose file of a federation, and beside it the settings that `docker compose` reads, .env.
+    """Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env.
 
     Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg --out federations/colluding
 

@@ -12,9 +12,6 @@ import typer
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.files import Kind, look, write_whole
 
-from fedpg_lab.export import to_csv, to_json_lines
-from fedpg_lab.runs import find_run_folders, load_run
-
 
 class ExportFormat(StrEnum):
     """How the rounds are written."""
@@ -55,6 +52,9 @@ def export_command(
     chosen = format_ or (SUFFIXES.get(out.suffix.lower()) if out is not None else ExportFormat.CSV)
     if chosen is None:
         raise UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format say what to write")
+    from fedpg_lab.export import to_csv, to_json_lines
+    from fedpg_lab.runs import find_run_folders, load_run
+
     runs = [load_run(place) for folder in folders for place in find_run_folders(folder)]
     lines = to_csv(runs) if chosen is ExportFormat.CSV else to_json_lines(runs)
     if out is None:

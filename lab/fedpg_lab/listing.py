@@ -14,10 +14,6 @@ from typing import Any
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation, federation_from_toml
 from fedpg_common.files import Kind, look, shown
-from fedpg_server.records import FINAL_FRACTION
-from fedpg_server.store import STORE_NAME, Store
-
-from fedpg_lab.runs import SUMMARY_NAME, walk_runs
 
 
 class State(StrEnum):
@@ -67,6 +63,8 @@ def list_runs(folder: Path) -> list[RunLine]:
         what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
         raise StorageError(what)
     lines = []
+    from fedpg_lab.runs import walk_runs
+
     for place, failure in walk_runs(folder):
         if failure is None:
             lines.append(_line_of(place))
@@ -78,6 +76,9 @@ def list_runs(folder: Path) -> list[RunLine]:
 
 
 def _line_of(folder: Path) -> RunLine:
+    from fedpg_server.records import FINAL_FRACTION
+    from fedpg_server.store import STORE_NAME, Store
+
     path = folder / STORE_NAME
     try:
         store = Store.read(path)
@@ -115,6 +116,8 @@ def _line_of(folder: Path) -> RunLine:
 def _state_of(path: Path, trajectories: int, federation: Federation, failure: str | None) -> State:
     if trajectories >= federation.task.trajectories:
         return State.FINISHED
+    from fedpg_server.store import Store
+
     if Store.is_live(path):
         return State.LIVE
     return State.FAILED if failure else State.UNFINISHED
@@ -123,6 +126,8 @@ def _state_of(path: Path, trajectories: int, federation: Federation, failure: st
 def failure_of(folder: Path) -> str | None:
     """The sentence with which a run ended, if its summary tells one."""
     try:
+        from fedpg_server.summary import SUMMARY_NAME
+
         summary: Any = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
