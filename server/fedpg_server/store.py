@@ -7,6 +7,7 @@ killed process and a power cut.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -240,8 +241,11 @@ class Store:
             " FROM rounds WHERE record IS NOT NULL ORDER BY round"
         )
         try:
-            return [(int(count), list(json.loads(returns))) for count, returns in self._rows(query)]
-        except (StorageError, TypeError, ValueError):  # a return that is not a number, or a damaged record
+            return [
+                (int(count), [math.nan if value is None else float(value) for value in json.loads(returns)])
+                for count, returns in self._rows(query)
+            ]  # JSON has no NaN: a return that is not a number is null
+        except (StorageError, TypeError, ValueError):  # a damaged record
             return [(record.trajectories_total, list(record.evaluation_returns)) for record in self.records()]
 
     def vote_digest(self, round_number: int, agent: int) -> bytes | None:
