@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedpg_server.store import STORE_NAME, Store
 from lab_support import Command, write_run
 from privileges import as_an_ordinary_user
 from support import initial_state, make_round_record
+from terminal import PATIENCE_S, command_line, environment
 
 FEDERATION = describe("CartPole-v1", agents=4, trajectories=16)
 
@@ -101,3 +103,15 @@ def test_a_store_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     os.chmod(run / STORE_NAME, 0)
     with as_an_ordinary_user(), pytest.raises(StorageError, match="cannot be used"):
         load_run(run)
+
+
+def test_a_user_without_a_home_folder_is_told_nothing_of_caches(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", FEDERATION, [make_round_record(1, trajectories_total=16)])
+    homeless = environment(HOME=str(run / STORE_NAME))  # a file: no folder can be made below it
+    for name in ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        homeless.pop(name, None)
+    drawn = subprocess.run(
+        command_line("fedpg", "figure", run, "--out", tmp_path / "picture.png"),
+        env=homeless, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert (drawn.returncode, drawn.stderr) == (0, "")

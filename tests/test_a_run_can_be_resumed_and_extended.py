@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,15 @@ def test_no_seed_is_touched_if_one_cannot_be_extended(tmp_path: Path, fedpg: Com
     assert code == 2
     assert "seed-1 has 200 trajectories already" in text
     assert snapshot(tmp_path) == before
+
+
+def test_a_run_that_is_under_way_is_left_alone(tmp_path: Path, fedpg: Command) -> None:
+    folders = [write_run(tmp_path / f"seed-{seed}", FEDERATION, [make_round_record(1)]) for seed in (0, 1)]
+    with closing(Store.open(folders[1] / STORE_NAME)):
+        code, _, text = fedpg("train", "--resume", tmp_path)
+        assert code == 6
+        assert text == f"fedpg: the run in {folders[1]} is under way: another server has its store\n"
+    assert not list(tmp_path.rglob("logs")), "nothing was started"
 
 
 def test_the_servers_command_extends_a_run(finished: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documentation import ROOT
 from fedpg_common.federation import describe
 from fedpg_lab.clone import repository
 from fedpg_lab.compose import PROJECT_NAME, compose_file, project_name
@@ -116,6 +117,17 @@ def test_modules_are_mounted_read_only_for_everyone(fedpg: Command, tmp_path: Pa
         assert services[name]["environment"]["PYTHONPATH"] == "/modules"
     assert services["agent-1"]["environment"]["FEDPG_ALLOW"] == "worlds"
     assert "PYTHONPATH" not in compose_file(describe("CartPole-v1"))
+
+
+def test_a_module_that_no_container_would_have_is_told(fedpg: Command, tmp_path: Path) -> None:
+    puck = ROOT / "examples" / "my_environment" / "puck.toml"
+    code, _, errors = fedpg("compose", "--task", puck, "--agents", 2, "--out", tmp_path / "without")
+    assert code == 0
+    assert "comes from the module my_envs, which FedPG's images do not have" in errors
+    code, _, errors = fedpg(
+        "compose", "--task", puck, "--agents", 2, "--modules", puck.parent, "--out", tmp_path / "with"
+    )
+    assert (code, errors) == (0, "")
 
 
 def test_modules_that_containers_could_not_read_are_refused(fedpg: Command, tmp_path: Path) -> None:

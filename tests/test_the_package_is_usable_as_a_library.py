@@ -19,6 +19,8 @@ from fedpg_common.policies import make_policy
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, Task
 from fedpg_lab import api
 from gymnasium.spaces import Box, Discrete
+from lab_support import small_federation, write_run
+from support import make_round_record
 
 PAGE = ROOT / "docs" / "python.md"
 HEAVY = ("torch", "matplotlib", "gymnasium", "grpc", "rich", "numpy", "tensorboard")
@@ -150,3 +152,10 @@ def test_a_policy_shows_what_it_is() -> None:
     assert (policy.task, policy.round_number, policy.evaluation_return) == (CARTPOLE, 3, 12.5)
     assert policy.theta.shape == (sum(tensor.size for tensor in policy.tensors.values()),)
     assert policy.tensors["layers.0.weight"].shape == (16, 4)
+
+
+def test_what_a_notebook_prints_is_one_line(tmp_path: Path) -> None:
+    result = api.evaluate(saved(dataclasses.replace(CARTPOLE, evaluation_horizon=40)), episodes=2)
+    assert repr(result) == f"<Evaluation: mean return {result.mean:.2f} of 2 episodes>"
+    run = api.load_run(write_run(tmp_path / "run", small_federation(), [make_round_record(1)]))
+    assert repr(run) == f"<RunData '{tmp_path / 'run'}': 1 round, unfinished>"

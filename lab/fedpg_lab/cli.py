@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("fedpg_lab.deploy_cli:status_command",
                "Show a running federation: round, return, and each agent with its verdicts."),
     "compose": ("fedpg_lab.deploy_cli:compose_command",
-                "Write the Compose file of a federation, and its settings beside it, .env."),
+                "Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env."),
     "certs": ("fedpg_lab.deploy_cli:certs_command",
               "Make an authority, and certificates for the server, the operator and each agent."),
 }  # fmt: skip
@@ -85,6 +86,7 @@ app = typer.Typer(cls=LazyGroup, pretty_exceptions_enable=False, no_args_is_help
 def fedpg(version: Annotated[bool, VERSION] = False) -> None:
     """Federated policy gradient with Byzantine resilience."""
     log_to_stderr("fedpg", "warning")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells whoever has no home folder where it caches
 
 
 def main() -> None:

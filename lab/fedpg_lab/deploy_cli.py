@@ -135,7 +135,7 @@ def compose_command(
         bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
     ] = False,
 ) -> None:
-    """Write the Compose file of a federation, and its settings beside it, .env.
+    """Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env.
 
     Example: fedpg compose --agents 30 --byzantine 9 --attack fedpg --out federations/colluding
 
@@ -146,7 +146,7 @@ def compose_command(
     from fedpg_common.modules import make_importable
 
     from fedpg_lab.clone import repository
-    from fedpg_lab.compose import compose_file
+    from fedpg_lab.compose import compose_file, module_of
     from fedpg_lab.compose_folder import COMPOSE_NAME, SETTINGS_NAME, check_modules, write_compose_folder
     from fedpg_lab.swarm import stack_file
 
@@ -155,6 +155,13 @@ def compose_command(
     if described.drew_seed:
         typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
     warn_of_too_many(federation)
+    module = module_of(federation)
+    if module and not modules:
+        typer.echo(
+            f"fedpg: the environment comes from the module {module}, which FedPG's images do not have: give its folder "
+            "with --modules, or use images that have it",
+            err=True,
+        )
     task_file = described.task if described.task.endswith(".toml") else None
     if swarm:
         if out or name or modules:

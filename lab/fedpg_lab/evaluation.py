@@ -17,6 +17,7 @@ from fedpg_common.policies import make_policy
 from fedpg_common.rollouts import sample
 from fedpg_common.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.trajectories import Trajectories
+from fedpg_common.words import count
 from fedpg_server.store import STORE_NAME
 from numpy.typing import NDArray
 
@@ -61,6 +62,10 @@ class Evaluation:
     def deviation(self) -> float | None:
         """Sample standard deviation of the returns; None for a single episode."""
         return float(self.returns.std(ddof=1)) if len(self.episodes) > 1 else None
+
+    def __repr__(self) -> str:
+        """What it came to, without every action."""
+        return f"<Evaluation: mean return {self.mean:.2f} of {count(len(self.episodes), 'episode')}>"
 
 
 def find_checkpoint(path: Path) -> Path:

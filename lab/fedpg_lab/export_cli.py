@@ -56,6 +56,7 @@ def export_command(
     chosen = format_ or (SUFFIXES.get(out.suffix.lower()) if out is not None else ExportFormat.CSV)
     if chosen is None:
         raise UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format say what to write")
+
     runs = [load_run(place) for folder in folders for place in find_run_folders(folder)]
     lines = to_csv(runs) if chosen is ExportFormat.CSV else to_json_lines(runs)
     if out is None:

@@ -72,7 +72,7 @@ def _line_of(folder: Path) -> RunLine:
     except FedPGError as error:
         return RunLine(shown(folder), State.UNREADABLE, note=str(error))
     failure = failure_of(folder)
-    returns = [(count, fmean(math.nan if value is None else value for value in values)) for count, values in progress]
+    returns = [(count, fmean(values)) for count, values in progress]
     end = returns[-1][0] if returns else 0
     last = [value for count, value in returns if count > end * (1 - FINAL_FRACTION)]
     state = _state_of(path, end, federation, failure)

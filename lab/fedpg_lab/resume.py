@@ -8,7 +8,7 @@ from pathlib import Path
 from fedpg_common.errors import StorageError
 from fedpg_common.files import exists, shown
 from fedpg_server.server import federation_to_resume
-from fedpg_server.store import STORE_NAME
+from fedpg_server.store import STORE_NAME, Store
 from rich.console import Console
 
 from fedpg_lab.one_run import say, say_done, train_one
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def resume_runs(folder: Path, trajectories: int | None, options: TrainOptions, console: Console) -> None:
     """Continue the run in `folder`, or one after the other all its seeds, until `trajectories` if they are given.
 
-    A run that is complete is left as it is. Raises StorageError if there is no run, UsageError if one of them has more
-    trajectories already, and then none is touched.
+    A run that is complete is left as it is. Raises StorageError if there is no run or one of them is under way,
+    UsageError if one of them has more trajectories already, and then none is touched.
     """
     seeds = seed_folders(folder)
     if not seeds or exists(folder / STORE_NAME):
@@ -31,6 +31,8 @@ def resume_runs(folder: Path, trajectories: int | None, options: TrainOptions, c
         seeds = [folder]
     for place in seeds:
         federation_to_resume(place, trajectories)
+        if Store.is_live(place / STORE_NAME):
+            raise StorageError(f"the run in {shown(place)} is under way: another server has its store")
     runs = [_resume_one(place, trajectories, options, console) for place in seeds]
     if folder not in seeds:
         plot_seeds(runs, folder)

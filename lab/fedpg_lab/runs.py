@@ -11,6 +11,7 @@ from typing import Any
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, exists, is_folder, look, shown
+from fedpg_common.words import count
 from fedpg_server import records as round_records
 from fedpg_server import summary as run_summary
 from fedpg_server.records import RoundRecord
@@ -50,6 +51,11 @@ class RunData:
     def is_complete(self) -> bool:
         """Whether the run reached its trajectory count."""
         return run_summary.is_complete(self.federation, self.records)
+
+    def __repr__(self) -> str:
+        """Where it is and how far, without every record."""
+        state = "complete" if self.is_complete else "unfinished"
+        return f"<RunData {str(self.folder)!r}: {count(len(self.records), 'round')}, {state}>"
 
 
 def load_run(folder: Path) -> RunData:

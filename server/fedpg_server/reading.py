@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from hashlib import sha256
 from pathlib import Path
@@ -136,7 +137,10 @@ class StoredRun:
             " FROM rounds WHERE record IS NOT NULL ORDER BY round"
         )
         try:
-            return [(int(count), list(json.loads(returns))) for count, returns in self._rows(query)]
+            return [
+                (int(count), [math.nan if value is None else float(value) for value in json.loads(returns)])
+                for count, returns in self._rows(query)
+            ]  # JSON has no NaN: a return that is not a number is null
         except (StorageError, TypeError, ValueError):  # a return that is not a number, or a damaged record
             return [(record.trajectories_total, list(record.evaluation_returns)) for record in self.records()]
 
