@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import multiprocessing
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +25,7 @@ from fedpg_common.verdicts import Verdict
 from fedpg_server import database
 from fedpg_server import store as store_module
 from fedpg_server.mark import mark_path
+from fedpg_server.records import RoundRecord
 from fedpg_server.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
 from fedpg_server.state import ADAM_M, THETA, State
 from fedpg_server.store import STORE_NAME, Store
@@ -352,3 +355,38 @@ def test_a_file_that_drops_what_it_need_not_keep_stays_small(tmp_path: Path) -> 
         for number in range(1, 30):
             store.finish_round(make_round_record(number), large)
     assert path.stat().st_size < 6 * large.theta.nbytes
+
+
+def write_until_told(folder: Path, stop: Event, ready: Event) -> None:
+    """A server's writes without a pause, in a process of its own."""
+    with closing(Store.open(folder / STORE_NAME)) as store:
+        number = 0
+        while not stop.is_set():
+            number = min(number + 1, 200)
+            if number == 200:
+                store.commit([VerdictRow(1, Verdict.DUPLICATE)])
+                continue
+            write_rounds(store, number, number)
+            ready.set()
+
+
+def test_a_live_run_is_never_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    folder = tmp_path  # on a disk, where a reader meets a write that is under way
+    Store.create(folder / STORE_NAME, "run-1", DESCRIPTION, state_of(0)).close()
+    context = multiprocessing.get_context("spawn")
+    stop, ready = context.Event(), context.Event()
+    writer = context.Process(target=write_until_told, args=(folder, stop, ready))
+    writer.start()
+    try:
+        assert ready.wait(60)
+        seen = [len(records_of(folder / STORE_NAME)) for _ in range(25)]
+    finally:
+        stop.set()
+        writer.join()
+    assert seen == sorted(seen)
+    assert len(records_of(folder / STORE_NAME)) >= seen[-1]
+
+
+def records_of(path: Path) -> list[RoundRecord]:
+    with closing(Store.read(path)) as store:
+        return store.records()
