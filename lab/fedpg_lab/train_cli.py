@@ -13,7 +13,7 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.federation_options import Description, federation_options
 from fedpg_common.files import shown
-from fedpg_common.learning.aggregators import build_aggregator
+from fedpg_common.learning.aggregators import build_aggregator, check_federation
 from fedpg_common.modules import make_importable
 from fedpg_common.options import refuse_ignored_options
 from fedpg_server.observers import OBSERVER, chosen_observers
@@ -81,8 +81,10 @@ def train_command(
 def check_parts(federation: Federation) -> None:
     """Raise UsageError now for what the server would refuse to build, so that no run folder is made for it."""
     make_importable(federation)
-    ALGORITHMS.find(federation.algorithm.name)
-    if federation.aggregator is not None:
-        build_aggregator(federation.aggregator)
+    algorithm = ALGORITHMS.find(federation.algorithm.name)
+    chosen = federation.aggregator
+    if chosen is not None:
+        trusts_itself = hasattr(algorithm, "reference_gradient")
+        check_federation(build_aggregator(chosen), chosen, federation.task, federation.agents, trusts_itself)
     for attack in federation.byzantine.values():
         build_attacker(attack)
