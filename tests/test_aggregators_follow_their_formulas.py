@@ -28,7 +28,8 @@ def votes_of(matrix: NDArray[Any], K: int | None = None, alpha: float = 0.4, age
     rows.flags.writeable = False
     names = agents or tuple(range(1, len(rows) + 1))
     task = dataclasses.replace(CARTPOLE, alpha=alpha)
-    return Votes(names, rows, K or len(rows), RoundPlan(1, 16, 3), task)
+    own = np.median(rows, axis=0).astype(np.float32)
+    return Votes(names, rows, K or len(rows), RoundPlan(1, 16, 3), task, server_gradient=own)
 
 
 def aggregated(votes: Votes, name: str, **settings: Any) -> Aggregate:

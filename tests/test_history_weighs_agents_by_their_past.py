@@ -11,9 +11,9 @@ import pytest
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.aggregators import Aggregate, Memory, RoundPlan, Votes, build_aggregator
-from fedpg_common.learning.aggregators.geometric_median import geometric_median
 from fedpg_common.learning.aggregators.history import History, beta_of, relative_distances
 from fedpg_common.learning.aggregators.scale import scale_of
+from fedpg_common.learning.aggregators.shares import geometric_median
 from fedpg_common.learning.aggregators.sketch import Sketch
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.state import AGGREGATOR, State, digest_of, from_bytes, to_bytes

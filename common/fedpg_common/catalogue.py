@@ -30,6 +30,17 @@ AGGREGATORS: Choices[Any] = Choices(
         "krum": "fedpg_common.learning.aggregators.krum:Krum",
         "multi-krum": "fedpg_common.learning.aggregators.krum:MultiKrum",
         "history": "fedpg_common.learning.aggregators.history:History",
+        "meamed": "fedpg_common.learning.aggregators.meamed:MeaMed",
+        "geometric-median": "fedpg_common.learning.aggregators.geometric_median:GeometricMedian",
+        "mda": "fedpg_common.learning.aggregators.mda:MDA",
+        "bulyan": "fedpg_common.learning.aggregators.bulyan:Bulyan",
+        "centered-clipping": "fedpg_common.learning.aggregators.clipping:CenteredClipping",
+        "caf": "fedpg_common.learning.aggregators.spectral:CAF",
+        "smea": "fedpg_common.learning.aggregators.spectral:SMEA",
+        "monna": "fedpg_common.learning.aggregators.server_trust:MoNNA",
+        "fltrust": "fedpg_common.learning.aggregators.server_trust:FLTrust",
+        "signguard": "fedpg_common.learning.aggregators.sign_guard:SignGuard",
+        "dnc": "fedpg_common.learning.aggregators.dnc:DnC",
     },
 )
 """How a round's votes become μ (`fedpg_common.learning.aggregators.base.Aggregator`)."""
@@ -38,6 +49,9 @@ PRE_AGGREGATORS: Choices[Any] = Choices(
     "pre-aggregator",
     {
         "nnm": "fedpg_common.learning.aggregators.nnm:NearestNeighbourMixing",
+        "bucketing": "fedpg_common.learning.aggregators.bucketing:Bucketing",
+        "clipping": "fedpg_common.learning.aggregators.clipping:StaticClipping",
+        "arc": "fedpg_common.learning.aggregators.clipping:AdaptiveClipping",
     },
 )
 """What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""

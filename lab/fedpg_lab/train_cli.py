@@ -107,12 +107,15 @@ def check_parts(federation: Federation) -> None:
     from fedpg_client.attacks import build_attacker
     from fedpg_common.catalogue import ALGORITHMS
     from fedpg_common.learning.aggregators import build_aggregator
+    from fedpg_common.learning.aggregators.composition import check_federation
     from fedpg_common.modules import make_importable
 
     make_importable(federation)
-    ALGORITHMS.find(federation.algorithm.name)
-    if federation.aggregator is not None:
-        build_aggregator(federation.aggregator)
+    algorithm = ALGORITHMS.find(federation.algorithm.name)
+    chosen = federation.aggregator
+    if chosen is not None:
+        trusts_itself = hasattr(algorithm, "reference_gradient")
+        check_federation(build_aggregator(chosen), chosen, federation.task, federation.agents, trusts_itself)
     for attack in federation.byzantine.values():
         build_attacker(attack)
 

@@ -16,7 +16,15 @@ from fedpg_common.choices import Choice
 from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
-from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Votes, build_aggregator, distances_to
+from fedpg_common.learning.aggregators import (
+    Aggregate,
+    Aggregator,
+    RoundPlan,
+    Votes,
+    build_aggregator,
+    check_federation,
+    distances_to,
+)
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy
 from fedpg_common.streams import Purpose, Role, stream
@@ -75,7 +83,7 @@ class Learner:
     def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
         """`environments` are the server's own. Of the federation's attackers nothing is read.
 
-        Raises UsageError if the algorithm or the aggregator cannot be built as described.
+        Raises UsageError if the algorithm or the aggregator cannot be built as described, or for that many agents.
         """
         self._task = federation.task
         self._agents = federation.agents
@@ -85,6 +93,8 @@ class Learner:
         self._algorithm = build_algorithm(federation.algorithm, self._tools)
         self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
         self._aggregator: Aggregator = build_aggregator(self._chosen)
+        trusts_itself = isinstance(self._algorithm, WithReferenceGradient)
+        check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
         self._name = federation.algorithm.name
 
     def initial_state(self) -> State:

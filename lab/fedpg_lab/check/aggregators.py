@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.learning.aggregators import Aggregate, Aggregator, Memory, RoundPlan, Votes, build_aggregator
+from fedpg_common.learning.aggregators import (
+    Aggregate,
+    Aggregator,
+    Memory,
+    RoundPlan,
+    Votes,
+    build_aggregator,
+    check_federation,
+)
 from fedpg_common.parameters import Vector
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.algorithms.adam import fresh
@@ -188,7 +196,8 @@ def _few(bench: Bench) -> Iterator[str]:
         except UsageError as error:
             yield f"{name}: {str(error).partition('failed: ')[2]}"
     same = bench.once(cases["identical votes"][0]).vector
-    if same is not None and not _near(same, honest()[1], SPREAD):
+    is_unanimous = getattr(bench.build(), "unanimous", True)
+    if is_unanimous and same is not None and not _near(same, honest()[1], SPREAD):
         yield "identical votes have another answer than themselves"
 
 
@@ -276,9 +285,14 @@ def _cost(bench: Bench, agents: int, size: int) -> Check:
     matrix = 0.01 * rng.standard_normal((agents, size), dtype=np.float32)
     task = replace(CARTPOLE, alpha=0.4)
     votes = Votes(tuple(range(1, agents + 1)), matrix, agents, RoundPlan(1, 16, 3), task, np.zeros(size, np.float32))
+    promise = f"{agents:,} agents with {size:,} numbers: time and memory"
+    try:
+        check_federation(bench.build(), bench.choice, task, agents, has_server_gradient=True)
+    except UsageError as error:
+        return Check(promise, True, f"refused before a run: {str(error).partition(': ')[2]}")
     before_mb = _peak_mb()
     start_s = time.process_time()
-    check = _check(f"{agents:,} agents with {size:,} numbers: time and memory", lambda: iter(_round(bench, votes)))
+    check = _check(promise, lambda: iter(_round(bench, votes)))
     if not check.kept:
         return check
     spent_s, grown_mb = time.process_time() - start_s, max(0.0, _peak_mb() - before_mb)

@@ -12,10 +12,11 @@ from fedpg_common.learning.aggregators.base import (
     Mixed,
     PreAggregator,
     RoundPlan,
+    Selective,
     Votes,
     mean_vector,
 )
-from fedpg_common.learning.aggregators.composition import build_aggregator
+from fedpg_common.learning.aggregators.composition import build_aggregator, check_federation
 from fedpg_common.learning.aggregators.distances import distances_to, pairwise_distances
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "Mixed",
     "PreAggregator",
     "RoundPlan",
+    "Selective",
     "Votes",
     "build_aggregator",
+    "check_federation",
     "distances_to",
     "mean_vector",
     "pairwise_distances",

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,18 @@ class Aggregator(Protocol):
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
         """Combine the votes. Must not depend on their order, nor change them. Deterministic: same input, same bits."""
         ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An aggregator that cannot serve every federation."""
+
+    def check_federation(self, votes: Votes) -> None:
+        """Raise ValueError, with one sentence, for a federation that it cannot serve.
+
+        It is called before a run, with votes of all agents that say nothing but how many there are: zeros, of shape
+        (K, 1) unless pre-aggregators leave fewer, and a server's gradient if the algorithm estimates one.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 from fedpg_common.catalogue import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.learning.aggregators.base import Aggregate, Aggregator, Memory, Mixed, PreAggregator, Votes
-from fedpg_common.tasks import show
+from fedpg_common.learning.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    Memory,
+    Mixed,
+    PreAggregator,
+    RoundPlan,
+    Selective,
+    Votes,
+)
+from fedpg_common.tasks import Task, show
 
 
 def build_aggregator(choice: Choice) -> Aggregator:
@@ -24,6 +33,22 @@ def build_aggregator(choice: Choice) -> Aggregator:
         befores.append(PRE_AGGREGATORS.build(part))
         _require_method(befores[-1], "mix", f"pre-aggregator {part.name}")
     return After(aggregator, befores) if befores else aggregator
+
+
+def check_federation(
+    aggregator: Aggregator, choice: Choice, task: Task, agents: int, has_server_gradient: bool
+) -> None:
+    """Raise UsageError where an aggregator cannot serve a federation of this many agents on this task."""
+    if not isinstance(aggregator, Selective):
+        return
+    plan = RoundPlan(round_number=1, batch_size=task.batch_size, inner_steps=0)
+    matrix = np.zeros((agents, 1), np.float32)
+    matrix.flags.writeable = False
+    own = np.zeros(1, np.float32) if has_server_gradient else None
+    try:
+        aggregator.check_federation(Votes(tuple(range(1, agents + 1)), matrix, agents, plan, task, own))
+    except ValueError as error:
+        raise UsageError(f"aggregator {choice.name}: {' '.join(str(error).split())}") from error
 
 
 def parts_before(choice: Choice) -> list[Choice]:
@@ -52,6 +77,14 @@ class After:
         self.resists = all(getattr(part, "resists", True) for part in parts)
         claims = [set(getattr(part, "equivariant", ())) for part in parts]
         self.equivariant = tuple(sorted(set.intersection(*claims)))
+        self.unanimous = all(getattr(part, "unanimous", True) for part in parts)
+
+    def check_federation(self, votes: Votes) -> None:
+        """Ask the aggregator, if it may refuse, about as many rows as the pre-aggregators leave."""
+        if isinstance(self._aggregator, Selective):
+            for before in self._befores:
+                votes = _as_votes(before.mix(votes), votes)
+            self._aggregator.check_federation(votes)
 
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
         """Mix, aggregate, and say of the rows' weights what they mean for the agents."""

@@ -1,34 +1,65 @@
-"""The geometric median by Weiszfeld's algorithm (Weiszfeld 1937)."""
+"""The geometric median by the smoothed Weiszfeld algorithm (RFA: Pillutla et al. 2022)."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-STEPS = 24
-"""From the mean of points of which four in ten lie twenty spreads away, this is within 1e-3 of a spread."""
-FLOOR = 1e-12
-"""Squared distances count as at least this part of the largest: a point that the median falls on has a finite pull."""
+from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
+from fedpg_common.learning.aggregators.checks import check_count, check_positive
+from fedpg_common.learning.aggregators.distances import distances_to
+from fedpg_common.learning.aggregators.median import coordinate_median
+
+STEPS_MAX = 1000
+SMOOTHING = 1e-6
+"""ν as a part of the votes' median distance from the start, where no `smoothing` is set."""
 
 
-def geometric_median(rows: NDArray[np.float64], steps: int = STEPS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The point of least summed distance to the rows of (k, n), which should have their bulk near zero.
+class GeometricMedian:
+    """μ = argmin_z Σ ‖z − μ^(k)‖, approached by z ← Σ β_k μ^(k) / Σ β_k with β_k = 1 / max(ν, ‖z − μ^(k)‖).
 
-    Returned as each row's share in it (k,), which sum to 1 (the point is `shares @ rows`), and the rows' distances to
-    it (k,). Nothing overflows for rows of up to about 1e150.
+    It starts at the coordinate-wise median and takes a fixed number of steps, so that its cost is bounded and μ is
+    bounded after any number of them. Every vote counts, so that no agent is reported as filtered.
+    Source: Pillutla, Kakade, Harchaoui, "Robust Aggregation for Federated Learning", IEEE Transactions on Signal
+    Processing 70, 2022; Weiszfeld 1937.
     """
-    squares = np.einsum("ij,ij->i", rows, rows)
-    shares = np.full(len(rows), 1.0 / len(rows))
-    for _ in range(steps):
-        distances = _squared_distances(rows, squares, shares)
-        pull = 1.0 / np.sqrt(np.maximum(distances, FLOOR * distances.max() + 1e-300))
-        shares = pull / pull.sum()
-    return shares, np.sqrt(_squared_distances(rows, squares, shares))
+
+    def __init__(self, steps: int = 32, smoothing: float | None = None) -> None:
+        """`smoothing` is ν, a length; one millionth of the median distance from the start where it is None."""
+        check_count("steps", steps, STEPS_MAX)
+        check_positive("smoothing", smoothing)
+        self._steps = steps
+        self._smoothing = smoothing
+        # A fixed length does not grow with the votes.
+        self.equivariant = ("shift",) if smoothing is not None else ("shift", "scale")
+
+    def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
+        """The geometric median of all votes, which are added in the order of the agents."""
+        start = coordinate_median(votes.matrix)
+        smoothing = self._smoothing
+        if smoothing is None:
+            smoothing = SMOOTHING * float(np.median(distances_to(start, votes.matrix)))
+        point = weiszfeld(votes.matrix, start, smoothing, self._steps)
+        spread = float(np.median(distances_to(point, votes.matrix)))
+        return Aggregate(point.astype(np.float32), rule="geometric median", figures={"median-distance": spread})
 
 
-def _squared_distances(
-    rows: NDArray[np.float64], squares: NDArray[np.float64], shares: NDArray[np.float64]
+def weiszfeld(
+    matrix: NDArray[np.float32], start: NDArray[np.float64], smoothing: float, steps: int
 ) -> NDArray[np.float64]:
-    point = shares @ rows
-    result: NDArray[np.float64] = np.maximum(squares - 2.0 * (rows @ point) + point @ point, 0.0)
-    return result
+    """Smoothed Weiszfeld steps from `start` (d,) over the rows of (k, d): the point reached, shape (d,).
+
+    With a `smoothing` of 0 it stops at a row that it meets.
+    """
+    point = start
+    for _ in range(steps):
+        distances = np.maximum(distances_to(point, matrix), smoothing)
+        if not distances.all():
+            break
+        # Relative to the nearest, so that neither tiny nor huge distances leave float64.
+        pulls = distances.min() / distances
+        total = np.zeros(matrix.shape[1], dtype=np.float64)
+        for pull, row in zip(pulls, matrix, strict=True):
+            total += pull * row
+        point = total / pulls.sum()
+    return point

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
 from fedpg_common.learning.aggregators.checks import check_positive
-from fedpg_common.learning.aggregators.geometric_median import geometric_median
 from fedpg_common.learning.aggregators.scale import scale_of
+from fedpg_common.learning.aggregators.shares import geometric_median
 from fedpg_common.learning.aggregators.sketch import Sketch, dimensions_for
 from fedpg_common.parameters import Vector
 from fedpg_common.tasks import is_number, is_whole, show

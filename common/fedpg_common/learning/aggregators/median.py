@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
 
@@ -20,7 +21,12 @@ class Median:
 
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
         """The median of each coordinate."""
-        ordered = np.sort(votes.matrix, axis=0)
-        count = len(ordered)
-        middle = ordered[(count - 1) // 2].astype(np.float64) + ordered[count // 2]
-        return Aggregate((middle / 2.0).astype(np.float32), rule="median")
+        return Aggregate(coordinate_median(votes.matrix).astype(np.float32), rule="median")
+
+
+def coordinate_median(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The median of each column of (k, d), shape (d,)."""
+    ordered = np.sort(matrix, axis=0)
+    count = len(ordered)
+    middle = ordered[(count - 1) // 2].astype(np.float64) + ordered[count // 2]
+    return np.asarray(middle / 2.0)
