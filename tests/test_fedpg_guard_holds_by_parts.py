@@ -17,11 +17,13 @@ from fedpg_common.learning.aggregators import RoundPlan, Votes
 from fedpg_common.parameters import Vector
 from fedpg_common.policies import Policy, make_policy
 from fedpg_common.tasks import CARTPOLE
+from fedpg_server.algorithms.base import Tools
 from fedpg_server.algorithms.defence.anchor import Anchor, Measured
 from fedpg_server.algorithms.defence.gate import learn_signal, rate_factor
 from fedpg_server.algorithms.defence.memory import from_count, to_count, to_vector
 from fedpg_server.algorithms.defence.returns import Returns
 from fedpg_server.algorithms.defence.server_scale import known_scale, learn_scale
+from fedpg_server.algorithms.fedpg_guard import FedPGGuard
 from fedpg_server.learner import Learner, RoundResult
 from fedpg_server.report import make_record
 from fedpg_server.state import ADAM_M, ADAM_V, ALGORITHM, THETA, State, digest_of, from_bytes, to_bytes
@@ -389,3 +391,12 @@ def test_during_an_alarm_only_agents_that_agree_with_the_server_are_heard(bench:
     assert kept.state.steps >= 500
     everyone = bench.learner(anchor=False).improve(state, ROUND, bench.updates(4))
     assert set(everyone.aggregate.weights or {}) == set(range(1, AGENTS + 1))
+
+
+def test_without_votes_to_look_at_it_improves_on_mu_alone(bench: Bench, policy: Policy) -> None:
+    tools = Tools(TASK, AGENTS, policy, 7, bench.environments)
+    mu = bench.updates(1)[1]
+    state, report = FedPGGuard(tools).improve(bench.learner().initial_state(), ROUND, mu)
+    assert report.steps_taken > 0
+    assert "anchor-deviation" not in report.figures
+    assert state.memory(ALGORITHM)

@@ -145,7 +145,7 @@ class FedPGGuard(FedPGBR):
         """
         if not (self._parts["anchor"] and self._parts["reset"] and self._anchor.is_onset(memory)):
             return state
-        memory.update(self._anchor.heard(memory))
+        memory.update(self._anchor.settled(memory))
         return state.with_vectors(fresh(state.theta).vectors, steps=0)
 
     def _bounded(self, mu: Vector | None, known: float | None) -> tuple[Vector | None, dict[str, float]]:

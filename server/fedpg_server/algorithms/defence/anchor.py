@@ -83,7 +83,7 @@ class Anchor:
         """Whether the alarm was raised by the last round that taught the anchor anything."""
         return ALARM in memory and bool(memory[ALARM][1])
 
-    def heard(self, memory: Memory) -> Memory:
+    def settled(self, memory: Memory) -> Memory:
         """The memory with the alarm's onset dealt with."""
         return {**memory, ALARM: to_vector([float(memory[ALARM][0]), 0.0])} if ALARM in memory else memory
 
