@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -131,7 +132,8 @@ def test_a_policy_reaches_all_of_the_box_and_its_gradient_is_that_of_its_own_act
 
 def test_a_random_action_is_uniform_over_the_box() -> None:
     batch = GymnasiumBatch(Reach)
-    choose = RandomAction().choose(None, batch.action_space, np.random.default_rng(0))  # type: ignore[arg-type]
+    context = SimpleNamespace(actions=np.random.default_rng(0))
+    choose = RandomAction().choose(None, batch.action_space, context)  # type: ignore[arg-type]
     forces = ActionScale(Reach.action_space).to_environment(choose(np.zeros((4000, 1), np.float32)))
     counts = np.histogram(forces, 5, (10, 20))[0]
     assert counts.sum() == 4000

@@ -150,7 +150,7 @@ def test_a_run_is_not_resumed_with_another_version_of_a_module(elsewhere: Path, 
     assert code == ExitCode.OK, text
     with (elsewhere / "clipping.py").open("a") as file:
         file.write("# changed\n")
-    code, _, text = fedpg("train", "--resume", "runs/run", "--trajectories", "90")
+    code, _, text = fedpg("train", "--resume", "runs/run", "--trajectories", "900")
     assert code == ExitCode.USAGE, text
     assert "the module clipping has changed since the run began" in text
     assert "Traceback" not in text

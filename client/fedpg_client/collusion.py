@@ -13,11 +13,11 @@ import grpc
 from fedpg.v1 import collusion_pb2 as pb
 from fedpg.v1 import collusion_pb2_grpc
 from fedpg_common import wire
-from fedpg_common.channels import client_options, open_channel, server_options
+from fedpg_common.channels import open_channel, server_options
 from fedpg_common.errors import AddressError, RefusedError, UnreachableError
 from fedpg_common.parameters import Vector
 
-from fedpg_client.collusion_tls import TARGET_NAME, pool_client_credentials, pool_server_credentials
+from fedpg_client.collusion_tls import HOST, pool_client_credentials, pool_server_credentials
 from fedpg_client.retry import Caller, ServerRefusedError
 
 POOL_WAIT_S = 10.0
@@ -119,9 +119,8 @@ class PoolClient:
         """Open a channel; nothing is sent yet."""
         limit = min(wire.message_bytes_max(self.size, vectors=ATTACKERS_MAX), MESSAGE_BYTES_MAX)
         if self.secret:
-            options = [*client_options(limit), *TARGET_NAME]
             credentials = pool_client_credentials(self.secret)
-            self._channel = grpc.secure_channel(self.caller.address, credentials, options=options)
+            self._channel = open_channel(self.caller.address, limit, credentials, server_name=HOST)
         else:
             self._channel = open_channel(self.caller.address, limit, tls=None)
         self._stub = collusion_pb2_grpc.CollusionStub(self._channel)

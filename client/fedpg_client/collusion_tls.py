@@ -21,8 +21,6 @@ CURVE_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """Private keys are the numbers below it (SEC 2, section 2.4.2)."""
 HOST = "attackers"
 """The name that every attacker's certificate is for, wherever the pool is served."""
-TARGET_NAME = (("grpc.ssl_target_name_override", HOST),)
-"""Channel options with which such a certificate is accepted under any address."""
 BEGINNING = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 END = datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
 """No clock decides who is an attacker."""

@@ -53,7 +53,7 @@ class Worker:
     def work(self, round_number: int, batch_size: int, theta: Vector) -> Update:
         """Sample `batch_size` trajectories with π_θ and estimate ∇L(θ), both as the agent's attack has it.
 
-        `theta` has shape (d,). Design.md section 2, round step 2.
+        `theta` has shape (d,). docs/algorithm.md, "Gradient estimate".
         """
         attack = self.attacker.in_round(round_number)
         context = self._context(round_number, batch_size, theta)

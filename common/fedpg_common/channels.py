@@ -140,19 +140,30 @@ def _message_limits(receive_bytes: int, send_bytes: int) -> Sequence[Option]:
     )
 
 
-def open_channel(address: str, message_bytes: int, tls: TlsFiles | None, use_proxy: bool = False) -> grpc.Channel:
+def open_channel(
+    address: str,
+    message_bytes: int,
+    tls: TlsFiles | grpc.ChannelCredentials | None,
+    use_proxy: bool = False,
+    server_name: str = "",
+) -> grpc.Channel:
     """A lazy channel to `address` (HOST:PORT). Nothing is sent before the first call.
+
+    `server_name` is the name that the other end's certificate has, where that is not the address's host.
 
     It goes straight there whatever the environment says of proxies, unless `use_proxy`. Every channel of the code base
     is opened here.
     """
     parse_address(address)
-    options = client_options(message_bytes, use_proxy)
+    options: list[tuple[str, int | str]] = [*client_options(message_bytes, use_proxy)]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     if tls is None:
         return grpc.insecure_channel(address, options=options)
-    authority, certificate, key = tls.read()
-    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-    return grpc.secure_channel(address, credentials, options=options)
+    if isinstance(tls, TlsFiles):
+        authority, certificate, key = tls.read()
+        tls = grpc.ssl_channel_credentials(authority, key, certificate)
+    return grpc.secure_channel(address, tls, options=options)
 
 
 def tls_hint(details: str, whose: str | None) -> str:

@@ -306,7 +306,9 @@ def agent_settings(index: int, federation: Federation, attack: Choice | None) ->
             lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
         if knowledge_of(attack) >= Knowledge.COLLUDERS:
             rule = rule_of(federation).name
-            lines.append(f"      FEDPG_AGGREGATOR: ${{AGGREGATOR:-{rule}}} # the attack knows the server's rule")
+            # Where none is chosen, the server has no such setting, either.
+            value = rule if federation.aggregator is None else f"${{AGGREGATOR:-{rule}}}"
+            lines.append(f"      FEDPG_AGGREGATOR: {value} # the attack knows the server's rule")
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.federation import Federation
 
@@ -32,6 +33,8 @@ COMPOSE_MENU=false
 def settings_file(federation: Federation, task_file: str | None = None) -> str:
     """The settings of `compose_file` as the text of a .env file. Raises UsageError."""
     defaults = server_defaults(federation, task_file, common_attack(federation))
+    if federation.byzantine:
+        defaults["ATTACKERS_SECRET"] = attackers_secret(federation.seed, federation.byzantine)
     left = ("TRAJECTORIES", "SIGMA", "ALPHA")
     return _SETTINGS.format(
         settings=_lines({name: value for name, value in defaults.items() if name not in left}),

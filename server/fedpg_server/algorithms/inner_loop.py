@@ -34,7 +34,7 @@ def variance_reduced_steps(
     """N_t variance-reduced steps v = ∇L(θ_n) − ∇L_ω(θ_0) + μ, or without μ plain steps v = ∇L(θ_n).
 
     `learning_rate` is the task's where it is None. Who watches is told of every batch, the dropped one included.
-    Steps are numbered from `first_step` on, which names their random streams.
+    Steps are numbered from `first_step` on, which names their random streams. docs/algorithm.md, "Inner loop".
     """
     report = InnerReport(learning_rate=learning_rate)
     theta_0 = state.theta

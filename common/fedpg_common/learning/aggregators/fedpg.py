@@ -21,7 +21,7 @@ class FedPG:
     """Average the votes that a majority of the federation agrees with.
 
     R1 looks within 𝔗 = 2σ√(V/B_t), V = 2 ln(2K/δ), of the vector median, and R2 within 2σ where R1 leaves fewer than
-    K − ⌊αK⌋. Who is absent counts as faulty.
+    K − ⌊αK⌋. Who is absent counts as faulty. docs/algorithm.md, "Aggregation".
     """
 
     equivariant: ClassVar[tuple[str, ...]] = ("shift",)
