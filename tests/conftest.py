@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -11,6 +12,9 @@ from lab_support import Command
 # No promise here is about time, and a busy machine is no failure.
 settings.register_profile("fedpg", deadline=None)
 settings.load_profile("fedpg")
+
+# A shell starts what runs in the background deaf to Ctrl-C, and processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.observer_options import chosen_observers
 from fedpg_lab.runs import RunData
 from fedpg_lab.train import TrainOptions, train
 from fedpg_server.records import RoundRecord
@@ -29,7 +30,7 @@ def small_federation(agents: int = 4, byzantine: int = 1, attack: str = "random-
 
 def run_federation(federation: Federation, folder: Path, agents_per_process: int = 1) -> RunData:
     """Run it with real processes, without TensorBoard files."""
-    options = TrainOptions(agents_per_process=agents_per_process, observers=())
+    options = TrainOptions(agents_per_process=agents_per_process, observers=chosen_observers(False, ()))
     return train(federation, folder, options, Console(file=io.StringIO()))
 
 

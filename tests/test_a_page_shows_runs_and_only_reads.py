@@ -311,6 +311,9 @@ def test_it_ends_on_a_signal_while_a_page_listens(tmp_path: Path, number: signal
         connection.request("GET", "/events?run=.")
         assert next_event(connection.getresponse())["run"]["rounds"] == 20
         process.send_signal(number)
-        assert process.wait(60) == code
+        try:
+            assert process.wait(60) == code
+        finally:
+            process.kill()
         assert process.stderr.read() == ""
         connection.close()
