@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -31,9 +32,15 @@ class BuildKernels(build_ext):
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         own = [shlex.split(os.environ["CC"])] if os.environ.get("CC") else []
+        with tempfile.TemporaryDirectory(prefix="fedpg-kernels-") as cache:
+            self._compile(ext, target, own, cache)
+
+    def _compile(self, ext: Extension, target: Path, own: list[list[str]], cache: str) -> None:
+        # Zig compiles its own C library first and would leave fifty megabytes in the user's cache.
+        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
         for compiler in (*own, ["cc"], ["gcc"], ["clang"], [sys.executable, "-m", "ziglang", "cc"]):
             try:
-                subprocess.run([*compiler, *FLAGS, "-o", str(target), *ext.sources, "-lm"], check=True)
+                subprocess.run([*compiler, *FLAGS, "-o", str(target), *ext.sources, "-lm"], check=True, env=environment)
                 return
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"{' '.join(compiler)} cannot compile {SOURCE}: {error}", file=sys.stderr)
