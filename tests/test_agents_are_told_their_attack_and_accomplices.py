@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from fedpg_client import cli
+from fedpg_client.attacks import Knowledge, knowledge_of
 from fedpg_client.cli import parse_attack, parse_collusion
 from fedpg_client.process import AgentOptions, AgentProcess, Collusion
+from fedpg_common.catalogue import ATTACKS, acts_alone
 from fedpg_common.choices import Choice
 from fedpg_common.errors import ExitCode, UsageError
 from typer.testing import CliRunner
@@ -149,3 +151,10 @@ def test_a_wrong_option_ends_the_command_before_it_calls_anybody(arguments: list
     outcome: Any = CliRunner().invoke(cli.app, ["--server", "127.0.0.1:1", "--agent", "2", *arguments])
     assert isinstance(outcome.exception, UsageError)
     assert sentence in str(outcome.exception)
+
+
+def test_who_acts_alone_is_known_without_the_attacks_code() -> None:
+    for name in ATTACKS.shipped:
+        choice = Choice(name)
+        assert acts_alone(choice) == (knowledge_of(choice) is Knowledge.OWN), name
+    assert not acts_alone(Choice("mine:Attack"))

@@ -424,6 +424,15 @@ def test_the_mean_takes_everybody(rows: dict[int, list[float]]) -> None:
 def test_nobody_tells_an_aggregator_who_attacks() -> None:
     # Whatever the votes tell, they tell of all agents alike: names, vectors, the size, the plan and the published task.
     told = {field.name for field in dataclasses.fields(Votes)}
-    assert told == {"agents", "matrix", "federation_size", "plan", "task", "server_gradient", "tolerated"}
+    assert told == {
+        "agents",
+        "matrix",
+        "federation_size",
+        "plan",
+        "task",
+        "server_gradient",
+        "server_scale",
+        "tolerated",
+    }
     assert not {"byzantine", "attack"} & {field.name for part in (RoundPlan, type(CARTPOLE))
                                           for field in dataclasses.fields(part)}  # fmt: skip

@@ -56,7 +56,7 @@ PRE_AGGREGATORS: Choices[Any] = Choices(
 )
 """What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""
 
-_ON_THE_LEARNING = {
+_ALONE = {
     "random-noise": "fedpg_client.attacks.gradients:RandomNoise",
     "random-action": "fedpg_client.attacks.actions:RandomAction",
     "constant-action": "fedpg_client.attacks.actions:ConstantAction",
@@ -64,6 +64,10 @@ _ON_THE_LEARNING = {
     "zero-gradient": "fedpg_client.attacks.gradients:ZeroGradient",
     "reward-flipping": "fedpg_client.attacks.rewards:RewardFlipping",
     "random-reward": "fedpg_client.attacks.rewards:RandomReward",
+    "boundary-split": "fedpg_client.attacks.boundary_split:BoundarySplit",
+}
+
+_TOGETHER = {
     "fedpg": "fedpg_client.attacks.colluding:FedPGAttack",
     "alie": "fedpg_client.attacks.moments:ALIE",
     "alie-optimised": "fedpg_client.attacks.moments:OptimisedALIE",
@@ -78,13 +82,14 @@ _ON_THE_LEARNING = {
     "normalized-partial": "fedpg_client.attacks.normalized:PartialNormalized",
     "normalized-grid": "fedpg_client.attacks.normalized:NormalizedGrid",
     "boundary": "fedpg_client.attacks.boundary:Boundary",
-    "boundary-split": "fedpg_client.attacks.boundary_split:BoundarySplit",
     "worst-down": "fedpg_client.attacks.boundary:WorstDown",
     "worst-angle": "fedpg_client.attacks.boundary:WorstAngle",
     "patient": "fedpg_client.attacks.boundary:Patient",
     "drift": "fedpg_client.attacks.boundary:Drift",
     "turns": "fedpg_client.attacks.boundary:Turns",
 }
+
+_ON_THE_LEARNING = {**_ALONE, **_TOGETHER}
 
 _ON_THE_PROTOCOL = {
     "replay": "fedpg_client.attacks.protocol.submissions:Replay",
@@ -105,6 +110,14 @@ ATTACKS: Choices[Any] = Choices("attack", {**_ON_THE_LEARNING, **_ON_THE_PROTOCO
 
 ATTACKS_HELP = f"on the learning {', '.join(_ON_THE_LEARNING)}; on the protocol {', '.join(_ON_THE_PROTOCOL)}"
 """The shipped attacks, as the help of a command lists them."""
+
+
+def acts_alone(attack: Choice) -> bool:
+    """Whether a shipped attack needs nothing but what its agent has; see `fedpg_client.attacks.Knowledge`.
+
+    False for an attack of somebody's own: what it needs, it says itself.
+    """
+    return attack.name in _ALONE or attack.name in _ON_THE_PROTOCOL
 
 
 def casts_honest_vote(attack: Choice) -> bool:

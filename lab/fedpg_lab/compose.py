@@ -10,13 +10,12 @@ import json
 import re
 from pathlib import Path
 
+from fedpg_common.catalogue import acts_alone
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
 from fedpg_common.tasks import TASKS, show
-
-from fedpg_lab.local import rule_of
 
 RING_PORT = 50052
 PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
@@ -288,6 +287,25 @@ def server_settings(federation: Federation, task_file: str | None, attack: Choic
     return [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
 
 
+def told_of_the_rest(federation: Federation, attack: Choice) -> list[str]:
+    """What an attack is told of the others and of the server, if it knows more than its own agent does."""
+    if acts_alone(attack):
+        return []
+    from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
+
+    from fedpg_lab.local import rule_of
+
+    lines, knowledge = [], knowledge_of(attack)
+    if knowledge >= Knowledge.OMNISCIENT:
+        lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
+    if knowledge >= Knowledge.COLLUDERS:
+        rule = rule_of(federation).name
+        # Where none is chosen, the server has no such setting, either.
+        value = rule if federation.aggregator is None else f"${{AGGREGATOR:-{rule}}}"
+        lines.append(f"      FEDPG_AGGREGATOR: {value} # the attack knows the server's rule")
+    return lines
+
+
 def agent_settings(index: int, federation: Federation, attack: Choice | None) -> list[str]:
     """What tells one agent from the others, as lines of YAML."""
     lines = [f'      FEDPG_AGENT: "{index}"']
@@ -300,15 +318,7 @@ def agent_settings(index: int, federation: Federation, attack: Choice | None) ->
         lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for an attack that colludes, as ATTACK=fedpg does')
         secret = attackers_secret(federation.seed, federation.byzantine)
         lines.append(f"      FEDPG_ATTACKERS_SECRET: ${{ATTACKERS_SECRET:-{secret}}} # their common random draws")
-        from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
-
-        if knowledge_of(attack) >= Knowledge.OMNISCIENT:
-            lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
-        if knowledge_of(attack) >= Knowledge.COLLUDERS:
-            rule = rule_of(federation).name
-            # Where none is chosen, the server has no such setting, either.
-            value = rule if federation.aggregator is None else f"${{AGGREGATOR:-{rule}}}"
-            lines.append(f"      FEDPG_AGGREGATOR: {value} # the attack knows the server's rule")
+        lines += told_of_the_rest(federation, attack)
         lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
