@@ -48,7 +48,7 @@ def test_the_log_has_one_line_a_round_that_names_the_filtered(story: Story) -> N
 def test_status_shows_the_running_federation(story: Story) -> None:
     lines = story.status.splitlines()
     assert lines[0].startswith("CartPole-v1, fedpg-br, seed 0, run ")
-    assert re.match(r"round \d+: (waiting for agents|the server improves)", lines[1])
+    assert re.match(r"round \d+: (\d+ of 10 votes, waiting for agent|the server improves)", lines[1])
     assert re.match(r"\d+/1500 trajectories, [\d,]+ environment steps, quorum 6 of 10$", lines[2])
     assert re.match(r"round \d+ closed by R[12]: accepted \d, filtered \d, absent 0; return [\d.]+$", lines[3])
     rows = [line.split() for line in lines[-10:]]

@@ -46,7 +46,7 @@ def test_an_agent_with_anothers_certificate_is_refused_and_the_run_goes_on(story
     assert story.impostor.returncode == ExitCode.REFUSED
     sentence = "the certificate is agent 4's, the message agent 5's"
     assert sentence in story.impostor.stdout + story.impostor.stderr
-    assert re.search(rf"WARNING server  refused \S+: {sentence}", story.server_log)
+    assert re.search(rf"WARNING server  refused \S+ with the certificate of agent-4: {sentence}", story.server_log)
     assert story.run is not None
     assert story.run.is_complete
 
