@@ -67,7 +67,7 @@ def test_an_agent_is_told_its_own_row_and_where_the_round_is(tmp_path: Path, ind
     assert fields_of(status) <= EVERYBODY_MAY_KNOW | {"agents"}
     assert [(row.agent, row.voted) for row in status.agents] == [(index, index == 1)]
     assert status.message == "1 of 3 agents have joined"
-    assert (status.round, status.quorum, status.phase) == (1, 2, pb.PHASE_COLLECTING)
+    assert (status.round, status.quorum, status.phase) == (1, 2, pb.PHASE_JOINING)
 
 
 @pytest.mark.parametrize("name", ["agent-9", "mallory", "Operator", "operator-2"])
@@ -175,7 +175,7 @@ def test_a_partial_status_says_so_and_shows_nothing_that_it_does_not_know() -> N
 
     stranger = shown(Viewer())
     assert "are for the operator" in stranger
-    assert "1 of 3 agents have joined" in stranger
+    assert "1 of 3 agents have submitted" in stranger
     for secret in ("seed", "R1", "filtered 1", "return 0"):
         assert secret not in stranger
     row = next(line for line in shown(Viewer(agent=2)).splitlines() if line.startswith("    2 "))
