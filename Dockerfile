@@ -31,7 +31,7 @@ RUN pip install --no-deps --constraint constraints.txt --requirement agent-requi
 
 # An agent does without the packages of the server and of the other commands, and without their commands.
 FROM agent-libraries AS agent
-COPY pyproject.toml setup.py README.md ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY build_support ./build_support
 COPY proto ./proto
 COPY common ./common
@@ -53,7 +53,7 @@ COPY deploy/server-requirements.txt ./
 RUN pip install --constraint constraints.txt --requirement server-requirements.txt
 
 FROM server-libraries AS server
-COPY pyproject.toml setup.py README.md ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY build_support ./build_support
 COPY proto ./proto
 COPY common ./common

@@ -133,7 +133,11 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until nobody else makes certificates in a folder, and keep others waiting meanwhile. Raises OSError."""
     import fcntl  # not on every system, and the module is imported for its names as well
 
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # a folder that may be written to and not read: it cannot be locked, either
+        yield
+        return
     try:
         with suppress(OSError):  # a file system without locks on folders
             fcntl.flock(descriptor, fcntl.LOCK_EX)
