@@ -204,8 +204,8 @@ def test_mimic_copies_one_honest_agent() -> None:
     pooled, context = small_round()
     assert submitted("mimic", (pooled, context)).tolist() == HONEST[0]
     assert submitted("mimic", (pooled, context), agent=4).tolist() == HONEST[2]
-    with pytest.raises(UsageError, match="agent 1 cannot be copied: choose an honest one, 2, 3, 4"):
-        submitted("mimic", (pooled, context), agent=1)
+    assert submitted("mimic", (pooled, context), agent=1).tolist() == HONEST[0], "it attacks itself: the next one"
+    assert submitted("mimic", (pooled, context), agent=9).tolist() == HONEST[0], "there is none: the first one"
 
 
 @pytest.mark.parametrize(

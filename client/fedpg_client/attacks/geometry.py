@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from fedpg_common.errors import UsageError
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.learning.aggregators import pairwise_distances
 from fedpg_common.tasks import is_whole, show
@@ -58,18 +57,16 @@ class Mimic(SceneAttack):
     """All attackers submit what one honest agent does: it counts for more than one, and others for less."""
 
     def __init__(self, agent: int | None = None) -> None:
-        """`agent` is whom to copy; by default the honest agent with the lowest index."""
+        """`agent` is whom to copy: it, or if it attacks itself or is not there the next honest one, then the first."""
         if agent is not None and not (is_whole(agent) and 1 <= agent <= AGENTS_MAX):
             raise ValueError(f"agent must be an agent's index, a whole number from 1, not {show(agent)}")
         self._agent = agent
 
     def craft(self, scene: Scene) -> Array:
-        """The agent's gradient (d,); the mean where all attack. Raises UsageError for one that cannot be copied."""
+        """The agent's gradient (d,); the mean where all attack."""
         others = [row for row in range(len(scene.gradients)) if row not in scene.attackers]
         if not others:
             return scene.mean
-        row = others[0] if self._agent is None else self._agent - 1
-        if row not in others:
-            honest = ", ".join(str(other + 1) for other in others[:5]) + (", ..." if len(others) > 5 else "")
-            raise UsageError(f"attack mimic: agent {self._agent} cannot be copied: choose an honest one, {honest}")
+        wanted = 0 if self._agent is None else self._agent - 1
+        row = next((other for other in others if other >= wanted), others[0])
         return np.asarray(scene.gradients[row], np.float64)
