@@ -16,10 +16,12 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from fedpg_common.federation import describe
+from fedpg_lab.published import published_for
 from fedpg_lab.watch.page import OWN_SCRIPTS, SCRIPTS, STYLES, asset, saved
 from fedpg_lab.watch.server import WatchServer, open_server
 from fedpg_server.store import STORE_NAME, Store
-from lab_support import Command
+from lab_support import Command, write_run
 from terminal import command_line
 from watch_support import ask, ask_json, page_of, watched_round, watched_run
 
@@ -119,6 +121,23 @@ def test_several_runs_are_compared_over_seeds(tmp_path: Path) -> None:
         assert found["curves"][1]["half_width"] == [0.0] * 20
         honest = ask_json(server, f"/compare?{query}&axis=honest&smooth=1")
         assert honest["curves"][1]["counts"] == [88.0 * number for number in range(1, 21)]
+
+
+def test_published_points_lie_on_the_published_axis_alone(tmp_path: Path) -> None:
+    federation = describe("CartPole-v1", agents=10, trajectories=5000)
+    write_run(
+        tmp_path / "one",
+        federation,
+        [watched_round(number, trajectories_total=50 * number) for number in range(1, 101)],
+    )
+    expected = published_for(federation)
+    assert expected
+    with page_of(tmp_path) as server:
+        (curve,) = ask_json(server, "/compare?run=one")["curves"]
+        (honest,) = ask_json(server, "/compare?run=one&axis=honest")["curves"]
+    assert [expected.trajectories, expected.final, "final return"] in curve["published"]
+    assert len(curve["published"]) == 1 + len(expected.reaches)
+    assert honest["published"] == []
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,11 @@ from fedpg_server.store import STORE_NAME, Store
 from fedpg_lab.curves import LEARNING, Group, group_runs, mean_curve
 from fedpg_lab.listing import failure_of, list_runs
 from fedpg_lab.published import published_for
-from fedpg_lab.runs import SUMMARY_NAME, RunData, walk_runs
+from fedpg_lab.runs import SUMMARY_NAME, RunData, require_run, walk_runs
 from fedpg_lab.status import fetch_status, to_plain
 
+Record = RoundRecord
+"""What a comparison is made from; this package only keeps them."""
 BATCH_ROUNDS = 200
 """Rounds that are read at once: a round of a thousand agents is some ten kilobytes."""
 SLIM: Mapping[str, Any] = {
@@ -202,6 +204,11 @@ def why_failed(folder: Path) -> str | None:
 def results_of(records: Sequence[RoundRecord]) -> dict[str, float | None]:
     """The final and the best return."""
     return {"final": final_return(records), "best": best_return(records)}
+
+
+def check_run(folder: Path) -> None:
+    """Raise StorageError, which says what is there instead, unless `folder` is a run's."""
+    require_run(folder)
 
 
 def run_folders(folder: Path) -> list[Path]:

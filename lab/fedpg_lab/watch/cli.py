@@ -77,11 +77,11 @@ def watch_command(
 
 def save_page(catalogue: Catalogue, path: Path) -> None:
     """Write the page of the run that the folder is. Raises StorageError if it is none, or cannot be read."""
-    from fedpg_lab.runs import require_run
+    from fedpg_lab.watch.adapter import check_run
     from fedpg_lab.watch.catalogue import HERE
     from fedpg_lab.watch.page import saved
 
-    require_run(catalogue.folder)
+    check_run(catalogue.folder)
     view = catalogue.view(HERE)
     whole = view.whole()
     if whole["run"]["state"] == "unreadable":

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fedpg_server.records import RoundRecord
 from numpy.typing import NDArray
 
-from fedpg_lab.watch.adapter import Round
+from fedpg_lab.watch.adapter import Record, Round
 
 ACCEPTED, FILTERED, ABSENT = 0, 1, 2
 CURVE_POINTS_MAX = 1024
@@ -37,7 +36,7 @@ class History:
     def __init__(self, agents: int) -> None:
         """No round yet."""
         self.agents = agents
-        self.records: list[RoundRecord] = []
+        self.records: list[Record] = []
         self.last: Round | None = None
         self._verdicts: NDArray[np.uint8] = np.full((64, agents), ABSENT, np.uint8)
         self._rows: list[dict[str, float | None]] = []
