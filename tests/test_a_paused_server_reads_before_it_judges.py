@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from coordinator_driver import QUORUM, ROUND_TIMEOUT_S, Driver, K
+from fedpg_common.errors import UnreachableError
 from fedpg_common.federation import describe
 from fedpg_lab.local import LocalFederation
 from fedpg_lab.runs import load_run
@@ -106,16 +108,23 @@ def test_an_event_loop_that_was_blocked_counts_the_votes_on_their_way(tmp_path: 
 
 def test_a_real_server_that_is_stopped_and_continued_loses_no_vote(tmp_path: Path) -> None:
     """SIGSTOP for twice the round's time, again and again; every round has every vote."""
-    federation = describe("CartPole-v1", agents=3, trajectories=400, round_timeout_s=1.0)
+    federation = describe("CartPole-v1", agents=3, trajectories=4000, round_timeout_s=1.0)
     with LocalFederation(federation, tmp_path / "run", observers=()) as processes:
-        while fetch_status(processes.address, None, 30.0).trajectories == 0:
+
+        def rounds() -> int:
+            """How many are over; 0 until the server has restored the run."""
+            with suppress(UnreachableError):
+                return fetch_status(processes.address, None, 30.0).latest.round
+            return 0
+
+        while rounds() == 0:
             assert processes.supervise()
         for _ in range(3):
             os.kill(processes.server_pid, signal.SIGSTOP)
             threading.Event().wait(2.0)
             os.kill(processes.server_pid, signal.SIGCONT)
-            before = fetch_status(processes.address, None, 30.0).round
-            while processes.supervise() and fetch_status(processes.address, None, 30.0).round < before + 2:
+            before = rounds()
+            while processes.supervise() and rounds() < before + 2:
                 time.sleep(0.01)
         while processes.supervise():
             time.sleep(0.05)

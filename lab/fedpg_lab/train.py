@@ -20,6 +20,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, exists, look, require_name, shown
 from fedpg_server.mark import mark_path
 from fedpg_server.server import SHIPPED_OBSERVERS
+from fedpg_server.status import summarize
 from fedpg_server.store import STORE_NAME, Store
 from rich.console import Console
 
@@ -74,6 +75,7 @@ def train(
             display.say("starting the server")
             with processes:
                 _watch(processes, display)
+                _show_end(folder, display, processes.note)
                 display.say("the agents leave")
                 processes.wait_for_agents(AGENTS_LEAVE_S)
     except BaseException as error:
@@ -126,6 +128,27 @@ def _watch(processes: LocalFederation, display: Display) -> None:
     except (KeyboardInterrupt, SystemExit):
         display.say("ending server and agents; Ctrl-C again ends them at once")
         raise
+
+
+def _show_end(folder: Path, display: Display, note: str) -> None:
+    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more."""
+    try:
+        run = load_run(folder)
+    except StorageError as error:
+        log.debug("no last state: %s", error)  # what is made of the run next says so aloud
+        return
+    if run.records:
+        last = run.records[-1]
+        status = pb.GetStatusReply(
+            round=last.round_number,
+            phase=pb.PHASE_ENDED,
+            message="the run has ended",
+            trajectories=last.trajectories_total,
+            trajectories_target=run.federation.task.trajectories,
+            environment_steps=sum(sum(record.environment_steps.values()) for record in run.records),
+            latest=summarize(last),
+        )
+        display.show(status, note)
 
 
 def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
