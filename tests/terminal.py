@@ -105,10 +105,10 @@ class Terminal:
             return bool(chunk)
         return True
 
-    def read_until(self, text: str) -> None:
-        """Read until this was written."""
+    def read_until(self, text: str, after: str | None = None) -> None:
+        """Read until this was written, behind the last `after` where one is given."""
         deadline_s = time.monotonic() + PATIENCE_S
-        while text not in self.output:
+        while text not in (self.output if after is None else self.output.rpartition(after)[2]):
             assert self.read(0.2), f"it ended without {text!r}: {self.output}"
             assert time.monotonic() < deadline_s, f"no {text!r} within {PATIENCE_S:.0f} s: {self.output}"
 

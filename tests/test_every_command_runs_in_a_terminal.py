@@ -188,6 +188,7 @@ def test_a_restart_is_told_above_the_bar(tmp_path: Path) -> None:
     terminal.read_until("starting it again")
     os.kill(server, signal.SIGKILL)
     terminal.read_until("resuming")
+    terminal.read_until("━", after="resuming")  # a line that Ctrl-C meets half drawn need not stay
     terminal.press_ctrl_c()
     ended = terminal.end()
     assert ended.code == 130, ended.output

@@ -133,7 +133,7 @@ def _shortened(votes: Votes, lengths: NDArray[np.float64], most: float) -> Mixed
 
 def _factors(lengths: NDArray[np.float64], most: float) -> NDArray[np.float64]:
     """By how much each of these lengths (k,) has to be multiplied to be at most `most`: (k,), 1 for those that are."""
-    return np.where(lengths > most, most / np.maximum(lengths, np.finfo(np.float64).tiny), 1.0)
+    return most / np.maximum(lengths, most) if most > 0 else np.where(lengths > 0, 0.0, 1.0)
 
 
 def _lengths(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
