@@ -17,7 +17,7 @@ FLAGS = [
     "-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-g0",
     "-Wno-psabi",
 ]  # fmt: skip
-SOURCE = "common/fedpg_common/kernels/kernels.c"
+SOURCE = "common/fedpg_common/learning/kernels/kernels.c"
 
 
 class BuildKernels(build_ext):
@@ -48,6 +48,6 @@ class BuildKernels(build_ext):
 
 
 setup(
-    ext_modules=[Extension("fedpg_common.kernels._kernels", [SOURCE], optional=True)],
+    ext_modules=[Extension("fedpg_common.learning.kernels._kernels", [SOURCE], optional=True)],
     cmdclass={"build_ext": BuildKernels},
 )

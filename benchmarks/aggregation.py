@@ -21,10 +21,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.learning.aggregators import RoundPlan, Votes
 from fedpg_common.learning.aggregators.fedpg import FedPG
-from fedpg_common.parameters import Vector
-from fedpg_common.process import use_one_thread
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import CARTPOLE
 
 SIZE = 10_000

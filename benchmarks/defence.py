@@ -26,17 +26,17 @@ from statistics import fmean
 import numpy as np
 from fedpg_client.attacks.attacker import Attacker, build_attacker
 from fedpg_client.worker import Worker
-from fedpg_common.catalogue import AGGREGATORS, ALGORITHMS, ATTACKS
+from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.environments import make_environments
 from fedpg_common.federation import Federation, describe
 from fedpg_common.learning.aggregators import RoundPlan
-from fedpg_common.parameters import Vector, digest
-from fedpg_common.policies import make_policy
-from fedpg_common.process import use_one_thread
-from fedpg_server.learner import Learner, RoundResult
-from fedpg_server.state import State
+from fedpg_common.learning.parameters import Vector, digest
+from fedpg_common.learning.policies import make_policy
+from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
+from fedpg_server.learning.learner import Learner, RoundResult
+from fedpg_server.learning.state import State
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]

@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.learning.aggregators import Memory, RoundPlan, Votes
 from fedpg_common.learning.aggregators.history import History
-from fedpg_common.process import use_one_thread
 from fedpg_common.tasks import CARTPOLE
 
 CASES = ((10, 386), (10, 10_000), (100, 10_000), (1000, 10_000))

@@ -31,21 +31,21 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common import wire
-from fedpg_common.channels import client_options, server_options
 from fedpg_common.federation import describe, federation_to_toml
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
-from fedpg_common.parameters import ParameterSpec, TensorSpec, Vector
+from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE
-from fedpg_server.algorithms.adam import fresh
-from fedpg_server.algorithms.base import InnerReport
-from fedpg_server.learner import RoundResult
-from fedpg_server.listening import start_listening
-from fedpg_server.records import RoundRecord
+from fedpg_common.transport import wire
+from fedpg_common.transport.channels import client_options, server_options
+from fedpg_server.learning.algorithms.adam import fresh
+from fedpg_server.learning.algorithms.base import InnerReport
+from fedpg_server.learning.learner import RoundResult
+from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.state import State
 from fedpg_server.run import Run
-from fedpg_server.service import FederationService
-from fedpg_server.state import State
-from fedpg_server.store import STORE_NAME, Store
+from fedpg_server.serving.grpc_server import start_listening
+from fedpg_server.serving.service import FederationService
+from fedpg_server.storage.store import STORE_NAME, Store
 
 SIZE = 5_000
 SPEC = ParameterSpec((TensorSpec("theta", (SIZE,)),))

@@ -21,14 +21,14 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
+from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.environments import EnvironmentBatch, make_environments
-from fedpg_common.gradient import advantages, estimate
-from fedpg_common.parameters import Vector
-from fedpg_common.policies import Policy, make_policy
-from fedpg_common.process import use_one_thread
-from fedpg_common.rollouts import sample
+from fedpg_common.environments.rollouts import sample
+from fedpg_common.learning.gradient import advantages, estimate
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
-from fedpg_common.trajectories import Trajectories
 from numpy.typing import NDArray
 
 # Linear controllers, one row a logit with its constant last: they keep episodes going, as a trained policy does.

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from hypothesis import settings
-from lab_support import Command
+from support.lab import Command
 
 # No promise here is about time, and a busy machine is no failure.
 settings.register_profile("fedpg", deadline=None)

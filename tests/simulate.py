@@ -9,9 +9,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from simulated_faults import draw_schedule
-from simulated_federation import simulate
-from simulation_history import check
+from support.simulated_faults import draw_schedule
+from support.simulated_federation import simulate
+from support.simulation_history import check
 
 
 def main() -> int:

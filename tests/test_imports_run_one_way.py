@@ -1,9 +1,15 @@
-"""proto <- common <- server, client <- lab: no package imports one above it, and server and client never each other."""
+"""proto <- common <- server, client <- lab: no package imports one above it, and server and client never each other.
+
+Inside a package the same holds for its rooms (folders, and modules that lie beside them): there is an order in which
+each imports only what comes before it.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,3 +50,48 @@ def test_the_walk_sees_imports_within_functions(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("import os\n\ndef f():\n    from fedpg_server import run\n    import fedpg_lab.cli\n")
     assert set(imports_of(path)) == {"os", "fedpg_server", "fedpg_lab"}
+
+
+def modules_named_in(path: Path, package: Path) -> Iterator[str]:
+    """The modules of `package`, as paths below it, that a module names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in named:
+            top, *rest = name.split(".")
+            if top == package.name and rest:
+                yield "/".join(rest)
+
+
+def rooms_of(package: Path) -> dict[str, set[str]]:
+    """For each room of a package, the rooms that its modules import."""
+    imports = defaultdict(set)
+    for path in sorted(package.rglob("*.py")):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        for named in modules_named_in(path, package):
+            imports[room].add(named.partition("/")[0])
+        imports[room].discard(room)
+    return dict(imports)
+
+
+@pytest.mark.parametrize("folder", sorted(set(MAY_IMPORT) - {"proto/fedpg"}))
+def test_the_rooms_of_a_package_import_one_way(folder: str) -> None:
+    rooms = rooms_of(ROOT / folder)
+    assert any(rooms.values())
+    try:
+        tuple(TopologicalSorter(rooms).static_order())
+    except CycleError as error:
+        pytest.fail(f"these rooms of {folder} import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_a_circle_of_rooms_is_seen(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "cellar").mkdir(parents=True)
+    (package / "cellar" / "wine.py").write_text("from package import attic\n")
+    (package / "attic.py").write_text("def f():\n    from package.cellar.wine import bottle\n")
+    with pytest.raises(CycleError):
+        tuple(TopologicalSorter(rooms_of(package)).static_order())

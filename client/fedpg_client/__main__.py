@@ -1,6 +1,6 @@
 """The entry of the `fedpg-agent` command: sees to signals before anything that takes long is imported."""
 
-from fedpg_common.entry import start
+from fedpg_common.cli.entry import start
 
 
 def main() -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common import wire
 from fedpg_common.errors import FedPGError, RefusedError
-from fedpg_common.verdicts import Verdict
+from fedpg_common.transport import wire
+from fedpg_common.transport.verdicts import Verdict
 
+from fedpg_client.calls import Calls
 from fedpg_client.fates import OnFate, Refused, tell_nobody
 from fedpg_client.retry import ServerRefusedError, StoppedError
 from fedpg_client.worker import Update, Worker
@@ -23,25 +23,6 @@ NO_VOTE = (Verdict.WRONG_SHAPE, Verdict.NOT_FINITE, Verdict.TOO_LARGE, Verdict.W
 """Verdicts after which the agent has no vote in the round, and the others may wait for it."""
 
 log = logging.getLogger(__name__)
-
-
-class Calls(Protocol):
-    """An agent's line to a server; see `fedpg_client.calls`."""
-
-    def join(self) -> pb.JoinReply:
-        """Enter the federation."""
-
-    def await_round(self, after_round: int) -> pb.AwaitRoundReply:
-        """Long poll for the next round."""
-
-    def submit(self, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport) -> pb.SubmitUpdateReply:
-        """Submit a gradient."""
-
-    def leave(self, reason: pb.LeaveRequest.Reason.ValueType = pb.LeaveRequest.REASON_DONE, detail: str = "") -> None:
-        """Say goodbye; with REASON_FAILED, `detail` is the sentence that says what happened."""
-
-    def ask_why(self) -> str:
-        """What the server waits for, in its own words; empty if it does not answer at once."""
 
 
 class Agent:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel, tls_hint
+from fedpg_common.cli.version import version
 from fedpg_common.errors import UnreachableError
-from fedpg_common.version import version
-from fedpg_common.wire import tensor_digest
+from fedpg_common.transport.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel, tls_hint
+from fedpg_common.transport.wire import tensor_digest
 
 from fedpg_client.retry import Caller
 
@@ -25,6 +26,25 @@ WORDS_MAX = 500
 """Characters of a sentence that is sent or shown."""
 
 log = logging.getLogger(__name__)
+
+
+class Calls(Protocol):
+    """An agent's line to a server; see `FederationCalls`."""
+
+    def join(self) -> pb.JoinReply:
+        """Enter the federation."""
+
+    def await_round(self, after_round: int) -> pb.AwaitRoundReply:
+        """Long poll for the next round."""
+
+    def submit(self, round_: pb.Round, gradient: pb.Tensor, report: pb.WorkReport) -> pb.SubmitUpdateReply:
+        """Submit a gradient."""
+
+    def leave(self, reason: pb.LeaveRequest.Reason.ValueType = pb.LeaveRequest.REASON_DONE, detail: str = "") -> None:
+        """Say goodbye; with REASON_FAILED, `detail` is the sentence that says what happened."""
+
+    def ask_why(self) -> str:
+        """What the server waits for, in its own words; empty if it does not answer at once."""
 
 
 class FederationCalls:

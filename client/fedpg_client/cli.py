@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common import ending
-from fedpg_common.catalogue import AGGREGATORS, ATTACKS, ATTACKS_HELP
+from fedpg_common.bootstrap import LOG_LEVELS, log_to_stderr, use_one_thread
 from fedpg_common.choices import Choice, parse_settings
-from fedpg_common.command_line import VERSION, complete, finite, judging_paths
+from fedpg_common.cli import ending
+from fedpg_common.cli.command_line import VERSION, complete, finite, judging_paths
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.modules import make_folders_importable
-from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
+from fedpg_common.shipped import AGGREGATORS, ATTACKS, ATTACKS_HELP
 
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.trust import names_of
@@ -158,7 +158,7 @@ def agent(
     for what it does not allow; 5 an address cannot be used; 9 the environment failed; 130 Ctrl-C; 143 terminated.
     """
     log_to_stderr(f"agent-{index}", log_level)
-    from fedpg_common.channels import parse_address, tls_files
+    from fedpg_common.transport.channels import parse_address, tls_files
 
     parse_address(server)
     make_folders_importable()
@@ -221,9 +221,9 @@ def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:
 
 def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:
     """How this attacker meets the others. Raises UsageError for a bad list or address."""
-    from fedpg_common.channels import parse_address
+    from fedpg_common.transport.channels import parse_address
 
-    from fedpg_client.collusion import ATTACKERS_MAX
+    from fedpg_client.collusion.channel import ATTACKERS_MAX
     from fedpg_client.process import Collusion
 
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedpg_common.errors import ExitCode
-from fedpg_common.verdicts import Verdict
+from fedpg_common.transport.verdicts import Verdict
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,20 @@ from functools import partial
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common import wire
-from fedpg_common.channels import TlsFiles, open_channel
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
-from fedpg_common.policies import make_policy
-from fedpg_common.streams import Role
+from fedpg_common.learning.policies import make_policy
+from fedpg_common.learning.streams import Role
+from fedpg_common.transport import wire
+from fedpg_common.transport.channels import TlsFiles, open_channel
 
 from fedpg_client.agent import Agent
 from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
 from fedpg_client.attacks.omniscience import contribution_size
 from fedpg_client.attacks.reporting import reported
 from fedpg_client.calls import FederationCalls
-from fedpg_client.collusion import PoolClient, PoolServer
+from fedpg_client.collusion.channel import PoolClient, PoolServer
 from fedpg_client.fates import Ended, OnFate, tell_nobody
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from fedpg_common import gradient as policy_gradient
 from fedpg_common.derived_seeds import agent_seed
 from fedpg_common.environments import EnvironmentBatch
+from fedpg_common.environments.rollouts import rollout, sample
 from fedpg_common.errors import EnvironmentFailedError
-from fedpg_common.parameters import Vector
-from fedpg_common.policies import Policy
-from fedpg_common.rollouts import rollout, sample
-from fedpg_common.streams import Purpose, Role, episode_seeds, stream
+from fedpg_common.learning import gradient as policy_gradient
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
+from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task
-from fedpg_common.trajectories import Trajectories
 
 from fedpg_client.attacks import Attack, Attacker, Context
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import tomli_w
 
-from fedpg_common.catalogue import AGGREGATORS, ALGORITHM_TITLES, ALGORITHMS, ATTACKS, casts_honest_vote
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import UsageError
+from fedpg_common.shipped import AGGREGATORS, ALGORITHM_TITLES, ALGORITHMS, ATTACKS, casts_honest_vote
 from fedpg_common.tasks import Task, find_task, is_number, is_whole, show, task_from_fields, task_to_fields
 
 AGENTS_MAX = 10_000
@@ -36,7 +36,7 @@ TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.na
 class Federation:
     """Who takes part in a run, and by which rules.
 
-    Algorithm, aggregator and attacks are chosen by name (`fedpg_common.catalogue`). `byzantine` maps a 1-based agent
+    Algorithm, aggregator and attacks are chosen by name (`fedpg_common.shipped`). `byzantine` maps a 1-based agent
     index to its attack. It configures agents and lets the telemetry score the filter; no aggregator ever sees it.
     """
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 from fedpg_client.attacks import Attack, Context, Knowledge, checked_number, to_finite_float32
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 
 class ALIE(Attack):

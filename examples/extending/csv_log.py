@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import csv
 
-from fedpg_common.parameters import Vector
-from fedpg_server.observers import Observed
-from fedpg_server.records import RoundRecord
+from fedpg_common.learning.parameters import Vector
+from fedpg_server.learning.records import RoundRecord
+from fedpg_server.observers.base import Observed
 
 
 class CsvLog:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 from fedpg_common.learning.aggregators import RoundPlan
-from fedpg_common.parameters import Vector
-from fedpg_server.algorithms.base import InnerReport, Tools
-from fedpg_server.state import State
+from fedpg_common.learning.parameters import Vector
+from fedpg_server.learning.algorithms.base import InnerReport, Tools
+from fedpg_server.learning.state import State
 
 
 class HeavyBall:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from fedpg_client.attacks import Attack, Context, checked_number, to_finite_float32
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 
 class Orthogonal(Attack):

@@ -15,16 +15,16 @@ from fedpg_common.errors import FedPGError, StorageError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
-    from fedpg_common.checkpoints import Checkpoint
-    from fedpg_common.parameters import Vector
-    from fedpg_common.policies import Actor
+    from fedpg_common.learning.checkpoints import Checkpoint
+    from fedpg_common.learning.parameters import Vector
+    from fedpg_common.learning.policies import Actor
     from fedpg_common.tasks import Task
     from gymnasium.spaces import Box, Discrete
     from numpy.typing import ArrayLike, NDArray
     from rich.console import Console
 
-    from fedpg_lab.evaluation import Evaluation
-    from fedpg_lab.runs import RunData
+    from fedpg_lab.playback.evaluation import Evaluation
+    from fedpg_lab.runs.folders import RunData
 
 __all__ = ["FedPGError", "SavedPolicy", "evaluate", "load_policy", "load_run", "train"]
 
@@ -58,10 +58,10 @@ def train(
     Returns the run with a record of each round. Raises FedPGError with one sentence. On Ctrl-C the processes end, the
     run can be resumed (`fedpg train --resume`), and KeyboardInterrupt is raised.
     """
+    from fedpg_common.cli.observer_options import chosen_observers
     from fedpg_common.federation import describe, name_of
-    from fedpg_common.observer_options import chosen_observers
 
-    from fedpg_lab import train as training
+    from fedpg_lab.local import train as training
 
     federation = describe(
         os.fspath(task),
@@ -92,14 +92,14 @@ def load_run(folder: PathLike) -> RunData:
 
     Raises StorageError if there is none.
     """
-    from fedpg_lab import runs
+    from fedpg_lab.runs import folders as runs
 
     return runs.load_run(Path(folder))
 
 
 def load_policy(path: PathLike) -> SavedPolicy:
     """The policy in a checkpoint file, or the best one of a run folder. Raises StorageError."""
-    from fedpg_lab import evaluation
+    from fedpg_lab.playback import evaluation
 
     return SavedPolicy(*evaluation.load_policy(Path(path)))
 
@@ -112,7 +112,7 @@ def evaluate(policy: SavedPolicy | PathLike, *, episodes: int = 10, seed: int = 
     """
     from fedpg_common.federation import SEED_MAX
 
-    from fedpg_lab import evaluation
+    from fedpg_lab.playback import evaluation
 
     if not 1 <= episodes <= EPISODES_MAX:
         raise UsageError(f"episodes must be 1 to {EPISODES_MAX}, not {episodes}")
@@ -181,7 +181,7 @@ class SavedPolicy:
     def _actor(self) -> Actor:
         """The network with its parameters. Which kind of actions it has follows from its tensors."""
         import numpy as np
-        from fedpg_common.policies import make_policy
+        from fedpg_common.learning.policies import make_policy
         from gymnasium.spaces import Box, Discrete
 
         shapes = {tensor.name: tensor.shape for tensor in self.checkpoint.spec.tensors}

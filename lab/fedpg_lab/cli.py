@@ -8,39 +8,39 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from fedpg_common import ending
-from fedpg_common.command_line import VERSION, judging_paths
-from fedpg_common.process import log_to_stderr
+from fedpg_common.bootstrap import log_to_stderr
+from fedpg_common.cli import ending
+from fedpg_common.cli.command_line import VERSION, judging_paths
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "train": ("fedpg_lab.train_cli:train_command",
+    "train": ("fedpg_lab.commands.train:train_command",
               "Train a policy: one server and K agents as processes on this machine, over gRPC."),
-    "evaluate": ("fedpg_lab.evaluate_cli:evaluate_command",
+    "evaluate": ("fedpg_lab.commands.evaluate:evaluate_command",
                  "Evaluate a policy: each episode's return and length, their mean and standard deviation."),
-    "runs": ("fedpg_lab.runs_cli:runs_command",
+    "runs": ("fedpg_lab.commands.runs:runs_command",
                "List the runs below a folder: state, task, algorithm, agents, attack, progress and return."),
-    "report": ("fedpg_lab.report_cli:report_command",
+    "report": ("fedpg_lab.commands.report:report_command",
                "Write summary.json and returns.png of runs, finished or not, wherever they come from."),
-    "export": ("fedpg_lab.export_cli:export_command",
+    "export": ("fedpg_lab.commands.export:export_command",
                "Write the rounds of runs, finished or not, as CSV or JSON lines, one line per round."),
-    "experiment": ("fedpg_lab.experiment_cli:experiment_command",
+    "experiment": ("fedpg_lab.commands.experiment:experiment_command",
                    "Run an experiment: a list of federations, each with several seeds; then report on it."),
-    "faults": ("fedpg_lab.faults_cli:faults_command",
+    "faults": ("fedpg_lab.commands.faults:faults_command",
                "Run a federation while things fail, heal them, and check that every promise held."),
-    "check": ("fedpg_lab.check_cli:check_command",
+    "check": ("fedpg_lab.commands.check:check_command",
               "Check that an aggregator or an attack of your own keeps the promises that the system leans on."),
-    "figure": ("fedpg_lab.figure_cli:figure_command",
+    "figure": ("fedpg_lab.commands.figure:figure_command",
                "Draw runs as the paper does: several federations in one picture, mean and 90 % interval over seeds."),
-    "tensorboard": ("fedpg_lab.tensorboard_cli:tensorboard_command",
+    "tensorboard": ("fedpg_lab.commands.tensorboard:tensorboard_command",
                     "Start TensorBoard on runs, finished or not: curves, and a table of hyperparameters and results."),
-    "watch": ("fedpg_lab.watch.cli:watch_command",
+    "watch": ("fedpg_lab.commands.watch:watch_command",
               "Serve a page on this machine that shows runs, live or finished: returns, verdicts, agents."),
-    "status": ("fedpg_lab.deploy_cli:status_command",
+    "status": ("fedpg_lab.commands.deploy:status_command",
                "Show a running federation: round, return, and each agent with its verdicts."),
-    "compose": ("fedpg_lab.deploy_cli:compose_command",
+    "compose": ("fedpg_lab.commands.deploy:compose_command",
                 "Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env."),
-    "certs": ("fedpg_lab.deploy_cli:certs_command",
+    "certs": ("fedpg_lab.commands.deploy:certs_command",
               "Make an authority, and certificates for the server, the operator and each agent."),
 }  # fmt: skip
 """Each command's function (MODULE:NAME), and the first sentence of its docstring.

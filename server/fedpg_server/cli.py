@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common import ending
-from fedpg_common.command_line import VERSION, complete, judging_paths
-from fedpg_common.federation_options import Description, federation_options
-from fedpg_common.observer_options import OBSERVER, chosen_observers
-from fedpg_common.options import refuse_ignored_options
-from fedpg_common.process import LOG_LEVELS, log_to_stderr, use_one_thread
+from fedpg_common.bootstrap import LOG_LEVELS, log_to_stderr, use_one_thread
+from fedpg_common.cli import ending
+from fedpg_common.cli.command_line import VERSION, complete, judging_paths
+from fedpg_common.cli.federation_options import Description, federation_options
+from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
+from fedpg_common.cli.options import refuse_ignored_options
 
 LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
 
@@ -90,10 +90,10 @@ def server(
     log_to_stderr("server", log_level)
     import asyncio
 
-    from fedpg_common.channels import parse_address, tls_files
+    from fedpg_common.transport.channels import parse_address, tls_files
 
-    from fedpg_server.home import folder_for
     from fedpg_server.server import ServerOptions, serve
+    from fedpg_server.storage.run_folders import folder_for
 
     use_one_thread()
     parse_address(listen)

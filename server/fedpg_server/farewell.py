@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedpg_common.federation import Federation
 
-from fedpg_server.records import RoundRecord, final_return
+from fedpg_server.learning.records import RoundRecord, final_return
 
 
 def describe_end(

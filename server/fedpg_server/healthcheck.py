@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import grpc
-from fedpg_common.channels import JOIN_MESSAGE_BYTES_MAX, open_channel, parse_address, tls_files
 from fedpg_common.errors import FedPGError
+from fedpg_common.transport.channels import JOIN_MESSAGE_BYTES_MAX, open_channel, parse_address, tls_files
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 TIMEOUT_S = 4.0

@@ -15,28 +15,28 @@ from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common import wire
 from fedpg_common.derived_seeds import agent_seed
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
-from fedpg_common.parameters import ParameterSpec, Vector
-from fedpg_common.verdicts import Verdict
+from fedpg_common.learning.parameters import ParameterSpec, Vector
+from fedpg_common.transport import wire
+from fedpg_common.transport.verdicts import Verdict
 
-from fedpg_server import events
-from fedpg_server.board import ENDED, RoundBoard
-from fedpg_server.coordinator import LOST_FOR_THE_ROUND, Coordinator, Presence
-from fedpg_server.gathering import GRACE_S
-from fedpg_server.journal import Journal
-from fedpg_server.learner import RoundResult
-from fedpg_server.observers import Observer, Observers
-from fedpg_server.polls import PollLimit
-from fedpg_server.report import make_record
-from fedpg_server.restoring import restore_coordinator
-from fedpg_server.rows import Ballot, RecalledRound, Row
-from fedpg_server.sparse import SparseLog
-from fedpg_server.state import State
-from fedpg_server.status import describe_round
-from fedpg_server.store import Store
+from fedpg_server.learning.learner import RoundResult
+from fedpg_server.learning.make_record import make_record
+from fedpg_server.learning.state import State
+from fedpg_server.observers.base import Observer, Observers
+from fedpg_server.protocol import events
+from fedpg_server.protocol.board import ENDED, RoundBoard
+from fedpg_server.protocol.coordinator import LOST_FOR_THE_ROUND, Coordinator, Presence
+from fedpg_server.protocol.gathering import GRACE_S
+from fedpg_server.protocol.journal import Journal
+from fedpg_server.protocol.polls import PollLimit
+from fedpg_server.protocol.restoring import restore_coordinator
+from fedpg_server.protocol.status import describe_round
+from fedpg_server.sparse_log import SparseLog
+from fedpg_server.storage.rows import Ballot, RecalledRound, Row
+from fedpg_server.storage.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,27 +14,27 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from fedpg_common import wire
-from fedpg_common.channels import TlsFiles, is_loopback
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
 from fedpg_common.federation import Federation, federation_to_toml
 from fedpg_common.files import make_folder, write_whole
+from fedpg_common.learning.parameters import ParameterSpec
+from fedpg_common.learning.policies import make_policy
 from fedpg_common.modules import check_fingerprints, make_importable, with_fingerprints
-from fedpg_common.parameters import ParameterSpec
-from fedpg_common.policies import make_policy
+from fedpg_common.transport import wire
+from fedpg_common.transport.channels import TlsFiles, is_loopback
 from grpc_health.v1 import health_pb2
 
 from fedpg_server.farewell import describe_end
-from fedpg_server.gate import STOPS
-from fedpg_server.learner import Learner
-from fedpg_server.listening import SERVICE_NAME, start_listening
-from fedpg_server.observers import Observed, build_observers
+from fedpg_server.learning.learner import Learner
+from fedpg_server.observers.base import Observed, build_observers
 from fedpg_server.run import Run
-from fedpg_server.service import FederationService
-from fedpg_server.store import STORE_NAME, Store
-from fedpg_server.summary import summarize, write_summary
+from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
+from fedpg_server.serving.request_guard import STOPS
+from fedpg_server.serving.service import FederationService
+from fedpg_server.storage.store import STORE_NAME, Store
+from fedpg_server.storage.summary import summarize, write_summary
 
 CONFIG_NAME = "config.toml"
 SHIPPED_OBSERVERS = (Choice("checkpoints"), Choice("tensorboard"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, browser
+from support.chromium import Page, browser
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chromium import Page
 from fedpg_common.federation import describe
-from fedpg_lab.local import SERVER, LocalFederation
-from watch_support import page_of
+from fedpg_lab.local.processes import SERVER, LocalFederation
+from support.chromium import Page
+from support.watch import page_of
 
 ENDLESS = 1_000_000
 """Trajectories that no test waits for."""

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from chromium import Page
+from fedpg_lab.commands.watch import save_page
 from fedpg_lab.watch.catalogue import Catalogue
-from fedpg_lab.watch.cli import save_page
 from fedpg_lab.watch.run_view import ServerAccess
-from watch_support import page_of, watched_run
+from support.chromium import Page
+from support.watch import page_of, watched_run
 
 MARKUP = "<img src=x onerror=alert(1)>"
 RUN_IS_SHOWN = "document.querySelectorAll('#agents tbody tr').length === 5 && document.querySelector('#returns canvas')"

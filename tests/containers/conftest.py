@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from container_story import NO_DEADLINE_S, RUN_NAME, TRAJECTORIES, Story, break_things, held, look_around
-from container_support import docker, project, why_no_engine
-from fedpg_lab.runs import RunData, load_run
+from fedpg_lab.runs.folders import RunData, load_run
+from support.container_story import NO_DEADLINE_S, RUN_NAME, TRAJECTORIES, Story, break_things, held, look_around
+from support.containers import docker, project, why_no_engine
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from container_story import KILLS, RUN_NAME, Story
-from fedpg_lab.runs import RunData
-from lab_support import digests
+from fedpg_lab.runs.folders import RunData
+from support.container_story import KILLS, RUN_NAME, Story
+from support.lab import digests
 
 
 def test_the_run_ends_by_itself_with_the_servers_exit_code(story: Story) -> None:

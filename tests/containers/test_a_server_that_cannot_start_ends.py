@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from container_support import AGENTS, PATIENCE_S, project
 from fedpg_common.errors import ExitCode
+from support.containers import AGENTS, PATIENCE_S, project
 
 
 def test_an_unknown_task() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from container_story import Story
-from container_support import AGENTS
 from fedpg_common.errors import ExitCode
+from support.container_story import Story
+from support.containers import AGENTS
 
 
 def test_each_agent_mounts_its_own_certificate_alone(story: Story) -> None:

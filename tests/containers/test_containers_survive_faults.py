@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from container_support import docker, things_of
-from fault_watch import Watch
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind, UnsupportedFaultError
@@ -20,8 +18,10 @@ from fedpg_lab.faults.docker.backend import DockerBackend
 from fedpg_lab.faults.docker.engine import connect
 from fedpg_lab.faults.docker.images import build_helper
 from fedpg_lab.faults.docker.probe import probe
-from fedpg_lab.runs import RunData, load_run
-from lab_support import Command, digests
+from fedpg_lab.runs.folders import RunData, load_run
+from support.containers import docker, things_of
+from support.fault_watch import Watch
+from support.lab import Command, digests
 
 TRAJECTORIES = "2000"
 NO_DEADLINE_S = "1e5"

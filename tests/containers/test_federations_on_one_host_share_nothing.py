@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from container_support import PATIENCE_S, Project, things_of
 from fedpg_common.choices import Choice
 from fedpg_lab import cli
-from fedpg_lab.runs import load_run
+from fedpg_lab.runs.folders import load_run
+from support.containers import PATIENCE_S, Project, things_of
 from typer.testing import CliRunner
 
 MODULE = '''

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from container_story import Story
-from container_support import docker
+from support.container_story import Story
+from support.containers import docker
 
 AGENT_BYTES_MAX = 600_000_000
 

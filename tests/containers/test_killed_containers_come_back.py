@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from container_story import Story
 from fedpg_common.errors import ExitCode
+from support.container_story import Story
 
 
 def test_the_server_went_on_with_one_run_each_time(story: Story) -> None:

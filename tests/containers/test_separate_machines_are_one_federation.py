@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from container_support import PATIENCE_S
 from fedpg_common.errors import ExitCode
-from fedpg_lab.certificates import make_certificates
-from fedpg_lab.runs import load_run
-from lab_support import digests, run_federation, small_federation
+from fedpg_lab.deploy.certificates import make_certificates
+from fedpg_lab.runs.folders import load_run
+from support.containers import PATIENCE_S
+from support.lab import digests, run_federation, small_federation
 
 AGENTS = 4
 SERVER = "10.77.0.100"

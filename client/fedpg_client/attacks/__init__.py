@@ -1,6 +1,6 @@
 """What Byzantine agents do: attacks on the learning, and on the protocol (`protocol`).
 
-Attacks are chosen by name (`fedpg_common.catalogue.ATTACKS`) and built by `build_attacker`.
+Attacks are chosen by name (`fedpg_common.shipped.ATTACKS`) and built by `build_attacker`.
 """
 
 from fedpg_client.attacks.attacker import Attacker, Pool, build_attacker, knowledge_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fedpg_common.policies import Actor
+from fedpg_common.learning.policies import Actor
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 

@@ -25,17 +25,17 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from fedpg_common.channels import TlsFiles
 from fedpg_common.choices import Choice
-from fedpg_common.parameters import ParameterSpec, Vector
-from fedpg_common.policies import Actor, Policy
+from fedpg_common.learning.parameters import ParameterSpec, Vector
+from fedpg_common.learning.policies import Actor, Policy
+from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task, is_number, show
-from fedpg_common.trajectories import Trajectories
+from fedpg_common.transport.channels import TlsFiles
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from fedpg_client.agent import Calls
+    from fedpg_client.calls import Calls
 
     class ClosableCalls(Calls, Protocol):
         """An agent's calls, and an end to them."""

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 from fedpg_common.errors import UsageError
-from fedpg_common.parameters import Vector
-from fedpg_common.streams import Purpose, Role, stream
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.streams import Purpose, Role, stream
 
 from fedpg_client.attacks.base import Context, checked_number
 from fedpg_client.attacks.scene import Array, Scene, SceneAttack, scene_of, unit

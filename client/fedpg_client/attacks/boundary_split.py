@@ -10,9 +10,9 @@ import logging
 import math
 
 import numpy as np
-from fedpg_common.parameters import Vector
-from fedpg_common.policies import CategoricalPolicy
-from fedpg_common.trajectories import Trajectories
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import CategoricalPolicy
+from fedpg_common.learning.trajectories import Trajectories
 from numpy.typing import NDArray
 
 from fedpg_client.attacks.base import Attack, Context, checked_number, to_finite_float32

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 from fedpg_client.attacks.base import Attack, Context, Knowledge, checked_number, to_finite_float32
 from fedpg_client.attacks.gradients import STRENGTH_MAX

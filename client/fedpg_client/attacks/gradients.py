@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 from fedpg_client.attacks.base import Attack, Context, checked_number, to_finite_float32
 

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import ClassVar
 
 import numpy as np
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 from fedpg_client.attacks.base import Attack, Context, Knowledge, checked_number, to_finite_float32
 from fedpg_client.attacks.scene import Array, Scene, SceneAttack

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from fedpg_common.errors import UsageError
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 from fedpg_client.attacks.base import Context
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.parameters import Vector
-from fedpg_common.policies import Actor
-from fedpg_common.trajectories import Trajectories
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Actor
+from fedpg_common.learning.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 
 from fedpg_client.attacks.base import Attack, Choose, Context, Target

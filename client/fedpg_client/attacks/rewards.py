@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from fedpg_common.trajectories import Trajectories
+from fedpg_common.learning.trajectories import Trajectories
 
 from fedpg_client.attacks.base import Attack, Context
 

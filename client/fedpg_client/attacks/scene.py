@@ -16,7 +16,7 @@ import numpy as np
 from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Votes, build_aggregator
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 from numpy.typing import NDArray
 
 from fedpg_client.attacks.base import Attack, Context, Knowledge, to_finite_float32

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from fedpg_common.trajectories import Trajectories
+from fedpg_common.learning.trajectories import Trajectories
 
 
 class EnvironmentBatch(ABC):

@@ -13,8 +13,8 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
-from fedpg_common.policies import CategoricalActor
-from fedpg_common.trajectories import Trajectories
+from fedpg_common.learning.policies import CategoricalActor
+from fedpg_common.learning.trajectories import Trajectories
 
 GRAVITY = 9.8
 POLE_MASS = 0.1

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpg_common.streams import Purpose, Role, stream
+from fedpg_common.learning.streams import Purpose, Role, stream
 
 _one_user = threading.RLock()
 

@@ -22,12 +22,12 @@ from fedpg_common.learning.aggregators import (
     build_aggregator,
     check_federation,
 )
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import CARTPOLE
-from fedpg_server.algorithms.adam import fresh
-from fedpg_server.answers import checked_aggregate
-from fedpg_server.state import AGGREGATOR, State, digest_of
-from fedpg_server.store import Store
+from fedpg_server.learning.algorithms.adam import fresh
+from fedpg_server.learning.answers import checked_aggregate
+from fedpg_server.learning.state import AGGREGATOR, State, digest_of
+from fedpg_server.storage.store import Store
 from numpy.typing import NDArray
 
 from fedpg_lab.check.attacks import Check

@@ -12,7 +12,7 @@ from fedpg_client.attacks.protocol import ProtocolAttack
 from fedpg_client.attacks.schedule import SETTINGS as SCHEDULE
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 from fedpg_lab.check.stage import ATTACKERS, SEED, Stage, continuous_task, discrete_task, is_submittable
 

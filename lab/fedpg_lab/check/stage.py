@@ -12,11 +12,11 @@ from fedpg_client.worker import Worker
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.environments import make_environments
-from fedpg_common.parameters import Vector
-from fedpg_common.policies import Actor, make_policy
-from fedpg_common.streams import Purpose, Role, stream
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Actor, make_policy
+from fedpg_common.learning.streams import Purpose, Role, stream
+from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task, find_task
-from fedpg_common.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 
 AGENTS = 7

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from fedpg_server.records import RoundRecord
+from fedpg_server.learning.records import RoundRecord
 
 from fedpg_lab.faults.history import History, Wait
 

@@ -13,7 +13,7 @@ from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.timeline import INSTANT, PlannedFault, label_of
-from fedpg_lab.toml_files import choose, refuse_unknown
+from fedpg_lab.files.toml_files import choose, refuse_unknown
 
 AT_MOST_S = 60.0
 """How long a fault that counts in rounds lasts at most, unless it says otherwise."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation
-from fedpg_common.parameters import digest
-from fedpg_common.verdicts import Verdict
-from fedpg_server.records import RoundRecord
-from fedpg_server.store import STORE_NAME, Store
+from fedpg_common.learning.parameters import digest
+from fedpg_common.transport.verdicts import Verdict
+from fedpg_server.learning.records import RoundRecord
+from fedpg_server.storage.store import STORE_NAME, Store
 
-from fedpg_lab.local import LOG_FOLDER
+from fedpg_lab.local.processes import LOG_FOLDER
 
 TRACEBACK = "Traceback (most recent call last)"
 

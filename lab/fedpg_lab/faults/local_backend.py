@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.channels import TlsFiles, tls_files
 from fedpg_common.errors import RefusedError, UnreachableError
 from fedpg_common.federation import Federation
+from fedpg_common.transport.channels import TlsFiles, tls_files
 
-from fedpg_lab.certificates import make_certificates
+from fedpg_lab.deploy.certificates import make_certificates
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.proxy import HOST, FaultProxy
 from fedpg_lab.faults.shaping import conditions_of
 from fedpg_lab.faults.slow_cpu import Brake
-from fedpg_lab.local import SERVER as SERVER_NAME
-from fedpg_lab.local import LocalFederation
-from fedpg_lab.status import fetch_status
-from fedpg_lab.train import AGENTS_LEAVE_S
+from fedpg_lab.local.processes import SERVER as SERVER_NAME
+from fedpg_lab.local.processes import LocalFederation
+from fedpg_lab.local.status import fetch_status
+from fedpg_lab.local.train import AGENTS_LEAVE_S
 
 STATUS_TIMEOUT_S = 1.0
 CERTIFICATE_DAYS = 30

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 
 from fedpg_lab.faults.costs import SECONDS_MIN, RoundCost, usual_round_s
 from fedpg_lab.faults.history import FaultSpan, History
-from fedpg_lab.figure_parts import COLOURS
-from fedpg_lab.plots import plot_verdicts, title_of
-from fedpg_lab.runs import RunData
+from fedpg_lab.figures.one_run import plot_verdicts, title_of
+from fedpg_lab.figures.parts import COLOURS
+from fedpg_lab.runs.folders import RunData
 
 CURVE_COLOUR, LOST_COLOUR, WAIT_COLOUR, SILENT_COLOUR = "#4c78a8", "#c0392b", "#5b5b5b", "#9a9a9a"
 FAULT_COLOURS = tuple(colour for colour in COLOURS if colour != CURVE_COLOUR)

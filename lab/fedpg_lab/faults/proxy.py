@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-from fedpg_common.channels import parse_address
 from fedpg_common.errors import AddressError
+from fedpg_common.transport.channels import parse_address
 
 from fedpg_lab.faults.shaping import Conditions, Shaper
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedpg_common import json_text
 from fedpg_common.federation import federation_to_toml
-from fedpg_common.verdicts import Verdict
+from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_lab.faults.costs import RoundCost, round_costs, usual_round_s
 from fedpg_lab.faults.evidence import Evidence
@@ -20,9 +20,10 @@ from fedpg_lab.faults.invariants import Finding, Outcome
 from fedpg_lab.faults.picture import draw_scenario
 from fedpg_lab.faults.scenario import Scenario
 from fedpg_lab.faults.timeline import HealReason, PlannedFault
-from fedpg_lab.pages import machine, template, write_text
-from fedpg_lab.plots import save_picture
-from fedpg_lab.runs import RunData
+from fedpg_lab.figures.one_run import save_picture
+from fedpg_lab.files.pages import template, write_text
+from fedpg_lab.machine import machine
+from fedpg_lab.runs.folders import RunData
 
 PICTURE_NAME, JSON_NAME, PAGE_NAME = "faults.png", "faults.json", "faults.html"
 PLANNED_COLUMNS = ("", "fault", "begins", "lasts")
@@ -65,7 +66,7 @@ def write_report(outcomes: Outcomes, folder: Path, now: datetime) -> Path:
         save_picture(draw_scenario(run, history, costs), folder / PICTURE_NAME)
         picture = "data:image/png;base64," + base64.b64encode((folder / PICTURE_NAME).read_bytes()).decode("ascii")
     write_text(folder / JSON_NAME, json_text.to_json(to_json(outcomes, costs), indent=2) + "\n")
-    page = template("faults_page.html").render(
+    page = template("fedpg_lab.faults", "faults_page.html").render(
         scenario=outcomes.scenario,
         backend=outcomes.backend,
         ending=history.ending.value,

@@ -14,7 +14,7 @@ from fedpg_lab.faults.backend import Backend
 from fedpg_lab.faults.history import Ending, FaultSpan, History, note_wait
 from fedpg_lab.faults.scenario import Scenario
 from fedpg_lab.faults.timeline import INSTANT, Begin, Change, Heal, HealReason, Timeline
-from fedpg_lab.progress import Display
+from fedpg_lab.local.progress import Display
 
 POLL_S = 0.2
 LEAVE_S = 60.0

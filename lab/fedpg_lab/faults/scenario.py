@@ -33,13 +33,13 @@ from typing import Any
 
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, federation_from_fields
-from fedpg_common.streams import Purpose, Role, stream
+from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_lab.faults.backend import FaultKind
 from fedpg_lab.faults.entries import TIME_MAX_S, plan_entry
 from fedpg_lab.faults.timeline import PlannedFault
-from fedpg_lab.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
+from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
 
 FIELDS = ("title", "description", "seed", "at_most_s", "federation", "fault")
 FAULTS_MAX = 1000

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedpg_common.channels import TlsFiles
 from fedpg_common.errors import RefusedError, StorageError, UnreachableError
 from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
-from fedpg_server.records import RoundRecord, best_return, final_return
-from fedpg_server.store import STORE_NAME, Store
+from fedpg_common.transport.channels import TlsFiles
+from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.storage.store import STORE_NAME, Store
 
-from fedpg_lab.curves import LEARNING, Group, group_runs, mean_curve
-from fedpg_lab.listing import failure_of, list_runs
-from fedpg_lab.published import published_for
-from fedpg_lab.runs import SUMMARY_NAME, RunData, require_run, walk_runs
-from fedpg_lab.status import fetch_status, to_plain
+from fedpg_lab.figures.curves import LEARNING, Group, group_runs, mean_curve
+from fedpg_lab.figures.published import published_for
+from fedpg_lab.local.status import fetch_status, to_plain
+from fedpg_lab.runs.folders import SUMMARY_NAME, RunData, require_run, walk_runs
+from fedpg_lab.runs.listing import failure_of, list_runs
 
 Record = RoundRecord
 """What a comparison is made from; this package only keeps them."""

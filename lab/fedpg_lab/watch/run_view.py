@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedpg_common.channels import TlsFiles
 from fedpg_common.errors import FedPGError
 from fedpg_common.files import shown
+from fedpg_common.transport.channels import TlsFiles
 
 from fedpg_lab.watch import adapter
 from fedpg_lab.watch.adapter import Facts, Round

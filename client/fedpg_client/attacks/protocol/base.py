@@ -11,9 +11,9 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import open_channel
-from fedpg_common.streams import Purpose, Role, stream
-from fedpg_common.verdicts import Verdict
+from fedpg_common.learning.streams import Purpose, Role, stream
+from fedpg_common.transport.channels import open_channel
+from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_client.attacks.base import Attack, Target
 from fedpg_client.calls import make_submission

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.channels import parse_address
+from fedpg_common.transport.channels import parse_address
 
 from fedpg_client.attacks.protocol.base import AttackerCalls, ProtocolAttack
 

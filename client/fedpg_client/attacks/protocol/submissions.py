@@ -6,8 +6,8 @@ from collections import deque
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common import wire
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.transport import wire
 
 from fedpg_client.attacks.protocol.base import AttackerCalls, ProtocolAttack
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpg_common.learning.aggregators.distances import pairwise_distances
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import Task
 
 Memory = Mapping[str, Vector]

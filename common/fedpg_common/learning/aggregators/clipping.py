@@ -11,7 +11,7 @@ from fedpg_common.learning.aggregators.base import Aggregate, Memory, Mixed, Vot
 from fedpg_common.learning.aggregators.checks import check_count, check_faulty, check_positive, tolerated
 from fedpg_common.learning.aggregators.distances import distances_to
 from fedpg_common.learning.aggregators.median import coordinate_median
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import is_number, show
 
 STEPS_MAX = 1000

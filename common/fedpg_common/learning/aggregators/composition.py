@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpg_common.catalogue import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.aggregators.base import (
@@ -20,6 +19,7 @@ from fedpg_common.learning.aggregators.base import (
     Selective,
     Votes,
 )
+from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import Task, show
 
 

@@ -15,7 +15,7 @@ from fedpg_common.learning.aggregators.checks import check_positive
 from fedpg_common.learning.aggregators.scale import scale_of
 from fedpg_common.learning.aggregators.shares import geometric_median
 from fedpg_common.learning.aggregators.sketch import Sketch, dimensions_for
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import is_number, is_whole, show
 
 HORIZONS = (1, 3, 9, 39, 199)

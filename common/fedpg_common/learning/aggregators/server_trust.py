@@ -9,7 +9,7 @@ import numpy as np
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes, mean_vector
 from fedpg_common.learning.aggregators.checks import check_faulty, kept
 from fedpg_common.learning.aggregators.distances import distances_to
-from fedpg_common.parameters import Vector
+from fedpg_common.learning.parameters import Vector
 
 
 class MoNNA:

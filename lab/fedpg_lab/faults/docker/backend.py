@@ -14,7 +14,7 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
 
-from fedpg_lab.clone import repository
+from fedpg_lab.deploy.clone import repository
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.docker.containers import Containers
 from fedpg_lab.faults.docker.engine import connect
@@ -27,8 +27,8 @@ from fedpg_lab.faults.docker.project import DockerProject
 from fedpg_lab.faults.docker.start import for_each
 from fedpg_lab.faults.docker.status_stream import read_line
 from fedpg_lab.faults.local_backend import DOWN, name_of
-from fedpg_lab.local import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
-from fedpg_lab.train import AGENTS_LEAVE_S
+from fedpg_lab.local.processes import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
+from fedpg_lab.local.train import AGENTS_LEAVE_S
 
 KILLED = 128 + 9
 """The exit code of a program that was killed, by lack of memory for example."""

@@ -16,12 +16,12 @@ from typing import Any
 
 import requests
 from docker.errors import APIError
-from fedpg_server.store import STORE_NAME
+from fedpg_server.storage.store import STORE_NAME
 
 from fedpg_lab.faults.docker.engine import EngineError, engine_errors, last_line
 from fedpg_lab.faults.docker.network_rules import Command
 from fedpg_lab.faults.docker.overlay import WATCHER, network_service
-from fedpg_lab.local import SERVER
+from fedpg_lab.local.processes import SERVER
 
 CPU_PERIOD_US = 100_000
 CPU_PERIOD_MAX_US = 1_000_000

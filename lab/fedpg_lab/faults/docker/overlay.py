@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedpg_client.patience import PATIENCE_S
 
-from fedpg_lab.local import SERVER
+from fedpg_lab.local.processes import SERVER
 
 WATCHER = "watcher"
 """The service that asks the server for its status."""

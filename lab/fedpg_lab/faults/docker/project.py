@@ -16,7 +16,7 @@ from docker.errors import APIError
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation, federation_to_toml
 
-from fedpg_lab.compose import PLAIN_PATH, compose_file
+from fedpg_lab.deploy.compose import PLAIN_PATH, compose_file
 from fedpg_lab.faults.docker.containers import PROJECT_LABEL, Containers
 from fedpg_lab.faults.docker.engine import EngineError, engine_errors, one_line, run_docker
 from fedpg_lab.faults.docker.images import BUILD_TIMEOUT_S, HELPER

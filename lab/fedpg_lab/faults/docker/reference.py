@@ -15,7 +15,7 @@ from rich.console import Console
 from fedpg_lab.faults.docker.engine import run_docker
 from fedpg_lab.faults.docker.images import PARTICIPANTS
 from fedpg_lab.faults.reference import RunReference
-from fedpg_lab.runs import RunData, load_run
+from fedpg_lab.runs.folders import RunData, load_run
 
 TIMEOUT_S = 86_400.0
 FOLDER = "/runs/reference"

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.channels import TlsFiles, tls_files
 from fedpg_common.errors import RefusedError, UnreachableError
+from fedpg_common.transport.channels import TlsFiles, tls_files
 from google.protobuf.message import DecodeError
 
-from fedpg_lab.status import fetch_status
+from fedpg_lab.local.status import fetch_status
 
 EVERY_S = 0.2
 TIMEOUT_S = 1.0

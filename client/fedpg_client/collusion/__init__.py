@@ -1,0 +1,1 @@
+"""The attackers' own channel, over which they pool what they contribute."""

@@ -1,0 +1,53 @@
+"""What the three commands' options share: the version, completion, and numbers that are numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_type_hints
+
+import typer
+from typer.models import ParameterInfo
+
+from fedpg_common.cli.version import version
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def judging_paths(command: F) -> F:
+    """A command that opens its paths before it judges them.
+
+    Typer would refuse what its user may not read as a wrong option, also a folder that is only to be written.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    for hint in hints.values():
+        for extra in getattr(hint, "__metadata__", ()):
+            if isinstance(extra, ParameterInfo):
+                extra.readable = False
+    command.__annotations__ = hints
+    return command
+
+
+def print_version(wanted: bool) -> None:
+    """The callback of --version: print it and end."""
+    if wanted:
+        typer.echo(version())
+        raise typer.Exit
+
+
+VERSION = typer.Option(
+    "--version", help="Print the version and end.", callback=print_version, is_eager=True, metavar=""
+)
+
+
+def complete(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """Shell completion of an option among these words."""
+    words = list(choices)
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+def finite(value: float | None) -> float | None:
+    """The callback of an option in seconds or another plain amount: refuse NaN and infinity, which compare oddly."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value

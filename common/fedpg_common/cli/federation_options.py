@@ -1,0 +1,184 @@
+"""The options that describe a federation, in one place for all commands that have them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedpg_common.cli.options import is_given
+from fedpg_common.cli.seeds import RANDOM, SEED_HELP, parse_seed
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import (
+    DEFAULT_ALGORITHM,
+    DEFAULT_ATTACK,
+    ROUND_TIMEOUT_S,
+    Federation,
+    federation_from_fields,
+    with_settings,
+)
+from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS, ATTACKS_HELP
+from fedpg_common.tasks import TASKS
+
+OWN = "or MODULE:NAME, from a file in the working folder or from a package"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: what it is called in a description, its type and default, and what its help says."""
+
+    field: str
+    type: Any
+    default: Any
+    help: str
+    metavar: str
+    choices: tuple[str, ...] = ()
+    """For completion."""
+    flag: str = ""
+    """Where it is not --FIELD."""
+    shown_default: str = ""
+
+
+OPTIONS = (
+    Option("task", str, "CartPole-v1", f"{', '.join(TASKS)}, or a task file (NAME.toml).", "TASK", tuple(TASKS)),
+    Option("agents", int, 10, "How many agents, K.", "K"),
+    Option("byzantine", int, 0, "How many of them attack: agents 1 to N.", "N"),
+    Option("attack", str, DEFAULT_ATTACK, f"What they do: {ATTACKS_HELP}; {OWN}.", "NAME", tuple(ATTACKS.shipped)),
+    Option("algorithm", str, DEFAULT_ALGORITHM, f"{ALGORITHMS.names}; {OWN}.", "NAME", tuple(ALGORITHMS.shipped)),
+    Option("aggregator", str | None, None, f"{AGGREGATORS.names}; {OWN}.", "NAME", tuple(AGGREGATORS.shipped),
+           shown_default="the algorithm's"),
+    Option("trajectories", int | None, None, "Trajectory count at which the run ends.", "N", shown_default="task's"),
+    Option("seed", str, "0", SEED_HELP, "N"),
+    Option("sigma", float | None, None, "σ of the filter.", "X", shown_default="task's"),
+    Option("alpha", float | None, None, "Tolerated faulty fraction.", "X", shown_default="task's"),
+    Option("round_timeout_s", float, ROUND_TIMEOUT_S, "Seconds after which a round closes with a quorum.", "S",
+           flag="--round-timeout"),
+)  # fmt: skip
+SET_HELP = (
+    "A setting of the chosen aggregator or attack, for example faulty=3; where both are chosen, aggregator.faulty=3 or "
+    "attack.z=1.2. task.NAME=VALUE is a setting of the task. Repeat for several."
+)
+FILE_HELP = "A description of the federation (TOML). Options on the command line replace what it says."
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a command was told of a federation."""
+
+    fields: Mapping[str, Any]
+    """As in a description; without what was left to defaults that the description has itself."""
+    settings: Sequence[str] = field(default_factory=tuple)
+    """NAME=VALUE each."""
+    folder: Path = Path()
+    """The description's."""
+    source: str = ""
+    drew_seed: bool = False
+    """Whether the seed is one that was drawn now."""
+    context: typer.Context | None = None
+    """The command's, which knows what stands on the command line."""
+
+    def typed(self, name: str) -> Any:
+        """The value of an option that stands on the command line, or None."""
+        return self.fields.get(name) if self.context is not None and is_given(self.context, name) else None
+
+    @property
+    def task(self) -> Any:
+        """The task as it was given: a name, a file, or a table."""
+        return self.fields["task"]
+
+    def federation(self) -> Federation:
+        """The federation. Raises UsageError."""
+        return federation_from_fields(with_settings(self.fields, self.settings), self.source, self.folder)
+
+
+def federation_options(*, envvars: bool = False, file: bool = False) -> Callable[[Callable[..., None]], Any]:
+    """Give a command the options of `OPTIONS` and --set, and it a `Description` as its first argument.
+
+    With `envvars`, each can be given as FEDPG_NAME as well. With `file`, --federation FILE is what they start from.
+    """
+
+    def decorate(command: Callable[..., None]) -> Any:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def run(context: typer.Context, **values: Any) -> None:
+            given = {option.field: values.pop(option.field) for option in OPTIONS}
+            settings = tuple(values.pop("settings") or ())
+            path = values.pop("federation", None)
+            command(_description(context, given, settings, path), **values)
+
+        described = [*([_file()] if file else []), *(_parameter(option, envvars) for option in OPTIONS)]
+        added = [_context(), *described, _settings(envvars), *own]
+        run.__signature__ = inspect.Signature(added)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in added}
+        del run.__dict__["__wrapped__"]
+        return run
+
+    return decorate
+
+
+def _description(
+    context: typer.Context, given: dict[str, Any], settings: tuple[str, ...], path: Path | None
+) -> Description:
+    if given["attack"] == DEFAULT_ATTACK and not is_given(context, "attack"):
+        given["attack"] = None  # the description's own default; a bare --set means a part that was named
+    if path is None or context.params.get("resume"):  # what is resumed has its description already
+        seed = parse_seed(given["seed"])
+        fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
+        return Description(fields, settings, drew_seed=given["seed"] == RANDOM, context=context)
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"federation file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"federation file {path} is not text: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"federation file {path} is not TOML: {error}") from error
+    typed = {name: value for name, value in given.items() if is_given(context, name)}
+    drew_seed = typed.get("seed", fields.get("seed")) == RANDOM
+    if drew_seed or "seed" in typed:
+        typed["seed"] = parse_seed(RANDOM if drew_seed else typed["seed"])
+    return Description({**fields, **typed}, settings, path.parent, f"federation file {path}", drew_seed, context)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _context() -> inspect.Parameter:
+    return inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+
+
+def _parameter(option: Option, envvars: bool) -> inspect.Parameter:
+    flag = option.flag or f"--{option.field.replace('_', '-')}"
+    info = typer.Option(
+        flag,
+        help=option.help,
+        metavar=option.metavar,
+        show_default=option.shown_default or True,
+        envvar=f"FEDPG_{flag.removeprefix('--').replace('-', '_').upper()}" if envvars else None,
+        autocompletion=_complete(option.choices) if option.choices else None,
+    )
+    return _keyword(option.field, Annotated[option.type, info], option.default)
+
+
+def _settings(envvars: bool) -> inspect.Parameter:
+    info = typer.Option(
+        "--set", help=SET_HELP, metavar="NAME=VALUE", show_default=False, envvar="FEDPG_SET" if envvars else None
+    )
+    return _keyword("settings", Annotated[list[str] | None, info], None)
+
+
+def _file() -> inspect.Parameter:
+    return _keyword("federation", Annotated[Path | None, typer.Option(help=FILE_HELP, metavar="FILE")], None)
+
+
+def _complete(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    words = list(choices)
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]

@@ -1,0 +1,1 @@
+"""What goes over the network: channels, messages as arrays, verdicts."""

@@ -1,0 +1,123 @@
+"""Between messages and values, with full validation of what comes in. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+
+import numpy as np
+from fedpg.v1 import federation_pb2 as pb
+
+from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
+from fedpg_common.tasks import Task, task_from_fields
+
+FLOAT32 = np.dtype("<f4")
+MESSAGE_SLACK_BYTES = 64 * 1024
+"""Room in a message for everything but its vector."""
+MESSAGE_BYTES_MAX = 2**31 - 1
+"""gRPC's own limit."""
+OVERSIZE_FACTOR = 2
+"""A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
+STATUS_BYTES_PER_AGENT = 512
+
+_PLAIN_TASK_FIELDS = (
+    "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
+    "batch_size", "batch_size_min", "batch_size_max", "mini_batch_size", "inner_steps", "delta", "sigma", "alpha",
+)  # fmt: skip
+
+
+class WireError(ValueError):
+    """A message whose content does not fit the contract; the text is one sentence for the sender."""
+
+
+class WrongShapeError(WireError):
+    """A tensor of another type or shape than agreed, or whose bytes do not fit its shape."""
+
+
+class NotFiniteError(WireError):
+    """A tensor with a NaN or an infinity."""
+
+
+def vector_to_tensor(vector: Vector) -> pb.Tensor:
+    """A flat float32 vector (d,) as a Tensor."""
+    return pb.Tensor(
+        dtype=pb.DTYPE_FLOAT32,
+        shape=[vector.size],
+        data=np.ascontiguousarray(vector, dtype=FLOAT32).tobytes(),
+    )
+
+
+def tensor_to_vector(tensor: pb.Tensor, size: int) -> Vector:
+    """The flat float32 vector (size,) in a Tensor; a read-only view of its bytes on little-endian machines.
+
+    Raises WrongShapeError or NotFiniteError.
+    """
+    if tensor.dtype != pb.DTYPE_FLOAT32:
+        raise WrongShapeError("the vector must have dtype float32")
+    if len(tensor.shape) != 1 or tensor.shape[0] != size:  # a shape may have millions of entries
+        raise WrongShapeError(f"the vector must have shape ({size}), not ({', '.join(map(str, tensor.shape[:8]))})")
+    data = tensor.data  # each access copies
+    if len(data) != size * FLOAT32.itemsize:
+        raise WrongShapeError(f"{size} float32 are {size * FLOAT32.itemsize} bytes, not {len(data)}")
+    vector = np.frombuffer(data, dtype=FLOAT32)
+    if not np.isfinite(vector).all():
+        raise NotFiniteError("every element of the vector must be finite")
+    return vector.astype(np.float32, copy=False)
+
+
+def tensor_digest(tensor: pb.Tensor) -> bytes:
+    """SHA-256 of the tensor's bytes: 32 bytes. The shape is fixed by the run, so it is not part of the digest."""
+    return hashlib.sha256(tensor.data).digest()
+
+
+def message_bytes_max(size: int, vectors: int = 1) -> int:
+    """The largest message of a run with parameters (size,), in bytes."""
+    return min(vectors * size * FLOAT32.itemsize + MESSAGE_SLACK_BYTES, MESSAGE_BYTES_MAX)
+
+
+def status_bytes_max(agents: int) -> int:
+    """The largest GetStatusReply of a run with that many agents, in bytes."""
+    return agents * STATUS_BYTES_PER_AGENT + MESSAGE_SLACK_BYTES
+
+
+def spec_to_messages(spec: ParameterSpec) -> list[pb.TensorSpec]:
+    """The parameter layout as messages."""
+    return [pb.TensorSpec(name=tensor.name, shape=tensor.shape) for tensor in spec.tensors]
+
+
+def spec_from_messages(messages: list[pb.TensorSpec]) -> ParameterSpec:
+    """The parameter layout in messages. Raises WireError for an empty or negative-sized one."""
+    spec = ParameterSpec(tuple(TensorSpec(message.name, tuple(message.shape)) for message in messages))
+    if not spec.tensors or any(tensor.size < 1 for tensor in spec.tensors):
+        raise WireError("the parameter layout is empty or has an empty tensor")
+    return spec
+
+
+def task_to_message(task: Task) -> pb.Task:
+    """A task as a message."""
+    options = dict(task.environment_options)
+    return pb.Task(
+        hidden=task.hidden,
+        environment_options_json=json.dumps(options, sort_keys=True) if options else "",
+        **{name: getattr(task, name) for name in _PLAIN_TASK_FIELDS},
+    )
+
+
+def task_from_message(message: pb.Task) -> Task:
+    """The task in a message. Raises UsageError for a bad field, WireError for malformed options."""
+    try:
+        options = json.loads(message.environment_options_json or "{}")
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"environment_options_json is not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise WireError("environment_options_json must be a JSON object")
+    fields = {name: getattr(message, name) for name in _PLAIN_TASK_FIELDS}
+    return task_from_fields(
+        {**fields, "hidden": list(message.hidden), "environment_options": options}, source="the server's task"
+    )
+
+
+def finite_or_zero(value: float) -> float:
+    """Zero in place of a NaN or an infinity: for figures that another process reports and nothing depends on."""
+    return value if math.isfinite(value) else 0.0

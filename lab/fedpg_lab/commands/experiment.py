@@ -1,0 +1,145 @@
+"""The command `fedpg experiment`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from fedpg_common.cli.command_line import complete
+from fedpg_common.cli.ending import code_of, unwinding
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.files import make_folder
+from fedpg_common.words import count
+
+from fedpg_lab.files.toml_files import names_in, package_folder
+
+if TYPE_CHECKING:
+    from fedpg_lab.experiments.plan import Experiment, PlannedRun
+
+JOBS_MAX = 64
+SHIPPED = names_in(package_folder("experiments"))
+
+
+def experiment_command(
+    file: Annotated[
+        str,
+        typer.Argument(
+            help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
+            metavar="FILE",
+            autocompletion=complete(SHIPPED),
+        ),
+    ],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Only the runs with this in their name, for example CartPole or seed-0.",
+            metavar="TEXT",
+            show_default="all",
+        ),
+    ] = None,
+    report_only: Annotated[
+        bool,
+        typer.Option(
+            "--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""
+        ),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")] = Path("runs"),
+) -> None:
+    """Run an experiment: a list of federations, each with several seeds; then report on it.
+
+    Runs go side by side, as many as there are cores. After an interruption or a failure, the same command goes on where
+    it stopped: complete runs are left alone. With more `--seeds` it adds runs.
+
+    The folder `runs/NAME` (with `--quick`, `runs/NAME-quick`) gets a run folder for each run, FEDERATION/seed-S, and at
+    the end figures (PNG and SVG), `table.md`, `table.csv`, and `report.html`, one page that holds it all.
+
+    An experiment file:
+
+        title = "Two methods under attack"
+        seeds = 3                           # or a list of seeds
+        [[federation]]                      # as many as wanted
+        task = "CartPole-v1"
+        algorithm = ["svrpg", "fedpg-br"]   # a list: a federation for each
+        agents = 10
+        byzantine = 3
+        attack = "sign-flipping"
+        sigma = 0.1                         # any field of a task file
+        [quick]                             # what --quick changes
+        seeds = 1
+        trajectories = 300                  # or a table by task
+
+    Exit codes: 0 done; 2 bad option or file; 6 a folder or store cannot be used; 130 Ctrl-C. When runs fail, the others
+    go on, and the exit code is the first failure's.
+    """
+    if jobs is not None and not 1 <= jobs <= JOBS_MAX:
+        raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
+    from fedpg_lab.experiments.plan import read_experiment
+    from fedpg_lab.machine import cores
+
+    experiment = read_experiment(file, quick=quick, seeds=seeds)
+    chosen = [planned for planned in experiment.runs if only is None or only in planned.name]
+    if not chosen:
+        names = sorted({planned.name.rpartition("/")[0] for planned in experiment.runs})
+        raise UsageError(f"no run of {experiment.name} has {only!r} in its name; there are {', '.join(names)}")
+    folder, command = out / experiment.name, _command(file, quick, seeds, only)
+    if not report_only:
+        _run(experiment, chosen, folder, jobs or cores(), command)
+    elif not _report(experiment, folder, command):
+        raise StorageError(f"there is no run of {experiment.name} in {folder} to report on")
+
+
+def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, command: str) -> None:
+    """Run what is missing, then report, also when runs have failed."""
+    from fedpg_lab.experiments.runner import RunsFailedError, run_missing
+    from fedpg_lab.local.children import kill_children
+    from fedpg_lab.terminal.console import make_console
+
+    console = make_console(stderr=True)
+    make_folder(folder)
+    with unwinding(hurry=kill_children) as signals:
+        try:
+            run_missing(chosen, folder, jobs, console)
+        except (KeyboardInterrupt, SystemExit):
+            if not signals:
+                raise
+            console.print("Interrupted. The same command continues it.")
+            raise typer.Exit(code_of(signals)) from None
+        except RunsFailedError:
+            _report(experiment, folder, command)  # the other runs are done
+            raise
+        _report(experiment, folder, command)
+
+
+def _report(experiment: Experiment, folder: Path, command: str) -> bool:
+    """Report on the runs that there are; False without any."""
+    from fedpg_lab.experiments.page import write_report
+    from fedpg_lab.experiments.plan import existing_run
+
+    found = [existing_run(folder, planned) for planned in experiment.runs]
+    runs = [run for run in found if run is not None and run.records]
+    if runs:
+        page = write_report(experiment, runs, folder, command, datetime.now().astimezone())
+        typer.echo(
+            f"{sum(run.is_complete for run in runs)} of {count(len(experiment.runs), 'run')} are complete: see {page}"
+        )
+    return bool(runs)
+
+
+def _command(file: str, quick: bool, seeds: int | None, only: str | None) -> str:
+    """The command that repeats it."""
+    parts = ["fedpg", "experiment", file, *(["--quick"] if quick else [])]
+    parts += ["--seeds", str(seeds)] if seeds is not None else []
+    return shlex.join([*parts, *(["--only", only] if only is not None else [])])

@@ -1,0 +1,132 @@
+"""The command `fedpg train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from fedpg_common.cli.ending import unwinding
+from fedpg_common.cli.federation_options import Description, federation_options
+from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
+from fedpg_common.cli.options import refuse_ignored_options
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import SEED_MAX, Federation, name_of
+from fedpg_common.words import count, on_one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedpg_lab.local.train import TrainOptions
+
+TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "tensorboard", "observer")
+"""The options that mean something to a run which has its description already."""
+
+
+@federation_options(file=True)
+def train_command(
+    described: Description,
+    *,
+    runs: Annotated[
+        int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")
+    ] = 1,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")] = Path("runs"),
+    agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)] = 1,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
+    observer: Annotated[list[str] | None, OBSERVER] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Resume the run in this folder, or all unfinished seeds of it; with --trajectories, until there.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+) -> None:
+    """Train a policy: one server and K agents as processes on this machine, over gRPC.
+
+    The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
+    and a log for each process. Ctrl-C ends a run cleanly; --resume continues it. A finished run continues with
+    `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been.
+
+    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
+    143 terminated.
+    """
+    from fedpg_lab.terminal.console import make_console
+
+    observers = chosen_observers(tensorboard, observer or ())
+    console = make_console(stderr=True)
+    if resume is not None:
+        from fedpg_lab.local.resume import resume_runs
+        from fedpg_lab.local.train import TrainOptions
+
+        assert described.context is not None
+        refuse_ignored_options(described.context, TAKEN_BY_RESUME)
+        options = TrainOptions(agents_per_process, observers)
+        resume_runs(resume, described.typed("trajectories"), options, console)
+        return
+    federation = described.federation()
+    from fedpg_lab.local.train import TrainOptions
+
+    check_parts(federation)
+    if described.drew_seed:
+        console.print(f"Seed {federation.seed}, drawn at random.")
+    if not 1 <= runs <= SEED_MAX - federation.seed:
+        raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
+    warn_of_too_many(federation)
+    _train_seeds(federation, runs, out, name, TrainOptions(agents_per_process, observers), console)
+
+
+def _train_seeds(
+    federation: Federation, runs: int, out: Path, name: str | None, options: TrainOptions, console: Console
+) -> None:
+    """One run, or one for each of so many consecutive seeds."""
+    from fedpg_lab.figures.one_run import plot_seeds
+    from fedpg_lab.local.one_run import train_one
+    from fedpg_lab.local.train import new_folder
+    from fedpg_lab.runs.folders import PLOT_NAME
+
+    folder = new_folder(out, name, name_of(federation))
+    if runs == 1:
+        train_one(federation, folder, options, console)
+        return
+    done = []
+    for number in range(1, runs + 1):
+        one = dataclasses.replace(federation, seed=federation.seed + number - 1)
+        title = f"{folder.name} seed {one.seed} ({number} of {runs})"
+        done.append(train_one(one, folder / f"seed-{one.seed}", options, console, title=title))
+    with unwinding():
+        plot_seeds(done, folder)
+    console.print(on_one_line(f"All seeds in one picture: {folder / PLOT_NAME}"), soft_wrap=True)
+
+
+def check_parts(federation: Federation) -> None:
+    """Raise UsageError now for what the server would refuse to build, so that no run folder is made for it."""
+    from fedpg_client.attacks import build_attacker
+    from fedpg_common.learning.aggregators import build_aggregator
+    from fedpg_common.learning.aggregators.composition import check_federation
+    from fedpg_common.modules import make_importable
+    from fedpg_common.shipped import ALGORITHMS
+
+    make_importable(federation)
+    algorithm = ALGORITHMS.find(federation.algorithm.name)
+    chosen = federation.aggregator
+    if chosen is not None:
+        trusts_itself = hasattr(algorithm, "reference_gradient")
+        check_federation(build_aggregator(chosen), chosen, federation.task, federation.agents, trusts_itself)
+    for attack in federation.byzantine.values():
+        build_attacker(attack)
+
+
+def warn_of_too_many(federation: Federation) -> None:
+    """Say so if more agents attack than the filter is made for."""
+    attacking, members, alpha = len(federation.byzantine), federation.agents, federation.task.alpha
+    if attacking > federation.task.tolerated(members):
+        typer.echo(
+            f"fedpg: {attacking} of {count(members, 'agent')} attack{'s' * (attacking == 1)}, more than the fraction "
+            f"α = {alpha:g} that is tolerated: the filter promises nothing here",
+            err=True,
+        )

@@ -1,0 +1,126 @@
+"""The command `fedpg watch`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from fedpg_common.cli.ending import unwinding
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.files import Kind, look, shown, write_whole
+
+if TYPE_CHECKING:
+    from fedpg_lab.watch.catalogue import Catalogue
+
+
+def watch_command(
+    folder: Annotated[Path, typer.Argument(help="A run folder, or one that holds some at any depth.")] = Path("runs"),
+    host: Annotated[
+        str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.", metavar="HOST")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port of the page.", metavar="N", show_default="8470, or the next that is free")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser, if there is one.", metavar="")] = True,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Serve nothing: write the page of one run to this file, whole.", metavar="FILE"),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the aggregation server of a live run is asked.",
+            metavar="HOST:PORT",
+            show_default="as its log says",
+        ),
+    ] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(help="Folder with ca.pem, cert.pem and key.pem to ask it with.", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Serve a page on this machine that shows runs, live or finished: returns, verdicts, agents.
+
+    The first page lists all runs below the folder; tick some to compare them. A run's page has its curves, each agent's
+    verdict in each round, the table of agents, and what a live run waits for. It only reads. Its addresses give JSON as
+    well, with `?format=json`. Ctrl-C ends it.
+
+    For example:
+
+        fedpg watch runs
+        fedpg watch runs/NAME --save NAME.html
+
+    Exit codes: 0 saved, or ended with Ctrl-C; 2 bad option; 5 the address cannot be used; 6 the folder or the file
+    cannot be used.
+    """
+    if port is not None and not 0 <= port <= 65535:
+        raise UsageError(f"--port must be 0 to 65535, not {port}")
+    kind = look(folder)
+    if kind is not Kind.FOLDER:
+        what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
+        raise StorageError(what)
+    from fedpg_common.transport.channels import tls_files
+
+    from fedpg_lab.watch.catalogue import Catalogue
+    from fedpg_lab.watch.run_view import ServerAccess
+
+    catalogue = Catalogue(folder, ServerAccess(server, tls_files(tls)))
+    if save is not None:
+        save_page(catalogue, save)
+        return
+    serve_page(catalogue, host, port, browser)
+
+
+def save_page(catalogue: Catalogue, path: Path) -> None:
+    """Write the page of the run that the folder is. Raises StorageError if it is none, or cannot be read."""
+    from fedpg_lab.watch.adapter import check_run
+    from fedpg_lab.watch.catalogue import HERE
+    from fedpg_lab.watch.page import saved
+
+    check_run(catalogue.folder)
+    view = catalogue.view(HERE)
+    whole = view.whole()
+    if whole["run"]["state"] == "unreadable":
+        raise StorageError(str(whole["run"]["note"]))
+    name = shown(catalogue.folder.absolute())
+    whole["run"] = {**whole["run"], "run": Path(name).name}
+    write_whole(path, saved(whole, f"{Path(name).name} – FedPG"))
+    typer.echo(f"Saved the page of {shown(catalogue.folder)}: {shown(path)}")
+
+
+def serve_page(catalogue: Catalogue, host: str, port: int | None, browser: bool) -> None:
+    """Serve until Ctrl-C. Raises AddressError."""
+    from fedpg_lab.watch.server import open_server
+
+    served = open_server(catalogue, host, port)
+    with unwinding():
+        try:
+            url = first_page(catalogue, served.url)
+            typer.echo(f"Watching {shown(catalogue.folder)} at {url} (Ctrl-C ends it)")
+            sys.stdout.flush()
+            if browser and has_browser():
+                webbrowser.open(url)
+            served.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            typer.echo("")
+        finally:
+            served.ended.set()
+            served.server_close()
+
+
+def first_page(catalogue: Catalogue, url: str) -> str:
+    """The run's own page where the folder is a run."""
+    from fedpg_lab.watch.catalogue import HERE
+
+    runs = [line["run"] for line in catalogue.home()["runs"]]
+    return f"{url}run?run={HERE}" if runs == [HERE] else url
+
+
+def has_browser() -> bool:
+    """Whether a window can be opened: not from a script, nor where only a browser for terminals would be found."""
+    has_display = sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return sys.stdout.isatty() and has_display

@@ -1,0 +1,1 @@
+"""Federations elsewhere: Compose and stack files, certificates."""

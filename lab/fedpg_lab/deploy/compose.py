@@ -1,0 +1,353 @@
+"""A federation's description as a Compose file: one server, K agents, each in a container of its own.
+
+The project's docker-compose.yml is what `fedpg compose` writes for ten agents, three of them Byzantine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from fedpg_common.choices import Choice
+from fedpg_common.derived_seeds import attackers_secret
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
+from fedpg_common.shipped import acts_alone
+from fedpg_common.tasks import TASKS, show
+
+RING_PORT = 50052
+PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
+"""Values of settings that need no quoting anywhere in a Compose file."""
+PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
+"""Paths that need no quoting anywhere in a Compose file."""
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+"""What Compose takes for a project's name."""
+MODULES = "/modules"
+"""Where a folder with modules of the user's own is mounted."""
+LIMITS = {"SERVER_MEMORY": "2g", "AGENT_MEMORY": "512m"}
+"""Settings that bound each container's memory, with their defaults: several times what the published tasks take."""
+
+_HEAD = """\
+# A federation in containers: one server and {agents} agents, {attackers}. Written by `fedpg compose`.
+#
+#   docker compose up --build                       start, follow the log; ends by itself, with the result
+#   docker compose wait server                      print the server's exit code and exit with it
+#   docker compose exec server fedpg status         while it runs: who was filtered, round, return
+#   docker compose up --detach agent-{agents}             bring back a container that was killed; changes nothing else
+#   docker compose up tensorboard                   the run's curves at http://localhost:6006, until Ctrl-C
+#   docker compose stop                             the next `up` goes on with the run
+#   docker compose run --rm fedpg runs .            the runs and their results, also after the end
+#   docker compose cp server:/runs ./runs           copy all run folders out of the volume
+#   docker compose --profile '*' down --volumes     remove everything, the runs and the certificates too
+#
+# Settings are lines of a file .env beside this one, such as {example}; every command reads them there: TASK,
+# ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA, ROUND_TIMEOUT; SERVER_MEMORY, AGENT_MEMORY, TENSORBOARD_PORT.
+# Do not set them in front of a single command: the next one, without them, would start the server again with others.
+# A run that was stopped goes on with the next `up`; with other settings, or after its end, `up` starts a new one.
+name: {name}
+
+x-hardened: &hardened
+  init: true
+  restart: on-failure:3
+  read_only: true
+  tmpfs: [/tmp]
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  mem_limit: ${{SERVER_MEMORY:-{server_memory}}}
+  pids_limit: 256
+  stop_grace_period: 30s
+
+x-agent: &agent
+  <<: *hardened
+  image: fedpg-agent
+  mem_limit: ${{AGENT_MEMORY:-{agent_memory}}}
+  command: [--patience, "60"] # seconds without a server after which an agent gives up
+  depends_on:
+    server: {{condition: service_healthy}}
+
+x-of-agents: &of-agents
+  FEDPG_SERVER: server:50051
+  FEDPG_TLS: /certs
+{modules_of_agents}\
+
+services:
+  certs: # makes the authority and everyone's certificate on the first start
+    <<: *hardened
+    image: fedpg-server
+    restart: "no"
+    network_mode: none
+    entrypoint: [fedpg, certs, --out, /everyone, --agents, "{agents}", --server-name, server]
+    volumes:
+      - certs-authority:/everyone/authority
+      - certs-server:/everyone/server
+      - certs-operator:/everyone/operator
+{certificate_mounts}
+
+  server:
+    <<: *hardened
+    image: fedpg-server
+{build}\
+    command: [--copy-hint, "docker compose cp server:{{folder}} ."] # the last line of the log
+    depends_on:
+      certs: {{condition: service_completed_successfully}}
+    environment:
+      FEDPG_HOME: /runs
+      FEDPG_TLS: /certs
+      FEDPG_AGENTS: "{agents}"
+      FEDPG_BYZANTINE: "{byzantine}" # scores the filter in the telemetry; the filter never sees it
+{settings}
+{modules_of_server}\
+    volumes:
+      - runs:/runs
+      - certs-server:/certs:ro
+{modules_volume}\
+{task_config}\
+    healthcheck:
+      test: [CMD, python, -m, fedpg_server.healthcheck]
+      interval: 10s
+      timeout: 8s
+      retries: 3
+      start_period: 60s
+      start_interval: 1s
+"""
+
+_TAIL = """
+  tensorboard:
+    <<: *hardened
+    image: fedpg-server
+    profiles: [tensorboard]
+    entrypoint: [tensorboard, --logdir, /runs, --host, 0.0.0.0]
+    ports: ["127.0.0.1:${{TENSORBOARD_PORT:-6006}}:6006"]
+    volumes: ["runs:/runs:ro"]
+
+  fedpg: # the other commands, on the runs: docker compose run --rm fedpg --help
+    <<: *hardened
+    image: fedpg-server
+    profiles: [commands]
+    network_mode: none
+    entrypoint: [fedpg]
+    volumes: ["runs:/runs"]
+
+volumes:
+  runs:
+  certs-authority:
+  certs-server:
+  certs-operator:
+{volumes}
+"""
+
+
+def compose_file(
+    federation: Federation,
+    task_file: str | None = None,
+    *,
+    name: str | None = None,
+    source: str | None = ".",
+    modules: str | None = None,
+) -> str:
+    """The Compose file of a federation, as YAML text.
+
+    `task_file` is where a task of the user's own lies and `source` where the Dockerfile does, both relative to the
+    Compose file; without a source the images must be there. The task file is mounted into the server. `modules` is a
+    folder with modules of the user's own, which everyone gets to see. `name` is the project's, by default
+    `project_name`. All Byzantine agents must make the same attack. Raises UsageError.
+    """
+    attack = common_attack(federation)
+    agents = range(1, federation.agents + 1)
+    allow = f"      FEDPG_ALLOW: {module_of(federation)}\n" if modules and module_of(federation) else ""
+    head = _HEAD.format(
+        name=check_name(name) if name is not None else project_name(federation),
+        agents=federation.agents,
+        attackers=f"{len(federation.byzantine)} of them Byzantine" if attack else "none of them Byzantine",
+        attack="ATTACK, " if attack else "",
+        example="ATTACK=sign-flipping" if attack else "TRAJECTORIES=2000",
+        server_memory=LIMITS["SERVER_MEMORY"],
+        agent_memory=LIMITS["AGENT_MEMORY"],
+        build=_build(source, "server"),
+        byzantine=len(federation.byzantine),
+        certificate_mounts="\n".join(f"      - certs-agent-{index}:/everyone/agent-{index}" for index in agents),
+        settings="\n".join(server_settings(federation, task_file, attack)),
+        modules_of_agents=f"  PYTHONPATH: {MODULES}\n{allow[4:]}" if modules else "",
+        modules_of_server=f"      PYTHONPATH: {MODULES}\n" if modules else "",
+        modules_volume=f"      - {_modules_volume(modules)}\n" if modules else "",
+        task_config=f"    configs: [{{source: task, target: {task_target(task_file)}}}]\n" if task_file else "",
+    )
+    services = "".join(_agent(index, federation, attack, source, modules) for index in agents)
+    volumes = "\n".join(f"  certs-agent-{index}:" for index in agents)
+    configs = f"\nconfigs:\n  task: {{file: {task_file}}}\n" if task_file else ""
+    return head + services + _TAIL.format(volumes=volumes).rstrip() + "\n" + configs
+
+
+def project_name(federation: Federation) -> str:
+    """A project's name that no other federation has, for example fedpg-cartpole-v1_fedpg-br_k10_b3_random-noise.
+
+    What cannot be seen in `name_of`, such as a seed other than 0, adds a digest of the whole description.
+    """
+    name = f"fedpg-{name_of(federation)}".lower()
+    plain = re.sub(r"[^a-z0-9_-]", "-", name)
+    published = TASKS.get(federation.task.name)
+    attack = next(iter(federation.byzantine.values()), Choice(DEFAULT_ATTACK))
+    first = dict.fromkeys(range(1, len(federation.byzantine) + 1), attack)
+    if published is not None and plain == name:
+        usual = Federation(published, agents=federation.agents, algorithm=federation.algorithm, byzantine=first)
+        if usual == federation:
+            return plain
+    return f"{plain}_{hashlib.sha256(federation_to_toml(federation).encode()).hexdigest()[:6]}"
+
+
+def check_name(name: str) -> str:
+    """The name, if Compose takes it for a project's. Raises UsageError."""
+    if not PROJECT_NAME.fullmatch(name):
+        raise UsageError(
+            f"a project cannot have the name {name!r}: use lower-case letters, digits, - and _, and begin with a "
+            "letter or digit"
+        )
+    return name
+
+
+def module_of(federation: Federation) -> str | None:
+    """The module that the task's environment comes from, as in MODULE:NAME; None for one of Gymnasium's own."""
+    module, colon, _ = federation.task.environment.partition(":")
+    return module if colon else None
+
+
+def common_attack(federation: Federation) -> Choice | None:
+    """What the Byzantine agents do; None without any. Raises UsageError if they do different things."""
+    attacks: list[Choice] = []
+    for attack in federation.byzantine.values():
+        if attack not in attacks:
+            attacks.append(attack)
+    if len(attacks) > 1:
+        labels = " and ".join(sorted(attack.label for attack in attacks))
+        raise UsageError(f"a Compose file has one attack for all Byzantine agents, not {labels}")
+    return attacks[0] if attacks else None
+
+
+def common_settings(federation: Federation, attack: Choice | None) -> str:
+    """The settings of algorithm, aggregator and attack, as FEDPG_SET has them. Raises UsageError."""
+    parts = {"algorithm": federation.algorithm, "aggregator": federation.aggregator, "attack": attack}
+    return " ".join(
+        f"{owner}.{name}={_plain_setting(owner, name, value)}"
+        for owner, choice in parts.items()
+        if choice is not None
+        for name, value in choice.settings.items()
+    )
+
+
+def _plain_setting(owner: str, name: str, value: object) -> str:
+    """A setting's value in TOML. Raises UsageError for one that would need quoting in a Compose file."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if not PLAIN_SETTING.fullmatch(text):
+        raise UsageError(
+            f"a Compose file cannot hold the setting {owner}.{name} = {show(value)}: use numbers, words and lists"
+        )
+    return text
+
+
+def task_target(task_file: str) -> str:
+    """Where a task file lies in the server's container, under its own name. Raises UsageError for an odd path."""
+    check_path(task_file)
+    return f"/{Path(task_file).name}"
+
+
+def check_path(path: str) -> None:
+    """Raise UsageError for a path that would need quoting."""
+    if not PLAIN_PATH.fullmatch(path):
+        raise UsageError(f"a Compose file cannot hold the path {path!r}: use letters, digits, dots, _ and -")
+
+
+def server_defaults(federation: Federation, task_file: str | None, attack: Choice | None) -> dict[str, object]:
+    """The server's settings by name, with the description's values; empty where the task's own value stands."""
+    task = federation.task
+    published = TASKS.get(task.name)
+    defaults: dict[str, object] = {
+        "TASK": task_target(task_file) if task_file else task.name,
+        "ALGORITHM": federation.algorithm.name,
+        "SEED": federation.seed,
+        "ROUND_TIMEOUT": federation.round_timeout_s,
+    }
+    for name in ("trajectories", "sigma", "alpha"):
+        value = getattr(task, name)
+        # Left to the task where it is the task's own, so that TASK=... brings its own values along.
+        defaults[name.upper()] = "" if published and getattr(published, name) == value else value
+    if federation.aggregator is not None:
+        defaults["AGGREGATOR"] = federation.aggregator.name
+    if attack:
+        defaults["ATTACK"] = attack.name
+    if settings := common_settings(federation, attack):
+        defaults["SET"] = settings
+    return defaults
+
+
+def server_settings(federation: Federation, task_file: str | None, attack: Choice | None) -> list[str]:
+    """The server's settings as lines of YAML, each with the description's value as its default."""
+    defaults = server_defaults(federation, task_file, attack)
+    return [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
+
+
+def told_of_the_rest(federation: Federation, attack: Choice) -> list[str]:
+    """What an attack is told of the others and of the server, if it knows more than its own agent does."""
+    if acts_alone(attack):
+        return []
+    from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
+
+    from fedpg_lab.local.processes import rule_of
+
+    lines, knowledge = [], knowledge_of(attack)
+    if knowledge >= Knowledge.OMNISCIENT:
+        lines.append(f"      FEDPG_RUN_SEED: ${{SEED:-{federation.seed}}} # the attack is omniscient")
+    if knowledge >= Knowledge.COLLUDERS:
+        rule = rule_of(federation).name
+        # Where none is chosen, the server has no such setting, either.
+        value = rule if federation.aggregator is None else f"${{AGGREGATOR:-{rule}}}"
+        lines.append(f"      FEDPG_AGGREGATOR: {value} # the attack knows the server's rule")
+    return lines
+
+
+def agent_settings(index: int, federation: Federation, attack: Choice | None) -> list[str]:
+    """What tells one agent from the others, as lines of YAML."""
+    lines = [f'      FEDPG_AGENT: "{index}"']
+    if attack is not None and index in federation.byzantine:
+        ringleader = min(federation.byzantine)
+        attackers = ",".join(map(str, sorted(federation.byzantine)))
+        lines.append(f"      FEDPG_ATTACK: ${{ATTACK:-{attack.name}}}")
+        if settings := common_settings(federation, attack):
+            lines.append(f"      FEDPG_SET: ${{SET:-{settings}}} # the attack's settings; the others are the server's")
+        lines.append(f'      FEDPG_ATTACKERS: "{attackers}" # for an attack that colludes, as ATTACK=fedpg does')
+        secret = attackers_secret(federation.seed, federation.byzantine)
+        lines.append(f"      FEDPG_ATTACKERS_SECRET: ${{ATTACKERS_SECRET:-{secret}}} # their common random draws")
+        lines += told_of_the_rest(federation, attack)
+        lines.append(f"      FEDPG_RING: agent-{ringleader}:{RING_PORT}")
+        if index == ringleader:
+            lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
+    return lines
+
+
+def _agent(index: int, federation: Federation, attack: Choice | None, source: str | None, modules: str | None) -> str:
+    """One agent's service. The first one builds the image for all."""
+    lines = [f"  agent-{index}:", "    <<: *agent"]
+    if index == 1 and source:
+        lines.append(_build(source, "agent").rstrip())
+    lines += ["    environment:", "      <<: *of-agents", *agent_settings(index, federation, attack)]
+    if modules:
+        lines += ["    volumes:", f"      - certs-agent-{index}:/certs:ro", f"      - {_modules_volume(modules)}"]
+    else:
+        lines.append(f'    volumes: ["certs-agent-{index}:/certs:ro"]')
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _build(source: str | None, target: str) -> str:
+    """How an image is built, as a line of YAML; none without a source."""
+    return f"    build: {{context: {_path(source)}, target: {target}}}\n" if source else ""
+
+
+def _modules_volume(modules: str) -> str:
+    """The mount of the folder with the user's own modules."""
+    return f"{{type: bind, source: {_path(modules)}, target: {MODULES}, read_only: true}}"
+
+
+def _path(path: str) -> str:
+    """A path as a value in YAML, whatever it is made of. JSON is YAML, and Compose would expand a variable."""
+    return path if PLAIN_PATH.fullmatch(path) else json.dumps(path.replace("$", "$$"))

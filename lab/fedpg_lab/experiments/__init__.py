@@ -1,0 +1,1 @@
+"""Experiments: many runs from one file, and the report on them."""

@@ -1,0 +1,1 @@
+"""Files that people write or open: TOML in, HTML pages out."""

@@ -1,0 +1,1 @@
+"""Federations on this machine: processes, progress, and training from beginning to end."""

@@ -1,0 +1,164 @@
+"""Child processes from a fork server: what runs inside them, and how they start and end.
+
+The fork server imports everything once, so that ten agents start in seconds; a child shares nothing else with this
+process, least of all a random generator. A child has a session of its own, so that Ctrl-C reaches it only through its
+parent, and ends when its parent does, however that dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fedpg_client.cli import run_until_signalled
+from fedpg_client.fates import Fate
+from fedpg_client.process import AgentOptions, AgentProcess
+from fedpg_common.bootstrap import log_to_stderr, use_one_thread
+from fedpg_common.errors import ExitCode, FedPGError, StorageError
+from fedpg_server.server import ServerOptions, serve
+
+PRELOADED = ("fedpg_lab.local.preloaded",)
+KEYBOARD_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_starting = threading.Lock()
+"""The main module is one for all threads."""
+
+
+def fork_server() -> ForkServerContext:
+    """The context to start children with; its server process runs on return."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    resource_tracker.ensure_running()  # it unblocks signals itself
+    before = dict(os.environ)
+    os.environ.update(ONE_THREAD)  # read once, when the linear algebra libraries are imported there
+    # A terminal's Ctrl-C reaches the fork server too, which is to end with us and not with a traceback of its own while
+    # it imports. It inherits that the signals are blocked; here they arrive a moment later.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, KEYBOARD_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return context
+
+
+def kill_children() -> None:
+    """End every child at once: what the server has answered is stored, so there is nothing to lose but the round."""
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def spawn(
+    context: ForkServerContext, name: str, log_path: Path, main: Callable[..., ExitCode], *args: Any
+) -> ForkServerProcess:
+    """Start `main(*args)` in a child whose output goes to `log_path`. Raises StorageError."""
+    try:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        log_path.open("a").close()
+    except OSError as error:
+        raise StorageError(f"cannot write {log_path}: {error.strerror}") from error
+    process = context.Process(target=_child, name=name, args=(name, str(log_path), main, args))
+    with _without_main_module():
+        process.start()
+    return process
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep a child that starts meanwhile from importing the program that starts it.
+
+    Multiprocessing would have it run the caller's script again, for classes that may be defined there. Ours never are,
+    and a script that trains without `if __name__ == "__main__"` would train again in each child.
+    """
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+def end(process: ForkServerProcess, patience_s: float) -> None:
+    """Ask a child to end, and after `patience_s` make it."""
+    if process.is_alive():
+        process.terminate()
+        process.join(patience_s)
+    if process.is_alive():
+        process.kill()
+    process.join()
+
+
+def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequence[Any]) -> None:
+    os.setsid()
+    # They were blocked in the fork server. A Ctrl-C that came before this session was made is the parent's to heed.
+    for number in KEYBOARD_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, KEYBOARD_SIGNALS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    try:
+        output = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:  # the start was interrupted, and its folder is gone already
+        raise SystemExit(ExitCode.STORAGE) from None
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log_to_stderr(name, "info")
+    logging.getLogger("fedpg_common.environments").setLevel(logging.DEBUG)  # with tracebacks: this is a file
+    use_one_thread()
+    raise SystemExit(main(*args))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
+    """A server. Sends ("bound", address) or ("failed", sentence) through `starting`, and ("ended", "") in the end."""
+    is_bound = False
+
+    def on_bound(address: str) -> None:
+        nonlocal is_bound
+        is_bound = True
+        starting.send(("bound", address))
+
+    try:
+        code = asyncio.run(serve(options, on_bound))
+        if code == ExitCode.OK:  # a process that something else ends with status 0 does not come here
+            starting.send(("ended", ""))
+        return code
+    except FedPGError as error:
+        with suppress(OSError):  # a disk that is full holds no more of the log either
+            print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
+        if not is_bound:
+            starting.send(("failed", str(error)))
+        return error.exit_code
+
+
+def agents_main(agents: Sequence[AgentOptions], telling: Connection) -> ExitCode:
+    """One agent or several. Sends the Fate of each through `telling`, as soon as it is known."""
+    lock = threading.Lock()
+
+    def tell(fate: Fate) -> None:
+        with lock, suppress(OSError):  # whoever started this process is gone, and so will this process be
+            telling.send(fate)
+
+    return run_until_signalled(AgentProcess(agents, on_fate=tell))

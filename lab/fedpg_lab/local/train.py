@@ -1,0 +1,195 @@
+"""`fedpg train`: a federation on this machine, from start to summary."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from fedpg.v1 import federation_pb2 as pb
+from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.choices import Choice
+from fedpg_common.errors import FedPGError, StorageError
+from fedpg_common.federation import Federation
+from fedpg_common.files import Kind, exists, look, require_name, shown
+from fedpg_common.transport.channels import open_channel
+from fedpg_server.protocol.status import summarize
+from fedpg_server.server import SHIPPED_OBSERVERS
+from fedpg_server.storage.mark import mark_path
+from fedpg_server.storage.store import STORE_NAME, Store
+from rich.console import Console
+
+from fedpg_lab.figures.one_run import plot_run
+from fedpg_lab.local.processes import LocalFederation
+from fedpg_lab.local.progress import Display, make_display
+from fedpg_lab.runs.folders import PLOT_NAME, RunData, load_run, seed_folders, write_summary
+
+STATUS_BYTES_MAX = 64 * 1024 * 1024
+STATUS_TIMEOUT_S = 2.0
+STATUS_EVERY_S = 0.25
+AGENTS_LEAVE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run, beside what the federation says."""
+
+    agents_per_process: int = 1
+    observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+
+
+def train(
+    federation: Federation,
+    folder: Path,
+    options: TrainOptions,
+    console: Console,
+    resume: bool = False,
+    trajectories: int | None = None,
+    title: str = "",
+) -> RunData:
+    """Run a federation to its end with a live display, then write its summary and picture.
+
+    A resumed run ends at `trajectories`, if they are given. `title` names the run on the display; the folder's name
+    does where there is none. On Ctrl-C the processes end cleanly, summary and picture are written all the same, and
+    KeyboardInterrupt is raised again. A start that fails before there is anything to resume leaves nothing behind.
+    Raises FedPGError.
+    """
+    made = NewFolders(folder)
+    processes = LocalFederation(
+        federation,
+        folder,
+        resume=resume,
+        agents_per_process=options.agents_per_process,
+        observers=options.observers,
+        trajectories=trajectories,
+    )
+    try:
+        with make_display(title or folder.name, console) as display:
+            display.say("starting the server")
+            with processes:
+                _watch(processes, display)
+                _show_end(folder, display, processes.note)
+                display.say("the agents leave")
+                processes.wait_for_agents(AGENTS_LEAVE_S)
+    except BaseException as error:
+        if made.remove_unless_resumable() or Store.is_live(folder / STORE_NAME):  # then it is another server's run
+            raise
+        failure = str(error) if isinstance(error, FedPGError) else None
+        finish_what_there_is(folder, failure, processes.failed_agents)
+        raise
+    run = finish(folder)
+    assert run is not None  # the server ended well, so its store can be read
+    if processes.failed_agents:
+        write_summary(run, failed_agents=processes.failed_agents)
+    return run
+
+
+class NewFolders:
+    """The folders that a run is about to make. A failed start must not leave them: they would block the run's name."""
+
+    def __init__(self, folder: Path) -> None:
+        """To be called before anything is made. Raises StorageError for a path that cannot be used."""
+        self._folder = folder
+        self._missing = [place for place in (folder, *folder.parents) if look(place) is Kind.MISSING]
+
+    def remove_unless_resumable(self) -> bool:
+        """Remove what is new, unless the run has, or had, a store. Whether there is no run."""
+        store = self._folder / STORE_NAME
+        with suppress(StorageError):  # of a path that cannot even be looked at: there is no store
+            if exists(store) or exists(mark_path(store)):  # one that has been removed leaves policies behind
+                return False
+        if self._folder in self._missing:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # somebody else has put something there, which stays
+            for place in self._missing[1:]:
+                place.rmdir()
+        return True
+
+
+def _watch(processes: LocalFederation, display: Display) -> None:
+    """Show the run's state until the server has ended."""
+    display.say("starting the agents")
+    try:
+        with open_channel(processes.address, STATUS_BYTES_MAX, tls=None) as channel:
+            stub = federation_pb2_grpc.FederationStub(channel)
+            while processes.supervise():
+                try:
+                    display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S), processes.note)
+                except grpc.RpcError as error:
+                    log.debug("no status: %s", error)  # the server starts, ends or comes back
+                time.sleep(STATUS_EVERY_S)
+    except (KeyboardInterrupt, SystemExit):
+        display.say("ending server and agents; Ctrl-C again ends them at once")
+        raise
+
+
+def _show_end(folder: Path, display: Display, note: str) -> None:
+    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more."""
+    try:
+        run = load_run(folder)
+    except StorageError as error:
+        log.debug("no last state: %s", error)  # what is made of the run next says so aloud
+        return
+    if run.records:
+        last = run.records[-1]
+        status = pb.GetStatusReply(
+            round=last.round_number,
+            phase=pb.PHASE_ENDED,
+            message="the run has ended",
+            trajectories=last.trajectories_total,
+            trajectories_target=run.federation.task.trajectories,
+            environment_steps=sum(sum(record.environment_steps.values()) for record in run.records),
+            latest=summarize(last),
+        )
+        display.show(status, note)
+
+
+def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
+    """After Ctrl-C or a failure, which are still to be told: what was learned so far is worth a look."""
+    try:
+        run = finish(folder, failure)
+        if run is not None and failed_agents:
+            write_summary(run, failure=failure, failed_agents=failed_agents)
+    except FedPGError as error:
+        log.warning("%s", error)
+
+
+def finish(folder: Path, failure: str | None = None) -> RunData | None:
+    """Summary and picture of what there is; None if there is nothing. `failure` is why the run did not end well."""
+    if not exists(folder / STORE_NAME):
+        return None
+    run = load_run(folder)
+    write_summary(run, failure=failure)
+    if run.records:
+        plot_run(run, folder / PLOT_NAME)
+    return run
+
+
+def new_folder(out: Path, name: str | None, default_name: str) -> Path:
+    """The folder for a new run: `out/name`, or a name of our own that is not taken yet.
+
+    Raises UsageError for a name that is a path, StorageError if it is taken or `out` cannot be used.
+    """
+    if look(out) is Kind.FILE:
+        raise StorageError(f"{shown(out)} is not a folder: choose another --out")
+    if name is None:
+        candidates = (out / (default_name if n == 1 else f"{default_name}-{n}") for n in range(1, 1_000_000))
+        return next(folder for folder in candidates if not exists(folder))
+    require_name(name, "--name")
+    folder = out / name
+    kind = look(folder)
+    if kind is Kind.MISSING:
+        return folder
+    if kind is Kind.FOLDER and (exists(folder / STORE_NAME) or seed_folders(folder)):
+        raise StorageError(
+            f"{shown(folder)} exists already: choose another --name, or resume the run with --resume {shown(folder)}"
+        )
+    what = "is a file" if kind is Kind.FILE else "holds no run to resume"
+    raise StorageError(f"{shown(folder)} exists already: choose another --name (it {what})")

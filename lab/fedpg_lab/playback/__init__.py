@@ -1,0 +1,1 @@
+"""Saved policies at work: evaluation and videos."""

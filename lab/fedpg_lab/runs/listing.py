@@ -1,0 +1,120 @@
+"""The runs below a folder, each in a line: what it is, how far it is, what it earned."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedpg_common.errors import FedPGError, StorageError
+from fedpg_common.federation import Federation
+from fedpg_common.files import Kind, look, shown
+from fedpg_server.learning.records import FINAL_FRACTION
+from fedpg_server.storage.store import STORE_NAME, Store
+
+from fedpg_lab.runs.folders import SUMMARY_NAME, walk_runs
+from fedpg_lab.runs.states import State
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run of a listing. What cannot be known is None."""
+
+    run: str
+    """Its folder."""
+    state: State
+    task: str | None = None
+    algorithm: str | None = None
+    agents: int | None = None
+    byzantine: int | None = None
+    attack: str | None = None
+    """The attacks, joined by " + "; None without attackers."""
+    seed: int | None = None
+    rounds: int | None = None
+    trajectories: int | None = None
+    trajectories_target: int | None = None
+    final_return: float | None = None
+    best_return: float | None = None
+    note: str | None = None
+    """Why it failed or cannot be read."""
+
+
+def list_runs(folder: Path) -> list[RunLine]:
+    """Every run at or below `folder`, by path. A run that cannot be read is a line, too.
+
+    Raises StorageError if there is no such folder, or it cannot be read itself.
+    """
+    kind = look(folder)
+    if kind is not Kind.FOLDER:
+        what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
+        raise StorageError(what)
+    lines = []
+    for place, failure in walk_runs(folder):
+        if failure is None:
+            lines.append(_line_of(place))
+        elif place == folder:
+            raise StorageError(f"{shown(folder)} cannot be read: {failure.strerror}")
+        else:
+            lines.append(RunLine(shown(place), State.UNREADABLE, note=f"the folder cannot be read: {failure.strerror}"))
+    return sorted(lines, key=lambda line: line.run)
+
+
+def _line_of(folder: Path) -> RunLine:
+    path = folder / STORE_NAME
+    try:
+        with Store.read(path) as store:
+            federation = store.federation
+            progress = store.progress()
+    except FedPGError as error:
+        return RunLine(shown(folder), State.UNREADABLE, note=str(error))
+    failure = failure_of(folder)
+    returns = [(count, fmean(values)) for count, values in progress]
+    end = returns[-1][0] if returns else 0
+    last = [value for count, value in returns if count > end * (1 - FINAL_FRACTION)]
+    state = _state_of(path, end, federation, failure)
+    attacks = sorted({attack.label for attack in federation.byzantine.values()})
+    return RunLine(
+        run=shown(folder),
+        state=state,
+        task=federation.task.name,
+        algorithm=" + ".join(part.label for part in (federation.algorithm, federation.aggregator) if part),
+        agents=federation.agents,
+        byzantine=len(federation.byzantine),
+        attack=" + ".join(attacks) or None,
+        seed=federation.seed,
+        rounds=len(returns),
+        trajectories=end,
+        trajectories_target=federation.task.trajectories,
+        final_return=fmean(last) if last else None,
+        best_return=max((value for _, value in returns if math.isfinite(value)), default=None),
+        note=failure if state is State.FAILED else None,
+    )
+
+
+def _state_of(path: Path, trajectories: int, federation: Federation, failure: str | None) -> State:
+    if trajectories >= federation.task.trajectories:
+        return State.FINISHED
+    if Store.is_live(path):
+        return State.LIVE
+    return State.FAILED if failure else State.UNFINISHED
+
+
+def failure_of(folder: Path) -> str | None:
+    """The sentence with which a run ended, if its summary tells one."""
+    try:
+        summary: Any = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    failure = summary.get("failure") if isinstance(summary, dict) else None
+    return failure if isinstance(failure, str) else None
+
+
+def sorted_runs(lines: Sequence[RunLine], key: str, reverse: bool) -> list[RunLine]:
+    """By a field; lines without it stand last either way."""
+    known = [line for line in lines if getattr(line, key) is not None]
+    unknown = [line for line in lines if getattr(line, key) is None]
+    return [*sorted(known, key=lambda line: getattr(line, key), reverse=reverse), *unknown]

@@ -1,0 +1,37 @@
+"""Adam on a state's named vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from fedpg_common.learning.parameters import Vector
+
+from fedpg_server.learning.state import ADAM_M, ADAM_V, THETA, State
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+def fresh(theta: Vector) -> State:
+    """θ with Adam's moments at zero."""
+    return State({THETA: theta, ADAM_M: np.zeros_like(theta), ADAM_V: np.zeros_like(theta)})
+
+
+def adam_step(state: State, gradient: Vector, learning_rate: float) -> State | None:
+    """One step of Adam (Kingma & Ba 2015) against `gradient` (d,). Changes no input.
+
+    Float32 operations that IEEE 754 rounds, one by one and none of them fused: the result is the same on any processor.
+    None where float32 cannot hold it.
+    """
+    g, steps = gradient, state.steps + 1
+    rate = np.float32(learning_rate / (1.0 - BETAS[0] ** steps))
+    root_correction = np.float32(math.sqrt(1.0 - BETAS[1] ** steps))
+    with np.errstate(over="ignore", invalid="ignore"):
+        m = state.vectors[ADAM_M] + np.float32(1.0 - BETAS[0]) * (g - state.vectors[ADAM_M])
+        v = np.float32(BETAS[1]) * state.vectors[ADAM_V] + np.float32(1.0 - BETAS[1]) * g * g
+        theta = state.theta - rate * m / (np.sqrt(v) / root_correction + np.float32(EPSILON))
+    vectors = {THETA: theta.astype(np.float32, copy=False), ADAM_M: m, ADAM_V: v}
+    if not all(np.isfinite(vector).all() for vector in vectors.values()):
+        return None
+    return state.with_vectors(vectors, steps)

@@ -1,0 +1,70 @@
+"""The variance-reduced inner loop that FedPG-BR and SVRPG share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from fedpg_common.learning.aggregators.base import RoundPlan
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.trajectories import Trajectories
+
+from fedpg_server.learning.algorithms.base import InnerReport, Tools
+from fedpg_server.learning.state import State
+
+IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
+"""Where the mean importance ratio of an inner batch must lie."""
+
+
+Watch = Callable[[Trajectories, Vector], None]
+"""Is told of an inner batch and of ∇L_ω(θ_0), shape (d,), which may be infinite."""
+
+
+def variance_reduced_steps(
+    tools: Tools,
+    state: State,
+    plan: RoundPlan,
+    mu: Vector | None,
+    *,
+    learning_rate: float | None = None,
+    watch: Watch | None = None,
+    first_step: int = 1,
+) -> tuple[State, InnerReport]:
+    """N_t variance-reduced steps v = ∇L(θ_n) − ∇L_ω(θ_0) + μ, or without μ plain steps v = ∇L(θ_n).
+
+    `learning_rate` is the task's where it is None. Who watches is told of every batch, the dropped one included.
+    Steps are numbered from `first_step` on, which names their random streams. docs/algorithm.md, "Inner loop".
+    """
+    report = InnerReport(learning_rate=learning_rate)
+    theta_0 = state.theta
+    for n in range(first_step, first_step + plan.inner_steps):
+        batch = tools.sample(state.theta, plan.round_number, n)
+        A = tools.advantages(batch)
+        current = tools.estimate(state.theta, batch, A)
+        report.losses.append(current.loss)
+        v = current.gradient
+        if mu is not None or watch is not None:
+            with np.errstate(over="ignore", invalid="ignore"):  # the ratio and `step` look at what comes of it
+                snapshot = tools.estimate(theta_0, batch, A, reference_log_probs=current.log_probs)
+            if watch is not None:
+                watch(batch, snapshot.gradient)
+        if mu is not None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                ratio = float(snapshot.weights.mean(dtype=np.float64))
+                v = current.gradient - snapshot.gradient + mu
+            report.importance_ratios.append(ratio)
+            # Written so that a ratio that is not a number is out of range, too.
+            if not IMPORTANCE_RATIO_RANGE[0] <= ratio <= IMPORTANCE_RATIO_RANGE[1]:
+                report.aborted = True
+                report.dropped.add(batch)
+                break
+        report.sampled.add(batch)
+        report.gradient_norms.append(norm(v))
+        state = tools.step(state, v, report)
+    return state, report
+
+
+def norm(vector: Vector) -> float:
+    """Euclidean norm, in float64."""
+    return math.sqrt(np.square(vector, dtype=np.float64).sum())

@@ -1,0 +1,197 @@
+"""The server's side of learning: from the agents' votes to the next policy.
+
+Fan et al. 2021, Algorithm 1; docs/algorithm.md, "Round". No networking, no clock: a round's result follows from the
+state, the votes and the run's seed alone, so that a round computed again after a crash has the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from fedpg_common.choices import Choice
+from fedpg_common.environments import EnvironmentBatch
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import Federation
+from fedpg_common.learning.aggregators import (
+    Aggregate,
+    Aggregator,
+    RoundPlan,
+    Votes,
+    build_aggregator,
+    check_federation,
+    distances_to,
+)
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.streams import Purpose, Role, stream
+from fedpg_common.learning.trajectories import Trajectories
+from fedpg_common.shipped import ALGORITHMS
+
+from fedpg_server.learning.algorithms.adam import fresh
+from fedpg_server.learning.algorithms.base import (
+    Algorithm,
+    InnerReport,
+    Sampled,
+    SeesVotes,
+    Tools,
+    WithReferenceGradient,
+    WithScreen,
+    WithServerScale,
+)
+from fedpg_server.learning.algorithms.inner_loop import norm
+from fedpg_server.learning.answers import checked_aggregate, checked_improvement
+from fedpg_server.learning.state import AGGREGATOR, State
+
+EVALUATION_EPISODES = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """A round's outcome."""
+
+    state: State
+    votes: Votes
+    """What was aggregated; possibly nothing."""
+    aggregate: Aggregate
+    centre_distances: Mapping[int, float]
+    """Each voter's distance to the vector that the rule measured from, or else to μ; empty where there is neither."""
+    gradient_norm: float
+    """‖μ‖; 0 when no gradient survived."""
+    inner: InnerReport
+    trajectories: int
+    """The round's trajectory count as on the x-axis of the published figures."""
+    evaluation_returns: tuple[float, ...]
+    """Undiscounted return of each greedy episode."""
+    evaluation_lengths: tuple[int, ...]
+    """Steps of each greedy episode."""
+    learning_rate: float
+
+    @property
+    def evaluation_sampled(self) -> Sampled:
+        """How much the evaluation sampled."""
+        return Sampled(len(self.evaluation_lengths), sum(self.evaluation_lengths))
+
+
+class Learner:
+    """An algorithm, an aggregator and the evaluation: what a round does with its votes."""
+
+    def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
+        """`environments` are the server's own. Of the federation's attackers nothing is read.
+
+        Raises UsageError if the algorithm or the aggregator cannot be built as described, or for that many agents.
+        """
+        self._task = federation.task
+        self._agents = federation.agents
+        self._seed = federation.seed
+        self._policy = policy
+        self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
+        self._algorithm = build_algorithm(federation.algorithm, self._tools)
+        self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
+        self._aggregator: Aggregator = build_aggregator(self._chosen)
+        trusts_itself = isinstance(self._algorithm, WithReferenceGradient)
+        check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
+        self._name = federation.algorithm.name
+
+    def initial_state(self) -> State:
+        """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
+        return fresh(self._policy.initial_parameters(stream(self._seed, Role.SERVER, Purpose.INITIAL_PARAMETERS)))
+
+    def plan(self, round_number: int) -> RoundPlan:
+        """B_t and N_t of a round, counted from 1."""
+        return self._algorithm.plan(round_number)
+
+    def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
+        """Aggregate, improve the policy, evaluate it.
+
+        `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
+        aggregator that does not come with FedPG breaks its promises, and nothing else.
+        """
+        votes = self._votes(state, plan, updates)
+        aggregate = self._aggregate(votes, state)
+        mu = aggregate.vector
+        improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
+        improved = improved.with_memory(AGGREGATOR, aggregate.memory)
+        evaluation = self.evaluate(improved.theta, plan.round_number)
+        return RoundResult(
+            state=improved,
+            votes=votes,
+            aggregate=aggregate,
+            centre_distances=_centre_distances(votes, aggregate),
+            gradient_norm=0.0 if mu is None else norm(mu),
+            inner=report,
+            trajectories=self._trajectory_count(plan),
+            evaluation_returns=tuple(evaluation.returns().tolist()),
+            evaluation_lengths=tuple(evaluation.lengths().tolist()),
+            learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
+        )
+
+    def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
+        """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
+        return self._aggregate(self._votes(state, plan, updates), state)
+
+    def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
+        algorithm = self._algorithm
+        if isinstance(algorithm, SeesVotes):
+            return algorithm.improve_seeing(state, plan, votes, aggregate)
+        return algorithm.improve(state, plan, aggregate.vector)
+
+    def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
+        """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
+        return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+
+    def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
+        agents = tuple(sorted(updates))
+        matrix = np.zeros((len(agents), state.theta.size), np.float32)
+        for row, agent in enumerate(agents):
+            matrix[row] = updates[agent]
+        matrix.flags.writeable = False
+        votes = Votes(agents, matrix, self._agents, plan, self._task)
+        if isinstance(self._algorithm, WithServerScale):
+            votes = replace(votes, server_scale=self._algorithm.server_scale(state, plan))
+        if isinstance(self._algorithm, WithReferenceGradient):
+            return replace(votes, server_gradient=self._algorithm.reference_gradient(state, plan))
+        return votes
+
+    def _aggregate(self, votes: Votes, state: State) -> Aggregate:
+        """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
+        memory = state.memory(AGGREGATOR)
+        seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
+        if not seen.agents:
+            return Aggregate(None, rule="none", weights={}, memory=memory)
+        aggregate = checked_aggregate(lambda: self._aggregator.aggregate(seen, memory), seen, self._chosen.name)
+        if aggregate.vector is None:
+            log.warning("round %d: no gradient survived the aggregator", votes.plan.round_number)
+        if aggregate.weights is None and len(seen.agents) < len(votes.agents):
+            return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
+        return aggregate
+
+    def _trajectory_count(self, plan: RoundPlan) -> int:
+        """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
+        K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
+        return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
+
+
+def build_algorithm(choice: Choice, tools: Tools) -> Algorithm:
+    """The algorithm of a description. Raises UsageError."""
+    algorithm: Algorithm = ALGORITHMS.build(choice, tools)
+    for method in ("plan", "improve"):
+        if not callable(getattr(algorithm, method, None)):
+            raise UsageError(f"algorithm {choice.name} has no method {method!r}")
+    if not isinstance(getattr(algorithm, "default_aggregator", None), str):
+        raise UsageError(f"algorithm {choice.name} needs default_aggregator, the name of an aggregator")
+    return algorithm
+
+
+def _centre_distances(votes: Votes, aggregate: Aggregate) -> dict[int, float]:
+    if aggregate.median_agent is not None:
+        distances = votes.distances[votes.agents.index(aggregate.median_agent)]
+    elif aggregate.vector is not None:
+        distances = distances_to(aggregate.vector.astype(np.float64), votes.matrix)
+    else:
+        return {}
+    return {agent: float(distance) for agent, distance in zip(votes.agents, distances, strict=True)}

@@ -1,0 +1,1 @@
+"""Who is told of each round: TensorBoard, checkpoints, and observers of anybody's own."""

@@ -1,0 +1,1 @@
+"""gRPC as a server speaks it: listening, limits, who is calling, and the service itself."""

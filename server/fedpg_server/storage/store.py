@@ -1,0 +1,334 @@
+"""The run's memory: one SQLite file, written in transactions before anything is answered.
+
+Write-ahead logging with synchronous=FULL: a commit returns when it is on the disk, so that what was answered survives a
+killed process and a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from fedpg_common.errors import StorageError
+
+from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.state import THETA, State, digest_of, to_bytes
+from fedpg_server.storage.database import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    STATEMENTS,
+    Opened,
+    connect,
+    copy_back,
+    leave_write_ahead,
+    open_checked,
+    open_to_read,
+    require_file,
+    translated,
+    write_ahead,
+)
+from fedpg_server.storage.locking import Lock, Watch, is_held
+from fedpg_server.storage.mark import ADVICE, Mark, mark_path, read_mark, require_reached
+from fedpg_server.storage.reading import PARAMETERS_FROM, StoredRun
+from fedpg_server.storage.rows import ClosedRow, ConflictRow, Row, VerdictRow, VoteRow
+from fedpg_server.storage.seal import Point, Seal, last_link, link
+
+STORE_NAME = "run.sqlite"
+"""Its name in a run folder."""
+
+
+KEPT_BYTES = 64 * 1024 * 1024
+"""Of past rounds' parameters the latest are kept that fit in here, if nothing else is asked for."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """What the one process that writes a store holds beside the connection."""
+
+    lock: Lock
+    mark: Mark
+    watch: Watch
+
+
+class Store(StoredRun):
+    """One run's store, held by one process at a time (advisory locks lie beside the file).
+
+    A context manager: leaving it closes it.
+    """
+
+    def __init__(self, path: Path, opened: Opened, hold: _Hold | None = None) -> None:
+        """Use `Store.create`, `Store.open` or `Store.read`."""
+        super().__init__(path, opened.connection)
+        self.keep_parameters: int | None = None
+        """Of how many latest rounds θ is kept, at least 1; None for as many as fit in 64 MiB. The start's and the best
+        round's are kept as well."""
+        self._point = opened.point
+        self._rows_sum = opened.seal.rows
+        self._hold = hold
+        self._best: tuple[float, int] | None = None
+
+    @classmethod
+    def create(cls, path: Path, run_id: str, description: str, state: State) -> Store:
+        """A new store. `description` is the federation as TOML, `state` where learning starts.
+
+        Raises StorageError if the file exists or cannot be made.
+        """
+        lock = Lock(path)
+        unfinished = path.with_suffix(".new")
+        try:
+            if path.exists():
+                raise StorageError(f"{path} exists already: resume that run, or choose another folder")
+            with translated(path):
+                unfinished.unlink(missing_ok=True)
+                mark_path(path).unlink(missing_ok=True)
+                point = _fill(unfinished, run_id, description, state)
+                Mark.make(path, point)
+                os.replace(unfinished, path)  # a store is there whole or not at all
+            return cls._held(path, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """An existing store, to go on with. Raises StorageError if it is missing, damaged, foreign or in use."""
+        require_file(path)
+        lock = Lock(path)
+        try:
+            return cls._held(path, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _held(cls, path: Path, lock: Lock) -> Store:
+        """The store, intact and as far as it had got; the mark says so from now on."""
+        opened = open_checked(path, "rw")
+        try:
+            with translated(path):
+                _require_latest(path, opened)
+                mark = Mark(path)
+                try:
+                    mark.write(opened.point)
+                    write_ahead(opened.connection)
+                    wal = path.with_name(f"{path.name}-wal")
+                    return cls(path, opened, _Hold(lock, mark, Watch(path, mark.path, wal)))
+                except BaseException:
+                    mark.close()
+                    raise
+        except BaseException:
+            opened.connection.close()
+            raise
+
+    @classmethod
+    def read(cls, path: Path) -> Store:
+        """An existing store to read, also while a server holds it, and without write access. Raises StorageError."""
+        require_file(path)
+        mark = read_mark(path)  # before the store, which may go on meanwhile
+        opened = open_to_read(path)
+        try:
+            require_reached(path, opened.point, mark, ahead_max=None)
+        except BaseException:
+            opened.connection.close()
+            raise
+        return cls(path, opened)
+
+    @staticmethod
+    def is_live(path: Path) -> bool:
+        """Whether a server holds the store at this moment. False where that cannot be seen."""
+        return is_held(path)
+
+    def close(self) -> None:
+        """Release the file, whole and without others beside it that a reader would need."""
+        if self._hold is not None:
+            leave_write_ahead(self._connection)
+        self._connection.close()
+        if self._hold is not None:
+            self._hold.mark.close()
+            self._hold.lock.release()
+            self._hold = None
+
+    def __enter__(self) -> Store:
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Release the file."""
+        self.close()
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        """Write all rows in one transaction; on return they survive this process. Raises StorageError."""
+        votes = [row for row in rows if isinstance(row, VoteRow)]
+        conflicts = [row for row in rows if isinstance(row, ConflictRow)]
+        verdicts = [row for row in rows if isinstance(row, VerdictRow)]
+        closed = [row for row in rows if isinstance(row, ClosedRow)]
+        with self._transaction() as (connection, seal):
+            for vote in votes:
+                values = (vote.round_number, vote.agent, vote.digest, vote.ballot.report)
+                connection.execute("INSERT INTO votes VALUES (?, ?, ?, ?)", values)
+                seal.add("votes", *values)
+            connection.executemany(
+                "INSERT INTO gradients VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET round = excluded.round, gradient = excluded.gradient",
+                [(row.agent, row.round_number, to_bytes(row.ballot.gradient)) for row in votes],
+            )
+            for conflict in conflicts:
+                evidence = (conflict.round_number, conflict.agent, conflict.digest)
+                if connection.execute("INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)", evidence).rowcount:
+                    seal.add("conflicts", *evidence)
+            for verdict in verdicts:
+                count = connection.execute(
+                    "INSERT INTO verdicts VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
+                    (verdict.agent, int(verdict.verdict)),
+                ).fetchone()[0]
+                if count > 1:
+                    seal.remove("verdicts", verdict.agent, int(verdict.verdict), count - 1)
+                seal.add("verdicts", verdict.agent, int(verdict.verdict), count)
+            for row in closed:
+                query = "INSERT OR IGNORE INTO rounds (round, closed) VALUES (?, 1)"
+                if connection.execute(query, (row.round_number,)).rowcount:
+                    seal.add("rounds", row.round_number, 1, None, None)
+
+    def finish_round(self, record: RoundRecord, state: State) -> None:
+        """Record a round's result and the new state. Of those before, as many θ are kept as are to be.
+
+        Raises StorageError.
+        """
+        number, text = record.round_number, record.to_json()
+        with self._transaction(number) as (connection, seal):
+            query = "SELECT closed, chain, record FROM rounds WHERE round = ?"
+            if (earlier := connection.execute(query, (number,)).fetchone()) is not None:
+                seal.remove("rounds", number, *earlier)
+            chain = link(last_link(connection, number), number, text, digest_of(state))
+            connection.execute("INSERT OR REPLACE INTO rounds VALUES (?, 1, ?, ?)", (number, chain, text))
+            seal.add("rounds", number, 1, chain, text)
+            self._drop_past(connection, seal, record, state)
+            _insert_state(connection, seal, number, state)
+        with translated(self.path):
+            copy_back(self._connection)
+
+    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord, state: State) -> None:
+        """Delete the vectors that are not kept once a round has been improved."""
+        number, value = record.round_number, record.evaluation_return
+        if self._best is None:
+            self._best = _best_of(self.progress())
+        if math.isfinite(value) and (self._best is None or value > self._best[0]):
+            self._best = (value, number)
+        keep = self.keep_parameters or max(1, KEPT_BYTES // max(1, state.theta.nbytes))
+        doomed = connection.execute(
+            "SELECT round, name, digest FROM vectors"
+            " WHERE round < ? AND (name != ? OR (round > 0 AND round <= ? AND round != ?))",
+            (number, THETA, number - keep, self._best[1] if self._best else 0),
+        ).fetchall()
+        for values in doomed:
+            connection.execute("DELETE FROM vectors WHERE round = ? AND name = ?", values[:2])
+            seal.remove("vectors", *values)
+        if any(name == THETA for _, name, _ in doomed):
+            _set_run_value(connection, seal, PARAMETERS_FROM, str(number - keep + 1))
+
+    def extend(self, description: str) -> None:
+        """Go on under a description that differs in where the run ends. The one until now is kept, see `extensions`.
+
+        Raises StorageError.
+        """
+        done = self._rows("SELECT MAX(round) FROM rounds WHERE record IS NOT NULL")[0][0] or 0
+        entry = {"after_round": done, "federation": self.description}
+        changed = {"extensions": json.dumps([*self.extensions(), entry]), "federation": description}
+        with self._transaction() as (connection, seal):
+            for name, value in changed.items():
+                _set_run_value(connection, seal, name, value)
+
+    @contextmanager
+    def _transaction(self, improved: int | None = None) -> Iterator[tuple[sqlite3.Connection, Seal]]:
+        """A transaction, and the seal to tell of every row that changes. On leaving, the mark has been moved on.
+
+        `improved` is the round that it ends, if it ends one.
+        """
+        seal, sequence = Seal(self._rows_sum), self._point.sequence + 1
+        with translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection, seal
+                digest = seal.write(self._connection, sequence)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._rows_sum = seal.rows
+            self._point = Point(sequence, improved or self._point.round_number, digest)
+            if self._hold is not None:
+                self._hold.mark.write(self._point)
+                self._hold.watch.check()  # before anything of it is answered
+
+
+def _require_latest(path: Path, opened: Opened) -> None:
+    """Raise StorageError if what is known of the store's progress says that it is not the latest."""
+    mark = read_mark(path)
+    if mark is not None:
+        require_reached(path, opened.point, mark, ahead_max=1)
+    elif opened.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        raise StorageError(
+            f"{mark_path(path)} is missing, and the server that used {path.name} was killed: it cannot be told whether "
+            f"the store is complete: {ADVICE}"
+        )
+    else:
+        log.warning("%s is missing: the store is sound, and taken to be the latest", mark_path(path))
+
+
+def _best_of(progress: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, int] | None:
+    """The highest mean return that is a number, and the first round that has it."""
+    best = None
+    for number, (_, returns) in enumerate(progress, start=1):
+        value = sum(returns) / len(returns)
+        if math.isfinite(value) and (best is None or value > best[0]):
+            best = (value, number)
+    return best
+
+
+def _fill(path: Path, run_id: str, description: str, state: State) -> Point:
+    """Make the tables and the first rows of a new store. Returns how far it has got."""
+    with closing(connect(path, "rwc")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in STATEMENTS:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        seal = Seal(0)
+        for name, value in (("run_id", run_id), ("federation", description)):
+            _set_run_value(connection, seal, name, value)
+        _insert_state(connection, seal, 0, state)
+        digest = seal.write(connection, 1)
+        connection.execute("COMMIT")
+    return Point(1, 0, digest)
+
+
+def _set_run_value(connection: sqlite3.Connection, seal: Seal, name: str, value: str) -> None:
+    earlier = connection.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
+    if earlier is not None:
+        seal.remove("run", name, earlier[0])
+    connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
+    seal.add("run", name, value)
+
+
+def _insert_state(connection: sqlite3.Connection, seal: Seal, round_number: int, state: State) -> None:
+    values = (round_number, state.steps, digest_of(state))
+    connection.execute("INSERT INTO states VALUES (?, ?, ?)", values)
+    seal.add("states", *values)
+    for name, vector in state.vectors.items():
+        data = to_bytes(vector)
+        digest = sha256(data).digest()
+        connection.execute("INSERT INTO vectors VALUES (?, ?, ?, ?)", (round_number, name, digest, data))
+        seal.add("vectors", round_number, name, digest)

@@ -1,0 +1,297 @@
+"""What an aggregator, an algorithm or an observer of somebody's own does wrong is told in one sentence, and never
+becomes part of a run's state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fedpg_common.choices import Choice
+from fedpg_common.cli.observer_options import chosen_observers, parse_observer
+from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import Federation, describe
+from fedpg_common.learning.aggregators import Aggregate, Memory, RoundPlan, Votes
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.modules import check_fingerprints, fingerprint, with_fingerprints
+from fedpg_common.tasks import CARTPOLE
+from fedpg_server.learning.algorithms.base import InnerReport, Tools
+from fedpg_server.learning.learner import Learner
+from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.state import ADAM_M, State, check_memory
+from fedpg_server.observers.base import Observed, Observers, build_observers
+from support.protocol import SPEC, make_round_record
+
+TASK = dataclasses.replace(
+    CARTPOLE, hidden=(4,), horizon=20, evaluation_horizon=9, batch_size=10, batch_size_min=8, batch_size_max=12
+)
+HERE = __name__
+
+
+class Scripted:
+    """An aggregator and an algorithm that do what a test says."""
+
+    default_aggregator = "mean"
+    answer: Callable[[Votes], object] = lambda votes: Aggregate(votes.matrix[0].copy(), "first")
+    improved: Callable[[State], object] = lambda state: (state, InnerReport())
+    reference: Vector | None = None
+
+    def __init__(self, tools: Tools | None = None) -> None:
+        """As either."""
+
+    def aggregate(self, votes: Votes, memory: Memory) -> Any:
+        return Scripted.answer(votes)
+
+    def plan(self, round_number: int) -> RoundPlan:
+        return RoundPlan(round_number, 10, 1)
+
+    def improve(self, state: State, plan: RoundPlan, mu: Vector | None) -> Any:
+        return Scripted.improved(state)
+
+    def reference_gradient(self, state: State, plan: RoundPlan) -> Vector | None:
+        return Scripted.reference
+
+
+@pytest.fixture(scope="module")
+def environments() -> Iterator[EnvironmentBatch]:
+    batch = make_environments(TASK)
+    yield batch
+    batch.close()
+
+
+@pytest.fixture
+def policy(environments: EnvironmentBatch) -> Policy:
+    return make_policy(TASK, environments.observation_size, environments.action_space)
+
+
+@pytest.fixture
+def learner(environments: EnvironmentBatch, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Learner:
+    """One whose aggregator and algorithm are scripted."""
+    for name in ("answer", "improved", "reference"):
+        monkeypatch.setattr(Scripted, name, vars(Scripted)[name])
+    part = Choice(f"{HERE}:Scripted")
+    return Learner(Federation(TASK, 3, part, part), environments, policy)
+
+
+def updates(policy: Policy) -> dict[int, Vector]:
+    rng = np.random.default_rng(0)
+    return {agent: rng.standard_normal(policy.spec.size).astype(np.float32) for agent in (1, 2, 3)}
+
+
+def raises_an_error(votes: Votes) -> object:
+    raise KeyError("lost\nin two lines")
+
+
+BAD_ANSWERS: list[tuple[Callable[[Votes], object], str]] = [
+    (raises_an_error, "failed: KeyError: 'lost\\nin two lines'"),
+    (lambda votes: None, "answered with NoneType, not with an Aggregate"),
+    (lambda votes: votes.matrix[0], "answered with ndarray, not with an Aggregate"),
+    (lambda votes: Aggregate(votes.matrix[0][:2], "x"), "its vector must be numbers of shape"),
+    (lambda votes: Aggregate("abc", "x"), "its vector must be numbers"),  # type: ignore[arg-type]
+    (lambda votes: Aggregate(None, ""), "its rule must be a word or two, not ''"),
+    (lambda votes: Aggregate(None, "two\nlines"), "its rule must be a word or two"),
+    (lambda votes: Aggregate(None, 3), "its rule must be a word or two, not 3"),  # type: ignore[arg-type]
+    (lambda votes: Aggregate(None, "x", {9: 1.0}), "a mapping of agents that voted"),
+    (lambda votes: Aggregate(None, "x", {1: 1.5}), "a weight must be from 0 to 1, not 1.5"),
+    (lambda votes: Aggregate(None, "x", {1: float("nan")}), "a weight must be from 0 to 1, not nan"),
+    (lambda votes: Aggregate(None, "x", None, {"a": "b"}), "could not convert string to float"),  # type: ignore[dict-item]
+    (lambda votes: Aggregate(None, "x", None, {3: 1.0}), "figures must be a mapping of names"),  # type: ignore[dict-item]
+    (lambda votes: Aggregate(None, "x", median_agent=7), "its median agent must be one that voted, not 7"),
+    (lambda votes: Aggregate(None, "x", memory={"a b": votes.matrix[0]}), "'a b' is not a name"),
+    (lambda votes: Aggregate(None, "x", memory={"a": votes.matrix}), "a must be a vector of numbers"),
+    (lambda votes: Aggregate(None, "x", memory={"a": np.array(["b"])}), "a must be a vector of numbers"),
+    (lambda votes: votes.matrix.__setitem__((0, 0), 1.0), "read-only"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "sentence"), BAD_ANSWERS)
+def test_a_bad_answer_of_an_aggregator_ends_the_round_with_one_sentence(
+    learner: Learner, policy: Policy, answer: Callable[[Votes], object], sentence: str
+) -> None:
+    Scripted.answer = answer
+    with pytest.raises(UsageError) as caught:
+        learner.improve(learner.initial_state(), learner.plan(4), updates(policy))
+    assert f"round 4: the aggregator {HERE}:Scripted failed: " in str(caught.value)
+    assert sentence.removeprefix("failed: ") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_nearly_right_is_made_right(learner: Learner, policy: Policy) -> None:
+    Scripted.answer = lambda votes: Aggregate(
+        votes.matrix.astype(np.float64).mean(axis=0), "soft", {np.int64(2): np.float32(0.5)},  # type: ignore[dict-item]
+        {"large": float("inf"), "small": np.float32(0.5)},  # type: ignore[dict-item]
+        memory={"count": np.array([7], np.int64), "third": np.array([1 / 3])},
+    )  # fmt: skip
+    result = learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
+    assert result.aggregate.vector is not None
+    assert result.aggregate.vector.dtype == np.float32
+    assert result.aggregate.weights == {1: 0.0, 2: 0.5, 3: 0.0}
+    assert result.aggregate.figures == {"small": 0.5}
+    assert {name: vector.dtype for name, vector in result.state.memory("aggregator").items()} == {
+        "count": np.float32, "third": np.float32,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_a_vector_that_is_not_finite_counts_as_none(
+    learner: Learner, policy: Policy, bad: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    Scripted.answer = lambda votes: Aggregate(np.full(policy.spec.size, bad), "wild")
+    with caplog.at_level(logging.WARNING):
+        result = learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
+    assert (result.aggregate.vector, result.gradient_norm) == (None, 0.0)
+    assert "is not finite" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("improved", "sentence"),
+    [
+        (lambda state: state, "must answer with a State and an InnerReport"),
+        (lambda state: (State({}), InnerReport()), "its state needs theta"),
+        (lambda state: (state.with_vectors({ADAM_M: np.full_like(state.theta, np.nan)}), InnerReport()), "not finite"),
+        (lambda state: (state.with_vectors({"mine": state.theta}), InnerReport()), "belongs below algorithm/"),
+        (lambda state: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_bad_answer_of_an_algorithm_is_one_sentence(
+    learner: Learner, policy: Policy, improved: Callable[[State], object], sentence: str
+) -> None:
+    Scripted.improved = improved
+    with pytest.raises(UsageError, match=f"the algorithm {HERE}:Scripted failed: .*{sentence}"):
+        learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
+
+
+def test_an_algorithm_keeps_its_memory_and_cannot_touch_the_aggregators(learner: Learner, policy: Policy) -> None:
+    Scripted.answer = lambda votes: Aggregate(None, "x", memory={"centre": votes.matrix[0] * 2})
+    Scripted.improved = lambda state: (state.with_vectors({"algorithm/m": state.theta[:3]}), InnerReport())
+    state = learner.improve(learner.initial_state(), learner.plan(1), updates(policy)).state
+    again = learner.improve(state, learner.plan(2), updates(policy)).state
+    assert again.memory("algorithm")["m"].tolist() == state.theta[:3].tolist()
+    assert again.memory("aggregator")["centre"].tolist() == (updates(policy)[1] * 2).tolist()
+    Scripted.improved = lambda state: (state.with_vectors({"aggregator/centre": state.theta}), InnerReport())
+    with pytest.raises(UsageError, match=r"belongs below algorithm/, not in aggregator/centre"):
+        learner.improve(state, learner.plan(2), updates(policy))
+
+
+def test_an_aggregator_finds_the_servers_own_gradient(learner: Learner, policy: Policy) -> None:
+    seen: list[Vector | None] = []
+
+    def look(votes: Votes) -> Aggregate:
+        seen.append(votes.server_gradient)
+        return Aggregate(None, "x")
+
+    Scripted.answer = look
+    learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
+    Scripted.reference = updates(policy)[2]
+    learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
+    none, own = seen
+    assert none is None
+    assert own is not None
+    assert own.tolist() == updates(policy)[2].tolist()
+
+
+def test_a_memory_is_copied() -> None:
+    vector = np.zeros(3, np.float32)
+    kept = check_memory({"a": vector}, "it")
+    vector[0] = 5
+    assert kept["a"].tolist() == [0, 0, 0]
+    assert not kept["a"].flags.writeable
+
+
+# Observers ------------------------------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """An observer that fails at a round, or when it is closed."""
+
+    def __init__(self, observed: Observed, at: int = 0, closing: bool = False) -> None:
+        self.at, self.closing, self.seen, self.closed = at, closing, list[int](), 0
+
+    def record(self, record: RoundRecord, theta: Vector) -> None:
+        if record.round_number == self.at:
+            raise RuntimeError("the tracker\nis gone")
+        self.seen.append(record.round_number)
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.closing:
+            raise OSError("no route")
+
+
+def observed(folder: Path) -> Observed:
+    return Observed(folder, describe("CartPole-v1"), SPEC, [])
+
+
+def test_an_observer_that_raises_is_left_out_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    choices = [Choice(f"{HERE}:Watcher", settings) for settings in ({"at": 2}, {}, {"closing": True})]
+    failing, sound, unclosable = build_observers(choices, observed(tmp_path))
+    observers = Observers([failing, sound, unclosable])
+    for number in (1, 2, 3):
+        observers.record(make_round_record(number), np.zeros(1, np.float32))
+    observers.close()
+    assert [watcher.seen for watcher in (failing, sound, unclosable)] == [[1], [1, 2, 3], [1, 2, 3]]  # type: ignore[attr-defined]
+    assert [watcher.closed for watcher in (failing, sound, unclosable)] == [1, 1, 1]  # type: ignore[attr-defined]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert warnings[0] == (
+        "the observer Watcher failed, round 2, and is left out from now on: RuntimeError: the tracker is gone"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("csv", "unknown observer 'csv': choose one of checkpoints, tensorboard, or MODULE:NAME"),
+        ("", "--observer takes NAME"),
+        ("checkpoints 'x", "--observer takes NAME"),
+        ("checkpoints often", "a setting is written NAME=VALUE"),
+        ("checkpoints name=x", "no setting is called name"),
+        ("checkpoints every_rounds=0", "every_rounds must be a whole number of at least 1, not 0"),
+        (f"{HERE}:Scripted", "has no method 'record'"),
+        ("no_such:Thing", "no_such cannot be imported"),
+    ],
+)
+def test_a_wrong_observer_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_observers([parse_observer(text)], observed(tmp_path))
+    assert sentence in str(caught.value)
+
+
+def test_shipped_observers_can_be_set_and_left_out() -> None:
+    assert chosen_observers(True, []) == (Choice("checkpoints"), Choice("tensorboard"))
+    assert chosen_observers(False, ["checkpoints every_rounds=5"]) == (Choice("checkpoints", {"every_rounds": 5}),)
+    both = chosen_observers(False, ["a:B x=1", "a:B x=2"])
+    assert both[1:] == (Choice("a:B", {"x": 1}), Choice("a:B", {"x": 2}))
+
+
+# Modules --------------------------------------------------------------------------------------------------------------
+
+
+def test_fingerprints_tell_versions_of_a_module_and_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lone_part.py").write_text("x = 1\n")
+    (tmp_path / "whole_part" / "deep").mkdir(parents=True)
+    for file in ("__init__.py", "a.py", "deep/b.py"):
+        (tmp_path / "whole_part" / file).write_text("")
+    federation = describe("CartPole-v1", aggregator={"name": "lone_part:A", "after": ["whole_part.a:B"]},
+                          byzantine={"1": "elsewhere:C"})  # fmt: skip
+    assert federation.own_modules == ("elsewhere", "lone_part", "whole_part.a")
+    begun = with_fingerprints(federation)
+    assert set(begun.modules) == {"lone_part", "whole_part.a"}, "an attack's module lies with the agents"
+    assert begun == federation
+    check_fingerprints(begun)
+    (tmp_path / "whole_part" / "deep" / "b.py").write_text("y = 2\n")
+    with pytest.raises(UsageError, match=r"the module whole_part\.a has changed since the run began"):
+        check_fingerprints(begun)
+    assert fingerprint("whole_part") == fingerprint("whole_part.deep.b")
+    assert "whole_part" not in sys.modules, "it is not imported for that"
