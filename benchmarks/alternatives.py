@@ -102,7 +102,7 @@ def measure(make: Callable[[Task, Policy], Callable[[], int]], task: Task, repea
     except Exception as error:  # of others' packages, or for want of them
         print(f"{make.__name__}, {task.name}: {type(error).__name__}: {error}", file=sys.stderr)
         return None
-    return steps / statistics.median(timed(run) for _ in range(repeats))
+    return float(steps / statistics.median(timed(run) for _ in range(repeats)))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ Usage: python benchmarks/memory.py
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from dataclasses import replace
@@ -50,11 +51,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             (pss, own), others = measure(federation, together, Path(folder) / "run")
         sizes = (4, *hidden, 2)
-        d = sum(a * b + b for a, b in zip(sizes, sizes[1:], strict=False))
-        print(
-            f"| {agents:,} | {d:,} | {pss:.0f} MB | {own:.0f} MB | {together} | {sum(others) / agents:.1f} MB |",
-            flush=True,
-        )
+        d = sum(a * b + b for a, b in itertools.pairwise(sizes))
+        each = sum(others) / agents
+        print(f"| {agents:,} | {d:,} | {pss:.0f} MB | {own:.0f} MB | {together} | {each:.1f} MB |", flush=True)
 
 
 if __name__ == "__main__":

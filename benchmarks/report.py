@@ -30,14 +30,14 @@ SECTIONS = (
     (
         "critical_path.py",
         "What a round waits for",
-        "With each agent on a machine of its own: one agent, and then the server's inner loop. CPU time on one core. The "
-        "ten evaluation episodes decide nothing in the published algorithms, and are played while the agents work.",
+        "With each agent on a machine of its own: one agent, and then the server's inner loop. CPU time on one core. "
+        "The ten evaluation episodes decide nothing in the published algorithms, and are played while the agents work.",
     ),
     (
         "alternatives.py",
         "What else samples",
-        "Environment steps per second on one core, acting with the task's network as it starts. FedPG's figure includes "
-        "the gradient. A dash: not installed, or it does not run here.",
+        "Environment steps per second on one core, acting with the task's network as it starts. FedPG's figure "
+        "includes the gradient. A dash: not installed, or it does not run here.",
     ),
     (
         "whole_run.py",

@@ -1,8 +1,8 @@
 """What a whole run costs beside its learning: `fedpg train` against a plain loop in one process.
 
 The plain loop has the same learner and the same workers, one after the other, without network, store, telemetry, log or
-picture; its parameters are the run's, bit for bit. Both are whole processes, their imports included, timed by the clock on
-the wall: nothing else should run beside them. The plain loop has one core; the agents of `fedpg train` share them all.
+picture; its parameters are the run's, bit for bit. Both are whole processes, their imports included, timed by the clock
+on the wall: nothing else should run beside them. The plain loop has one core; the agents of `fedpg train` share all.
 
 Usage: python benchmarks/whole_run.py [--trajectories N]
 """
@@ -57,9 +57,8 @@ def plain_loop(trajectories: int) -> str:
 def timed(command: list[str], folder: str) -> tuple[float, str]:
     """The seconds that a process took, and what it printed."""
     started_s = time.perf_counter()
-    ended = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True, cwd=folder
-    )
+    quiet = subprocess.DEVNULL
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=quiet, text=True, check=True, cwd=folder)
     return time.perf_counter() - started_s, ended.stdout
 
 
