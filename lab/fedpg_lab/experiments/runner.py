@@ -14,6 +14,7 @@ import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.errors import FedPGError
+from fedpg_common.machine import cores
 from fedpg_common.transport.channels import open_channel
 from rich.console import Console
 
@@ -21,7 +22,6 @@ from fedpg_lab.experiments.plan import PlannedRun, existing_run
 from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish_what_there_is
-from fedpg_lab.machine import cores
 
 POLL_S = 0.25
 LOOK_EVERY_S = 2.0
@@ -132,7 +132,12 @@ class _Batch:
         with ExitStack() as resources:
             place = self._folder / planned.name
             processes = LocalFederation(
-                planned.federation, place, resume, self._agents_per_process(planned), needs_everybody=True
+                planned.federation,
+                place,
+                resume,
+                self._agents_per_process(planned),
+                threads=max(1, cores() // self._jobs),
+                needs_everybody=True,
             )
             try:
                 resources.enter_context(processes)

@@ -43,6 +43,8 @@ class TrainOptions:
 
     agents_per_process: int = 1
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+    threads: int | None = None
+    """Of the server; None for the cores of this machine."""
 
 
 def train(
@@ -68,6 +70,7 @@ def train(
         resume=resume,
         agents_per_process=options.agents_per_process,
         observers=options.observers,
+        threads=options.threads,
         trajectories=trajectories,
     )
     try:
