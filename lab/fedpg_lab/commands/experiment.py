@@ -86,8 +86,9 @@ def experiment_command(
     """
     if jobs is not None and not 1 <= jobs <= JOBS_MAX:
         raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
+    from fedpg_common.machine import cores
+
     from fedpg_lab.experiments.plan import read_experiment
-    from fedpg_lab.machine import cores
 
     experiment = read_experiment(file, quick=quick, seeds=seeds)
     chosen = [planned for planned in experiment.runs if only is None or only in planned.name]

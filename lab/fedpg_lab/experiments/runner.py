@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpg_common.errors import FedPGError, RefusedError, UnreachableError
+from fedpg_common.machine import cores
 from rich.console import Console
 
 from fedpg_lab.experiments.plan import PlannedRun, existing_run
@@ -18,7 +19,6 @@ from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.status import StatusClient
 from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_TIMEOUT_S, finish_what_there_is
-from fedpg_lab.machine import cores
 
 POLL_S = 0.25
 LOOK_EVERY_S = 2.0
@@ -129,7 +129,12 @@ class _Batch:
         with ExitStack() as resources:
             place = self._folder / planned.name
             processes = LocalFederation(
-                planned.federation, place, resume, self._agents_per_process(planned), needs_everybody=True
+                planned.federation,
+                place,
+                resume,
+                self._agents_per_process(planned),
+                threads=max(1, cores() // self._jobs),
+                needs_everybody=True,
             )
             try:
                 resources.enter_context(processes)

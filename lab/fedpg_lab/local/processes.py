@@ -52,6 +52,8 @@ class LocalFederation:
     resume: bool = False
     agents_per_process: int = 1
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+    threads: int | None = None
+    """Of the server, which computes while the agents wait; None for the cores of this machine."""
     tls: Tls = lambda _name: None
     way_to_server: Callable[[int, str], str] = lambda _agent, address: address
     """Under which address an agent reaches the server at that address."""
@@ -176,6 +178,7 @@ class LocalFederation:
             federation=None if resume else self.federation,
             trajectories=self.trajectories if resume else None,
             observers=self.observers,
+            threads=self.threads,
             tls=self.tls(SERVER),
         )
         server = spawn(self._context, SERVER, self.log_path(SERVER), server_main, options, sender)
