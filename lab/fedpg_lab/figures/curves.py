@@ -86,7 +86,8 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
     """
     by_description: dict[str, dict[int, RunData]] = {}
     for run in runs:
-        anonymous = dataclasses.replace(run.federation, seed=0, round_timeout_s=1.0)
+        carries = None if run.federation.adam_after is None else ()
+        anonymous = dataclasses.replace(run.federation, seed=0, round_timeout_s=1.0, adam_after=carries, adam_digest="")
         seeds = by_description.setdefault(federation_to_toml(anonymous), {})
         kept = seeds.get(run.federation.seed)
         if kept is None or len(run.records) > len(kept.records):
@@ -192,4 +193,5 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
 
 def _plain_label(federation: Federation) -> str:
     byzantine = f", B={len(federation.byzantine)}" if federation.byzantine else ""
-    return f"{method_of(federation)} K={federation.agents}{byzantine}"
+    carried = "" if federation.adam_after is None else ", Adam carried over"
+    return f"{method_of(federation)} K={federation.agents}{byzantine}{carried}"
