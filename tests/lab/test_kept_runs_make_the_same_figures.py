@@ -18,7 +18,6 @@ from support.lab import Command, run_federation, small_federation, write_run
 from support.protocol import make_round_record
 
 
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of one federation, a carried Adam and a run without a filter."""
@@ -148,5 +147,3 @@ def test_runs_without_a_round_are_not_kept(tmp_path: Path) -> None:
     write_run(tmp_path / "run", small_federation(), [])
     with pytest.raises(StorageError, match="has ended a round yet"):
         find_runs([tmp_path])
-
-
