@@ -27,6 +27,7 @@ from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, is_loopback
 from grpc_health.v1 import health_pb2
 
+from fedpg_server.carried_adam import adam_digest, check_carried, finished_state, with_adam_of
 from fedpg_server.farewell import describe_end
 from fedpg_server.learning.learner import Learner
 from fedpg_server.observers.base import Observed, build_observers
@@ -68,6 +69,8 @@ class ServerOptions:
     """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
     threads: int | None = None
     """How many share the server's episodes, where the environment lets them; None for the cores of this process."""
+    adam_from: Path | None = None
+    """The run folder of the federation's predecessor, where it has one: a new run starts with its Adam state."""
     keep_parameters: int | None = None
     """Of how many latest rounds the store keeps the parameters; None for as many as fit in 64 MiB."""
 
@@ -79,6 +82,8 @@ def check_options(options: ServerOptions) -> None:
             f"without TLS anyone who reaches {options.address} could vote: give --tls, "
             "listen on 127.0.0.1, or accept that with --insecure"
         )
+    if options.federation is not None:
+        check_carried(options.federation, options.adam_from)
 
 
 async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> ExitCode:
@@ -229,14 +234,19 @@ def federation_to_resume(folder: Path, trajectories: int | None) -> Federation:
 def _open_store(options: ServerOptions, federation: Federation, learner: Learner) -> Store:
     """The run's store: restored and checked, or new. Raises StorageError."""
     path = options.folder / STORE_NAME
-    description = federation_to_toml(federation)
     if options.federation is None:
+        description = federation_to_toml(federation)
         store = Store.open(path)
         if store.description != description:
             store.extend(description)
         write_whole(options.folder / CONFIG_NAME, description)  # an earlier process may have died before it got there
         return store
     make_folder(options.folder)
-    store = Store.create(path, secrets.token_hex(8), description, learner.initial_state())
+    initial = learner.initial_state()
+    if options.adam_from is not None:
+        initial = with_adam_of(finished_state(options.adam_from, federation), initial)
+        federation = replace(federation, adam_digest=adam_digest(initial))
+    description = federation_to_toml(federation)
+    store = Store.create(path, secrets.token_hex(8), description, initial)
     write_whole(options.folder / CONFIG_NAME, description)
     return store

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedpg_common.errors import FedPGError, RefusedError, UnreachableError
+from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError, UsageError
 from fedpg_common.machine import cores
 from rich.console import Console
 
@@ -64,10 +64,27 @@ def run_missing(runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Co
         existing = existing_run(folder, planned)
         if existing is None or not existing.is_complete:
             waiting.append((planned, existing is not None))
+    _require_predecessors(runs, waiting, folder)
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
     console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
     _Batch(waiting, folder, at_a_time, len(runs), console).run()
+
+
+def _require_predecessors(runs: Sequence[PlannedRun], waiting: Sequence[tuple[PlannedRun, bool]], folder: Path) -> None:
+    """Raise UsageError for a run that starts with the Adam state of one that is neither complete nor to be run."""
+    chosen = {planned.name for planned in runs}
+    for planned, is_begun in waiting:
+        if planned.after is None or planned.after in chosen or is_begun:
+            continue
+        before = planned.federation.predecessor
+        assert before is not None  # that is what `after` is
+        found = existing_run(folder, PlannedRun(planned.after, before))
+        if found is None or not found.is_complete:
+            raise UsageError(
+                f"{planned.name} starts with the Adam state of {planned.after}, which is not complete: "
+                "choose that run too"
+            )
 
 
 @dataclass
@@ -113,8 +130,8 @@ class _Batch:
         """Run them all."""
         try:
             while self._waiting or self._active:
-                while self._waiting and len(self._active) < self._jobs:
-                    self._start(*self._waiting.pop(0))
+                while len(self._active) < self._jobs and (ready := self._next_ready()) is not None:
+                    self._start(*ready)
                 for job in list(self._active):
                     self._supervise(job)
                 self._report()
@@ -124,6 +141,21 @@ class _Batch:
                 job.resources.close()
         if self._failures:
             raise RunsFailedError(self._failures, self._planned)
+
+    def _next_ready(self) -> tuple[PlannedRun, bool] | None:
+        """Take the first run that waits for no other out of those that are waiting; None if there is none yet."""
+        unfinished = {planned.name for planned, _ in self._waiting} | {job.name for job in self._active}
+        failed = {failure.name for failure in self._failures}
+        for entry in list(self._waiting):
+            planned, _ = entry
+            if planned.after in failed:
+                self._waiting.remove(entry)
+                failed.add(planned.name)
+                self._fail(planned.name, StorageError(f"{planned.after}, whose Adam state it starts with, failed"))
+            elif planned.after not in unfinished:
+                self._waiting.remove(entry)
+                return entry
+        return None
 
     def _start(self, planned: PlannedRun, resume: bool) -> None:
         with ExitStack() as resources:
@@ -135,6 +167,7 @@ class _Batch:
                 self._agents_per_process(planned),
                 threads=max(1, cores() // self._jobs),
                 needs_everybody=True,
+                adam_from=None if planned.after is None else self._folder / planned.after,
             )
             try:
                 resources.enter_context(processes)

@@ -63,6 +63,8 @@ class LocalFederation:
     """Whether the run fails as soon as an agent that is to vote in every round has failed for good, or misses one."""
     trajectories: int | None = None
     """Where a resumed run is to end, if not where its description says."""
+    adam_from: Path | None = None
+    """The run folder whose Adam state a new run starts with, see `ServerOptions`."""
     held_down: set[str] = field(default_factory=set, init=False)
     """Processes ("server", "agent-3") that somebody has ended on purpose: they are not started again."""
     address: str = field(default="127.0.0.1:0", init=False)
@@ -177,6 +179,7 @@ class LocalFederation:
             address=self.address,
             federation=None if resume else self.federation,
             trajectories=self.trajectories if resume else None,
+            adam_from=None if resume else self.adam_from,
             observers=self.observers,
             threads=self.threads,
             tls=self.tls(SERVER),

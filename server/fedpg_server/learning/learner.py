@@ -120,7 +120,7 @@ class Learner:
             centre_distances=_centre_distances(votes, aggregate),
             gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
-            trajectories=self._trajectory_count(plan),
+            trajectories=self._trajectory_count(plan, report),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
             evaluation=evaluation,
         )
@@ -166,10 +166,13 @@ class Learner:
             return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
         return aggregate
 
-    def _trajectory_count(self, plan: RoundPlan) -> int:
-        """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
-        K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
-        return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
+    def _trajectory_count(self, plan: RoundPlan, report: InnerReport) -> int:
+        """Trajectories per participant: of the inner batches, those that steps were made of count.
+
+        docs/algorithm.md, "Trajectory count".
+        """
+        K, B_t, inner = self._agents, plan.batch_size, report.sampled.trajectories
+        return round((B_t * K + inner) / (K + 1)) if K > 1 else B_t + inner
 
 
 def build_algorithm(choice: Choice, tools: Tools) -> Algorithm:

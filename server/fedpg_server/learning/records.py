@@ -44,7 +44,7 @@ class RoundRecord:
     inner_aborted: bool
     """Whether the importance ratio left its bounds."""
     trajectories_total: int
-    """The x-axis of the published figures, after this round."""
+    """The x-axis of the published figures, after this round: dropped inner batches do not count."""
     sampled_trajectories: dict[str, int]
     """Honest counts by "agents", "inner", "aborted" and "evaluation"."""
     environment_steps: dict[str, int]
