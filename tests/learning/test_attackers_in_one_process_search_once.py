@@ -89,7 +89,7 @@ def test_a_search_that_fails_fails_for_all() -> None:
     shared = SharedSearches()
     pooled, plain = random_round(0)
     for _ in EVERYBODY:
-        with pytest.raises(UsageError, match="^no$"):
+        with pytest.raises(UsageError, match=r"^no$"):
             shared.collude(Failing(), pooled, plain)
     assert len(Counted.searches) == 1
 
