@@ -21,7 +21,7 @@ LETTER = 0.085
 """Inches of a letter of the labels."""
 GAP = 0.35
 """Between blocks of columns, in cells."""
-MISSING_COLOUR = "#eeeeee"
+MISSING_COLOUR, MARK_COLOUR = "#eeeeee", "#D55E00"
 SMALL, NORMAL = 6.5, 8.5
 """Points."""
 
@@ -35,6 +35,8 @@ class Shade:
     text: str
     note: str = ""
     """In small letters below."""
+    is_marked: bool = False
+    """Whether it has a frame."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def _norm(values: NDArray[np.float64]) -> Normalize:
 def _draw_cell(axes: Axes, x: float, y: int, shade: Shade, colour: object) -> None:
     rgb = matplotlib.colors.to_rgb(colour)  # type: ignore[arg-type]
     axes.add_patch(Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, facecolor=rgb, linewidth=0))
+    if shade.is_marked:
+        axes.add_patch(Rectangle((x + 0.05, y + 0.06), 0.9, 0.88, fill=False, edgecolor=MARK_COLOUR, linewidth=1.6))
     ink = "black" if np.dot((0.299, 0.587, 0.114), rgb) > 0.5 else "white"
     middle = y + (0.36 if shade.note else 0.5)
     axes.text(x + 0.5, middle, shade.text, ha="center", va="center", color=ink, fontsize=NORMAL)

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +22,7 @@ Table = tuple[list[str], list[list[str]]]
 
 def returns_map(result: MatrixResult) -> HeatMap:
     """Final returns, the worst case at each row's end."""
-    lines = [[_final(cell) for cell in row.cells] for row in result.rows]
+    lines = [[_marked(_final(cell), cell is row.worst_attack) for cell in row.cells] for row in result.rows]
     worst = [[_final_of_worst(row), _final_of_worst_run(row)] for row in result.rows]
     return HeatMap(
         title=f"Final return: {result.matrix.title}",
@@ -77,6 +78,10 @@ def _final(cell: Cell) -> Shade:
     return Shade(None if math.isnan(mean) else mean, _number(mean), note)
 
 
+def _marked(shade: Shade, is_marked: bool) -> Shade:
+    return replace(shade, is_marked=is_marked)
+
+
 def _final_of_worst(row: RowResult) -> Shade:
     return NOTHING if row.worst_attack is None else _final(row.worst_attack)
 
@@ -122,13 +127,12 @@ def _final_table(result: MatrixResult) -> Table:
     header, lines = _table(result, lambda cell: _words(_final(cell)))
     for row, line in zip(result.rows, lines, strict=True):
         attack, run = row.worst_attack, row.worst_run
-        worst = "–" if attack is None else f"{_number(rank_text(attack.mean))}: {attack.column}"
-        line += [worst, "–" if run is None else f"{_number(rank_text(run.worst))}: {run.column}, seed {run.worst_seed}"]
+        worst = "–" if attack is None else f"{_number(_or_nan(attack.mean))}: {attack.column}"
+        line += [worst, "–" if run is None else f"{_number(_or_nan(run.worst))}: {run.column}, seed {run.worst_seed}"]
     return [*header, WORST_ATTACK, WORST_RUN], lines
 
 
-def rank_text(value: float | None) -> float:
-    """A number for people; what there is not is NaN, which is shown as a dash."""
+def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
