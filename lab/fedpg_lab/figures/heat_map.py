@@ -106,7 +106,7 @@ def _norm(values: NDArray[np.float64]) -> Normalize:
 
 
 def _draw_cell(axes: Axes, x: float, y: int, shade: Shade, colour: object) -> None:
-    rgb = matplotlib.colors.to_rgb(colour)  # type: ignore[arg-type]
+    rgb = matplotlib.colors.to_rgb(colour)
     axes.add_patch(Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, facecolor=rgb, linewidth=0))
     if shade.is_marked:
         axes.add_patch(Rectangle((x + 0.05, y + 0.06), 0.9, 0.88, fill=False, edgecolor=MARK_COLOUR, linewidth=1.6))
