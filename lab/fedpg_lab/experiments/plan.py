@@ -136,7 +136,8 @@ def _experiment(
     federations: dict[str, Federation] = {}
 
     def register(settings: dict[str, Any]) -> tuple[str, Federation]:
-        name, federation = _federation(settings, path.parent, changes.get("trajectories"))
+        source = "[matrix]" if "matrix" in fields else "[[federation]]"
+        name, federation = _federation(settings, source, path.parent, changes.get("trajectories"))
         if federations.setdefault(name, federation) != federation:
             raise UsageError(f"two different federations would be named {name}")
         return name, federation
@@ -180,9 +181,9 @@ def _tables(tables: object) -> Sequence[Mapping[str, Any]]:
     return tables
 
 
-def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
+def _federation(settings: dict[str, Any], source: str, folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
     """The federation with these settings, and its name."""
-    federation = federation_from_fields(settings, "[[federation]]", folder)
+    federation = federation_from_fields(settings, source, folder)
     if "round_timeout_s" not in settings and len(federation.poisoners) == len(federation.byzantine):
         federation = dataclasses.replace(federation, round_timeout_s=PATIENT_S)
     apart = [

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedpg_common.errors import FedPGError, RefusedError, UnreachableError
+from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
+from fedpg_common.modules import fingerprint, make_importable
 from rich.console import Console
 
 from fedpg_lab.experiments.pace import Pace, about
@@ -73,12 +74,26 @@ def run_missing(
     waiting = []
     for planned in runs:
         existing = existing_run(folder, planned)
+        if existing is not None:
+            _check_modules(existing)
         if existing is None or not existing.is_complete:
             waiting.append((planned, existing is not None))
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
     console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
     _Batch(waiting, folder, at_a_time, len(runs), console, on_run).run()
+
+
+def _check_modules(run: RunData) -> None:
+    """Raise StorageError for a run of which a module has changed since: it would stand for the new one."""
+    make_importable(run.federation)
+    for module, begun_with in run.federation.modules.items():
+        found = fingerprint(module)
+        if found and found != begun_with:
+            raise StorageError(
+                f"{run.folder} was run with another version of {module}: remove it, and whatever else was run with "
+                "that version, to run it again, or choose another --out"
+            )
 
 
 @dataclass

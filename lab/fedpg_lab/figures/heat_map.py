@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ def draw_heat_map(heat_map: HeatMap) -> Figure:
             for row, line in enumerate(block.shades):
                 shade = line[column]
                 colour = MISSING_COLOUR if shade.value is None else colours(norm(shade.value))
-                _draw_cell(axes, start + column, row, shade, colour)
+                _draw_cell(axes, start + column, row, shade, to_rgb(colour))
             places.append(start + column + 0.5)
         start += len(block.columns) + GAP
     axes.set_xlim(0, width)
@@ -95,7 +95,7 @@ def draw_heat_map(heat_map: HeatMap) -> Figure:
     bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm, colours), ax=axes, pad=0.01, aspect=30, shrink=0.9)
     bar.set_label(heat_map.scale, fontsize=NORMAL)
     bar.ax.tick_params(labelsize=NORMAL - 1)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -105,8 +105,7 @@ def _norm(values: NDArray[np.float64]) -> Normalize:
     return Normalize(low, high if high > low else low + 1.0, clip=True)
 
 
-def _draw_cell(axes: Axes, x: float, y: int, shade: Shade, colour: object) -> None:
-    rgb = matplotlib.colors.to_rgb(colour)
+def _draw_cell(axes: Axes, x: float, y: int, shade: Shade, rgb: tuple[float, float, float]) -> None:
     axes.add_patch(Rectangle((x + 0.02, y + 0.03), 0.96, 0.94, facecolor=rgb, linewidth=0))
     if shade.is_marked:
         axes.add_patch(Rectangle((x + 0.05, y + 0.06), 0.9, 0.88, fill=False, edgecolor=MARK_COLOUR, linewidth=1.6))
