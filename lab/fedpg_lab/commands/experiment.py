@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fedpg_lab.runs.folders import RunData
 
 JOBS_MAX = 64
+NAMED_MAX = 20
+"""Federations that an error lists."""
 SHIPPED = names_in(package_folder("experiments"))
 
 
@@ -86,7 +88,7 @@ def experiment_command(
 ) -> None:
     """Run an experiment: a list of federations, each with several seeds; then report on it.
 
-    Runs go side by side, as many as there are cores. After an interruption or a failure, the same command goes on where
+    Runs go side by side, as many as there are cores. After an interruption or a failure, the same command resumes where
     it stopped: complete runs are left alone. With more `--seeds` it adds runs.
 
     The folder `runs/NAME` (with `--quick`, `runs/NAME-quick`) gets a run folder for each run, FEDERATION/seed-S, and at
@@ -148,7 +150,9 @@ def _chosen(experiment: Experiment, only: str | None) -> list[PlannedRun]:
     chosen = [planned for planned in runs if only is None or only in planned.name]
     if not chosen:
         names = sorted({planned.name.rpartition("/")[0] for planned in runs})
-        raise UsageError(f"no run of {experiment.name} has {only!r} in its name; there are {', '.join(names)}")
+        more = f", and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+        there_are = f"{', '.join(names[:NAMED_MAX])}{more}"
+        raise UsageError(f"no run of {experiment.name} has {only!r} in its name; there are {there_are}")
     return chosen
 
 

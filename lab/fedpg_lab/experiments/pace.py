@@ -17,7 +17,7 @@ class Pace:
         self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
 
     def note(self, federation: Federation, seconds: float) -> None:
-        """A run took so long, from its start to its end; of one that was resumed, only the rest of it is known."""
+        """A run took so long, from its start to its end."""
         for kind in _kinds(federation):
             self._seconds[kind].append(seconds / federation.task.trajectories)
 

@@ -106,6 +106,7 @@ class _Job:
     client: StatusClient
     resources: ExitStack
     started_s: float
+    is_resumed: bool
     pace: PaceMeter = field(default_factory=PaceMeter)
     state: str = "starting"
 
@@ -177,7 +178,7 @@ class _Batch:
                 self._fail(planned.name, error)
                 return
             client = resources.enter_context(StatusClient(processes.address, None, STATUS_TIMEOUT_S))
-            self._active.append(_Job(planned, place, processes, client, resources.pop_all(), time.monotonic()))
+            self._active.append(_Job(planned, place, processes, client, resources.pop_all(), time.monotonic(), resume))
         self._say(f"{'resumed' if resume else 'started'} {planned.name}")
 
     def _agents_per_process(self, planned: PlannedRun) -> int:
@@ -204,7 +205,8 @@ class _Batch:
         """A run has ended well: say so, and how long the others will take."""
         seconds = time.monotonic() - job.started_s
         self._done += 1
-        self._pace.note(job.planned.federation, seconds)
+        if not job.is_resumed:  # of those only the rest is known
+            self._pace.note(job.planned.federation, seconds)
         going_on = [active.planned.federation for active in self._active]
         left_s = self._pace.left_s([*(planned.federation for planned, _ in self._waiting), *going_on], self._jobs)
         to_go = f"; about {about(left_s)} to go" if left_s else ""
