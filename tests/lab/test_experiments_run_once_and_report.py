@@ -133,7 +133,8 @@ def test_a_task_file_lies_beside_the_experiments(tmp_path: Path, small: Path) ->
 
 
 def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
-    assert shipped() == [
+    matrices = ["normalized", "robustness"]  # a file of their own tests these
+    others = [
         "cheetah-settings",
         "figure-1",
         "figure-1-leak",
@@ -142,8 +143,9 @@ def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
         "other-attacks",
         "scaling",
     ]
+    assert shipped() == sorted([*others, *matrices])
     sizes = {}
-    for name in shipped():
+    for name in [name for name in shipped() if name not in matrices]:
         experiment, quick = read_experiment(name), read_experiment(name, quick=True)
         assert {p.name.partition("/")[0] for p in quick.runs} == {p.name.partition("/")[0] for p in experiment.runs}
         assert all(planned.federation.task.trajectories <= 400 for planned in quick.runs)
