@@ -90,3 +90,9 @@ def _not_found(task: Task, module: str) -> str:
         f"its module {module} is not there: neither {beside}on Python's path nor in the working folder; "
         f"run the command in the folder with {file}, or set PYTHONPATH to that folder"
     )
+
+
+def named_in_module(environment: str) -> object:
+    """What NAME is in the module of MODULE:NAME, which has been imported; None if it is nothing there."""
+    module, _, name = environment.partition(":")
+    return getattr(sys.modules.get(module), name, None)
