@@ -243,7 +243,7 @@ def test_an_unfinished_run_is_resumed_and_a_failing_one_does_not_stop_the_others
     with pytest.raises(RunsFailedError, match=r"^1 of 2 runs failed, first failing/seed-0: .*Nonsense") as caught:
         run_missing([failing, half], tmp_path, jobs=1, console=Console(file=output))
     assert caught.value.exit_code == ExitCode.USAGE
-    assert "going on with half/seed-0" in output.getvalue()
+    assert "resumed half/seed-0" in output.getvalue()
     assert digests(load_run(tmp_path / "half" / "seed-0")) == digests(undisturbed)
 
 

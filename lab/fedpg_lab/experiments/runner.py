@@ -10,17 +10,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
-from fedpg.v1 import federation_pb2 as pb
-from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.errors import FedPGError
-from fedpg_common.transport.channels import open_channel
+from fedpg_common.errors import FedPGError, RefusedError, UnreachableError
 from rich.console import Console
 
 from fedpg_lab.experiments.plan import PlannedRun, existing_run
 from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.local.processes import LocalFederation
-from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish_what_there_is
+from fedpg_lab.local.status import StatusClient
+from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_TIMEOUT_S, finish_what_there_is
 from fedpg_lab.machine import cores
 
 POLL_S = 0.25
@@ -80,7 +77,7 @@ class _Job:
     name: str
     folder: Path
     processes: LocalFederation
-    stub: federation_pb2_grpc.FederationStub
+    client: StatusClient
     resources: ExitStack
     pace: PaceMeter = field(default_factory=PaceMeter)
     state: str = "starting"
@@ -88,9 +85,9 @@ class _Job:
     def look(self) -> None:
         """See how it is."""
         try:
-            status = self.stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S)
-        except grpc.RpcError as error:
-            log.debug("no status of %s: %s", self.name, error)  # its server starts, ends or comes back
+            status = self.client.fetch()
+        except (UnreachableError, RefusedError) as error:
+            log.debug("%s: %s", self.name, error)  # its server starts, ends or comes back
             return
         state = describe_state(status, self.pace.measure(status, time.monotonic()))
         self.state = f"{describe_count(status)}  {state}"
@@ -139,10 +136,9 @@ class _Batch:
             except FedPGError as error:
                 self._fail(planned.name, error)
                 return
-            channel = resources.enter_context(open_channel(processes.address, STATUS_BYTES_MAX, tls=None))
-            stub = federation_pb2_grpc.FederationStub(channel)
-            self._active.append(_Job(planned.name, place, processes, stub, resources.pop_all()))
-        self._say(f"{'going on with' if resume else 'started'} {planned.name}")
+            client = resources.enter_context(StatusClient(processes.address, None, STATUS_TIMEOUT_S))
+            self._active.append(_Job(planned.name, place, processes, client, resources.pop_all()))
+        self._say(f"{'resumed' if resume else 'started'} {planned.name}")
 
     def _agents_per_process(self, planned: PlannedRun) -> int:
         """As many agents to a process as give each core one process: more would only take turns."""
