@@ -162,8 +162,14 @@ HALF_CHEETAH = Task(
     horizon=500, evaluation_horizon=1000, trajectories=10000, gamma=0.995, learning_rate=8e-5,
     batch_size=48, batch_size_min=46, batch_size_max=50, mini_batch_size=16, inner_steps=3, sigma=0.9,
 )  # fmt: skip
+INVERTED_PENDULUM = Task(
+    name="InvertedPendulum-v5", environment="InvertedPendulum-v5", hidden=(64, 64), activation="tanh",
+    horizon=1000, evaluation_horizon=1000, trajectories=5000, gamma=0.995, learning_rate=1e-3,
+    batch_size=64, batch_size_min=64, batch_size_max=64, mini_batch_size=12, inner_steps=3, sigma=0.25,
+)  # fmt: skip
+"""As Fang, Wang and Gong 2025 have it, whose batches all have one size."""
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH, INVERTED_PENDULUM)}
 
 
 def find_task(name: str) -> Task:
