@@ -35,6 +35,9 @@ Any other environment of Gymnasium's registry is played by its own class, and so
 batch does not take.
 """
 
+WRAPPERS: Choices[Any] = Choices("wrapper", {})
+"""What an environment is wrapped in: MODULE:NAME, called with the environment and its settings."""
+
 AGGREGATORS: Choices[Any] = Choices(
     "aggregator",
     {

@@ -74,9 +74,11 @@ def test_every_step_has_the_bits_of_gymnasiums_class(elsewhere: Path, g: float) 
             np.testing.assert_array_equal(mine, theirs)
         if t == 20:
             live = np.array([True, False, True, True])
-            fast.keep(live), slow.keep(live)
+            for batch in (fast, slow):
+                batch.keep(live)
             seeds = seeds[live]
-    fast.close(), slow.close()
+    fast.close()
+    slow.close()
 
 
 def test_one_episode_alone_is_played_by_the_class_that_it_names(elsewhere: Path) -> None:

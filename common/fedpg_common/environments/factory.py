@@ -15,11 +15,12 @@ from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import Guard, place, raise_if_ours, reason
 from fedpg_common.environments.guarded_batch import GuardedBatch
-from fedpg_common.environments.modules import import_module_of, named_in_module
+from fedpg_common.environments.modules import import_module, import_module_of, named_in_module
 from fedpg_common.environments.physics import set_physics, settable_options
+from fedpg_common.environments.rewards import RewardBatch
 from fedpg_common.errors import UsageError
-from fedpg_common.shipped import ENVIRONMENTS
-from fedpg_common.tasks import Task, module_of, show
+from fedpg_common.shipped import ENVIRONMENTS, WRAPPERS
+from fedpg_common.tasks import Reward, Task, module_of, show
 
 
 def make_environments(task: Task, global_random: GlobalRandom | None = None) -> EnvironmentBatch:
@@ -30,7 +31,8 @@ def make_environments(task: Task, global_random: GlobalRandom | None = None) -> 
     not know the environment or cannot make it (a missing dependency, a wrong option), or its spaces are not supported.
     """
     try:
-        return _make(task, global_random)
+        batch = _make(task, global_random)
+        return batch if task.reward == Reward() else RewardBatch(batch, task.reward)
     except UsageError as error:
         why = str(error).removeprefix(f"environment {task.environment}: ")
         raise UsageError(f"task {task.name}: {task.environment} cannot be used: {why}") from error
@@ -57,7 +59,7 @@ def has_own_batch(task: Task) -> bool:
 
     MuJoCo and Box2D, on which a batch may depend, are imported to see that.
     """
-    return task.environment in ENVIRONMENTS.shipped and _takes(task)
+    return task.environment in ENVIRONMENTS.shipped and not task.wrappers and _takes(task)
 
 
 def make_one(task: Task, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -69,6 +71,11 @@ def make_one(task: Task, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
     made = gymnasium.make(name, **{**ours, **arguments, **options})
     if physics:
         set_physics(made, physics)
+    for choice in map(WRAPPERS.parse, task.wrappers):
+        import_module(task, choice.name.partition(":")[0])
+        made = WRAPPERS.build(choice, made)
+        if not isinstance(made, gymnasium.Env):
+            raise UsageError(f"wrapper {choice.name}: it made {show(made)}, which is not an environment of Gymnasium's")
     return made
 
 
@@ -93,6 +100,9 @@ def _make(task: Task, global_random: GlobalRandom | None) -> EnvironmentBatch:
         return _build(task)
     name = import_module_of(task)
     if _batch_in_module(task) is not None:
+        if task.wrappers:
+            name = gymnasium_id(task)  # whose class plays the same episodes
+            return GymnasiumBatch(lambda: make_one(task, name), Guard.of(task), global_random)
         return GuardedBatch(lambda: _build(task), Guard.of(task), global_random)
     return GymnasiumBatch(lambda: make_one(task, name), Guard.of(task), global_random)
 

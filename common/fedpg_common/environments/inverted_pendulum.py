@@ -60,7 +60,7 @@ class InvertedPendulumBatch(EnvironmentBatch):
             read(model, data, row, STATE)
         observations = self._states[:, : self.observation_size].copy()
         ended = (np.abs(observations[:, 1]) > ANGLE_LIMIT_RAD) | ~np.isfinite(observations).all(axis=1)
-        return observations, 1.0 - ended, ended
+        return observations, (~ended).astype(np.float64), ended
 
     def keep(self, live: NDArray[np.bool_]) -> None:
         """See `EnvironmentBatch.keep`."""

@@ -142,8 +142,8 @@ class _Lander(gymnasium_lander.LunarLander):
         return state, reward, False, False, {}
 
     def _blow(self) -> None:
-        self.lander.ApplyForceToCenter((_gust(self.wind_idx) * self.wind_power, 0.0), True)
-        self.lander.ApplyTorque(_gust(self.torque_idx) * self.turbulence_power, True)
+        self.lander.ApplyForceToCenter((_gust(int(self.wind_idx)) * self.wind_power, 0.0), True)
+        self.lander.ApplyTorque(_gust(int(self.torque_idx)) * self.turbulence_power, True)
         self.wind_idx += 1
         self.torque_idx += 1
 

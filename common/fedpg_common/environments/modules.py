@@ -31,9 +31,14 @@ def import_module_of(task: Task) -> str:
     name = task.environment.partition(":")[2]
     if ":" in name or not all(part.isidentifier() for part in module.split(".")):
         raise UsageError("an environment from a module is named MODULE:ID, with one colon, as in my_envs:Maze-v0")
+    import_module(task, module)
+    return name
+
+
+def import_module(task: Task, module: str) -> None:
+    """Import a module that a task names, from where `import_module_of` looks for it. Raises UsageError."""
     with _one_import:
         _import(task, module)
-    return name
 
 
 def _import(task: Task, module: str) -> None:

@@ -186,7 +186,7 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
                  if other_key == key]  # fmt: skip
         own = task_to_fields(federation.task)
         apart = [f"{name}={own[name]}" for name in own if any(other[name] != own[name] for other in alike)]
-        labels.append(", ".join([label, *apart]))
+        labels.append(", ".join([label, *apart, *filter(None, [federation.worlds_label])]))
     return labels
 
 

@@ -44,6 +44,7 @@ from fedpg_server.learning.algorithms.base import (
 from fedpg_server.learning.algorithms.inner_loop import norm
 from fedpg_server.learning.answers import checked_aggregate, checked_improvement
 from fedpg_server.learning.state import AGGREGATOR, State
+from fedpg_server.learning.worlds import Worlds
 
 EVALUATION_EPISODES = 10
 
@@ -70,6 +71,8 @@ class RoundResult:
     evaluation_lengths: tuple[int, ...]
     """Steps of each greedy episode."""
     learning_rate: float
+    world_returns: Mapping[int, float] | None = None
+    """Mean greedy return in the world of each agent; None where it was not this round's turn."""
 
     @property
     def evaluation_sampled(self) -> Sampled:
@@ -80,8 +83,12 @@ class RoundResult:
 class Learner:
     """An algorithm, an aggregator and the evaluation: what a round does with its votes."""
 
-    def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
-        """`environments` are the server's own. Of the federation's attackers nothing is read.
+    def __init__(
+        self, federation: Federation, environments: EnvironmentBatch, policy: Policy, worlds: Worlds | None = None
+    ) -> None:
+        """`environments` are the server's own; `worlds` are the agents', where policies are to be evaluated there, too.
+
+        Of the federation's attackers nothing is read.
 
         Raises UsageError if the algorithm or the aggregator cannot be built as described, or for that many agents.
         """
@@ -96,6 +103,7 @@ class Learner:
         trusts_itself = isinstance(self._algorithm, WithReferenceGradient)
         check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
         self._name = federation.algorithm.name
+        self._worlds, self._worlds_every = worlds, federation.evaluate_worlds_every
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -128,6 +136,7 @@ class Learner:
             evaluation_returns=tuple(evaluation.returns().tolist()),
             evaluation_lengths=tuple(evaluation.lengths().tolist()),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
+            world_returns=self._evaluate_in_worlds(improved.theta, plan.round_number),
         )
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
@@ -143,6 +152,11 @@ class Learner:
     def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
         """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
         return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+
+    def _evaluate_in_worlds(self, theta: Vector, round_number: int) -> dict[int, float] | None:
+        if self._worlds is None or round_number % self._worlds_every:
+            return None
+        return self._worlds.evaluate_round(theta, round_number, EVALUATION_EPISODES)
 
     def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
         agents = tuple(sorted(updates))

@@ -75,6 +75,7 @@ def make_record(
         learning_rate=result.learning_rate,
         skipped_steps=result.inner.skipped_steps,
         seconds=seconds,
+        world_returns=None if result.world_returns is None else dict(result.world_returns),
     )
 
 
