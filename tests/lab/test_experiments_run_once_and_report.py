@@ -133,7 +133,7 @@ def test_a_task_file_lies_beside_the_experiments(tmp_path: Path, small: Path) ->
 
 
 def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
-    assert shipped() == ["cheetah-settings", "figure-1", "figure-2", "other-attacks", "scaling"]
+    assert shipped() == ["cheetah-settings", "figure-1", "figure-2", "heterogeneity", "other-attacks", "scaling"]
     sizes = {}
     for name in shipped():
         experiment, quick = read_experiment(name), read_experiment(name, quick=True)
