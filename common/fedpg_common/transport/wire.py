@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+from typing import Any
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
-from fedpg_common.tasks import Task, task_from_fields
+from fedpg_common.tasks import Reward, Task, task_from_fields
 
 FLOAT32 = np.dtype("<f4")
 MESSAGE_SLACK_BYTES = 64 * 1024
@@ -100,22 +102,35 @@ def task_to_message(task: Task) -> pb.Task:
     return pb.Task(
         hidden=task.hidden,
         environment_options_json=json.dumps(options, sort_keys=True) if options else "",
+        wrappers_json=json.dumps(task.wrappers) if task.wrappers else "",
+        reward=None if task.reward == Reward() else pb.Reward(**dataclasses.asdict(task.reward)),
         **{name: getattr(task, name) for name in _PLAIN_TASK_FIELDS},
     )
 
 
 def task_from_message(message: pb.Task) -> Task:
     """The task in a message. Raises UsageError for a bad field, WireError for malformed options."""
-    try:
-        options = json.loads(message.environment_options_json or "{}")
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"environment_options_json is not JSON: {error}") from error
+    options = _from_json(message.environment_options_json or "{}", "environment_options_json")
     if not isinstance(options, dict):
         raise WireError("environment_options_json must be a JSON object")
+    wrappers = _from_json(message.wrappers_json or "[]", "wrappers_json")
+    perceived = message.reward
+    reward = Reward(perceived.scale, perceived.shift, perceived.noise) if message.HasField("reward") else Reward()
     fields = {name: getattr(message, name) for name in _PLAIN_TASK_FIELDS}
     return task_from_fields(
-        {**fields, "hidden": list(message.hidden), "environment_options": options}, source="the server's task"
-    )
+        {
+            **fields, "hidden": list(message.hidden), "environment_options": options, "wrappers": wrappers,
+            "reward": reward,
+        },
+        source="the server's task",
+    )  # fmt: skip
+
+
+def _from_json(text: str, field: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"{field} is not JSON: {error}") from error
 
 
 def finite_or_zero(value: float) -> float:

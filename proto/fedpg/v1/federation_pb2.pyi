@@ -263,6 +263,8 @@ class Task(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     SIGMA_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -297,9 +299,17 @@ class Task(_message.Message):
     """σ of the filter."""
     alpha: _builtins.float
     """α, the tolerated fraction of faulty agents."""
+    wrappers_json: _builtins.str
+    """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
+    settings; empty means none. Like the options they are this agent's own, as is the reward.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
+
+    @_builtins.property
+    def reward(self) -> Global___Reward:
+        """Absent where the reward is perceived as it is."""
 
     def __init__(
         self,
@@ -322,14 +332,43 @@ class Task(_message.Message):
         delta: _builtins.float = ...,
         sigma: _builtins.float = ...,
         alpha: _builtins.float = ...,
+        wrappers_json: _builtins.str = ...,
+        reward: Global___Reward | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Reward(_message.Message):
+    """What becomes of a reward r on its way to the agent: scale * r + shift + N(0, noise^2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    shift: _builtins.float
+    noise: _builtins.float
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float = ...,
+        shift: _builtins.float = ...,
+        noise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reward: _TypeAlias = Reward  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):
