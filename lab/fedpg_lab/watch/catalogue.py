@@ -13,7 +13,7 @@ from typing import Any
 from fedpg_common.errors import FedPGError, StorageError, UsageError
 from fedpg_common.files import shown
 
-from fedpg_lab.watch import adapter
+from fedpg_lab.watch import adapter, comparisons
 from fedpg_lab.watch.run_view import Clock, RunView, ServerAccess
 
 REFRESH_S = 2.0
@@ -73,7 +73,7 @@ class Catalogue:
             raise UsageError(f"smooth must be 1 to 1000 rounds, not {window}")
         found = [records for run in dict.fromkeys(runs) if (records := self.view(run).records()) is not None]
         curves = []
-        for one in adapter.compare(found, honest, window):
+        for one in comparisons.compare(found, honest, window):
             every = -(-len(one.counts) // POINTS_MAX)
             curves.append({
                 "label": one.label, "task": one.task, "attack": one.attack, "seeds": one.seeds, "final": one.final,
@@ -109,17 +109,17 @@ class Catalogue:
             mark = adapter.signature(place)
             if self._marks.get(place) != mark or place not in self._lines:
                 self._marks[place] = mark
-                lines[place] = {**self._line(place), "run": self._name(place)}
+                lines[place] = {**self._line(place, place not in self._lines), "run": self._name(place)}
             else:
                 lines[place] = self._lines[place]
         if lines != self._lines:
             self._shown = sorted(lines.values(), key=_place)
         self._lines = lines
 
-    def _line(self, place: Path) -> dict[str, Any]:
+    def _line(self, place: Path, is_new: bool) -> dict[str, Any]:
         try:
-            return adapter.line_of(place)
-        except (FedPGError, StopIteration) as error:  # it has just gone
+            return adapter.line_of(place, is_new)
+        except FedPGError as error:  # it has just gone
             return {"state": "unreadable", "note": str(error)}
 
 

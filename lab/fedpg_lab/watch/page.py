@@ -13,7 +13,7 @@ from typing import Any
 from fedpg_common.json_text import to_json
 
 STYLES = ("vendor/uPlot.min.css", "style.css")
-OWN_SCRIPTS = ("parts", "charts", "grid", "agents", "run", "home", "compare", "main")
+OWN_SCRIPTS = ("parts", "charts", "grid", "agents", "plane", "run", "home", "compare", "main")
 SCRIPTS = ("vendor/uPlot.iife.min.js", *(f"{name}.js" for name in OWN_SCRIPTS))
 """In the order in which they are loaded."""
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}

@@ -19,6 +19,7 @@ from fedpg_lab.watch.adapter import Facts, Round
 from fedpg_lab.watch.agents import agents_table, clock, suspects
 from fedpg_lab.watch.history import History
 from fedpg_lab.watch.logs import ServerLog
+from fedpg_lab.watch.plane import plane_of
 
 Clock = Callable[[], float]
 REFRESH_S = 0.8
@@ -71,8 +72,8 @@ class RunView:
     def patch(self, cursor: Cursor, patience_s: float = READ_S) -> dict[str, Any]:
         """What has changed since the viewer was sent something, by section; `reset` where it has to forget all.
 
-        Sections: run, clock, agents, log; curve and grid begin with the first column that has changed. What cannot be
-        read within `patience_s` is left for the next time, and `run` says so.
+        Sections: run, clock, agents, plane, log; curve and grid begin with the first column that has changed. What
+        cannot be read within `patience_s` is left for the next time, and `run` says so.
         """
         with self._lock:
             self._refresh(patience_s)
@@ -94,6 +95,14 @@ class RunView:
     def whole(self) -> dict[str, Any]:
         """Everything, for JSON and for a saved page."""
         return self.patch(Cursor(), math.inf)
+
+    def plane(self, number: int) -> dict[str, Any] | None:
+        """The picture of a round's gradients; None where there is none. Raises StorageError."""
+        with self._lock:
+            self._refresh(math.inf)
+            facts = self._facts
+        record = adapter.read_record(self.folder, number) if facts else None
+        return plane_of(facts.federation, record) if facts and record else None
 
     def records(self) -> tuple[Path, Facts, list[Any]] | None:
         """What a comparison needs; None for a run that cannot be read."""
@@ -176,6 +185,7 @@ class RunView:
         })  # fmt: skip
         self._put("clock", clock(facts, history, self._voters, self._status, is_live))
         self._put("agents", rows)
+        self._put("plane", plane_of(facts.federation, last.whole) if last else None)
         self._put("log", {"count": self._log.count, "lines": list(self._log.lines)})
 
     def _put(self, name: str, section: Any) -> None:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fedpg_common.errors import AddressError, FedPGError, StorageError
+from fedpg_common.errors import AddressError, FedPGError, StorageError, UsageError
 from fedpg_common.json_text import to_json
 
 from fedpg_lab.watch.catalogue import HERE, Catalogue
@@ -111,6 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         answers: dict[str, Callable[[dict[str, list[str]]], Any]] = {
             "/": lambda _query: self.server.catalogue.home(),
             "/run": lambda query: self.server.catalogue.view(_one(query, "run", HERE)).whole(),
+            "/plane": self._plane,
             "/compare": self._compare,
         }
         try:
@@ -148,6 +149,12 @@ class Handler(BaseHTTPRequestHandler):
         smooth = _one(query, "smooth", "5")
         window = int(smooth) if smooth.isascii() and smooth.isdecimal() and len(smooth) < 6 else 0
         return self.server.catalogue.compare(query.get("run", []), _one(query, "axis", "") == "honest", window)
+
+    def _plane(self, query: dict[str, list[str]]) -> Any:
+        number = _one(query, "round", "")
+        if not (number.isascii() and number.isdecimal() and 0 < len(number) < 10):
+            raise UsageError("round must be the number of a round that has ended")
+        return self.server.catalogue.view(_one(query, "run", HERE)).plane(int(number))
 
     def _stream(self, query: dict[str, list[str]]) -> None:
         """Server-sent events: the whole first, then what changes. A viewer that comes back begins with the whole."""

@@ -74,6 +74,9 @@ class RoundRecord:
     """Steps left out because they would have made the parameters infinite or NaN."""
     seconds: float
     """From the round's opening to its end. Differs between runs, like nothing else here."""
+    pairwise_distances: str | None = None
+    """Distances between the voters' gradients, as `fedpg_server.learning.pairwise` packs them; None for a round of
+    more than 50 voters."""
 
     @property
     def evaluation_return(self) -> float:
@@ -103,6 +106,7 @@ class RoundRecord:
         for name in ("centre_distances", "weights"):
             if values[name] is not None:
                 values[name] = {int(agent): value for agent, value in values[name].items()}
+        values.setdefault("pairwise_distances", None)  # of a run that was begun before these were kept
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 

@@ -17,11 +17,12 @@ Fedpg.RunPage = class {
     const figures = part("Figures of each round", "figures");
     const verdicts = part("Verdicts: each agent in each round", "verdicts");
     const agents = part("Agents", "agent-table");
+    const plane = part("A round's gradients", "plane");
     this.log = h("pre", { class: "log", tabindex: 0 });
     this.logPart = h("section", null, h("h2", null, "Log of the server, without its rounds"), this.log);
     page.replaceChildren(
       h("header", null, isSaved ? "" : h("a", { href: "/" }, "All runs"), this.title, this.badge),
-      ...Object.values(this.parts), verdicts, returns, figures, agents, this.logPart);
+      ...Object.values(this.parts), h("div", { class: "pair" }, h("div", null, verdicts, returns), plane), figures, agents, this.logPart);
     this.axisPlace = h("div", { class: "controls" });
     this.returnsPlace = h("div");
     returns.lastChild.append(this.axisPlace, this.returnsPlace);
@@ -32,8 +33,17 @@ Fedpg.RunPage = class {
     this.other = new Fedpg.Chart(this.figuresChart, 200, "a figure of each round against trajectories");
     this.grid = new Fedpg.Grid(verdicts.lastChild);
     this.agents = new Fedpg.AgentTable(agents.lastChild);
+    this.plane = new Fedpg.Plane(plane.lastChild, (round) => this.planeOf(round));
+    this.grid.onchoose = (round) => this.plane.choose(round);
     this.axisPlace.append(Fedpg.choice("trajectories counted", [["", "per participant, as published"], ["honest", "sampled by all agents and the server"]], "",
       (value) => { this.honest = value === "honest"; this.drawCurves(); }));
+  }
+
+  /** The picture of an earlier round: from the server, or the nearest that a saved page has. */
+  async planeOf(round) {
+    if (!this.isSaved) return Fedpg.get(`/plane?run=${encodeURIComponent(this.known.run.run)}&round=${round}`);
+    const far = (plane) => Math.abs(plane.round - round);
+    return (this.known.planes ?? []).reduce((best, plane) => (best && far(best) <= far(plane) ? best : plane), null);
   }
 
   take(patch) {
@@ -43,6 +53,7 @@ Fedpg.RunPage = class {
     if (patch.grid) this.grid.take(patch.grid, this.known.run.byzantine ?? {});
     if (patch.run) this.drawRun(patch.run);
     if (patch.run || patch.clock) this.drawClock(this.known.clock, this.known.run);
+    if (patch.plane !== undefined) this.plane.take(patch.plane, this.known.run.rounds ?? 0, this.known.run.byzantine ?? {});
     if (patch.agents) this.agents.take(patch.agents, !this.isSaved && Boolean(this.known.clock.source));
     if (patch.log) this.drawLog(patch.log);
   }
