@@ -150,11 +150,11 @@ def looking(folder: Path, is_new: bool) -> Callable[[Path], AbstractContextManag
     return Store.read if is_new and is_small else glance
 
 
-def read_record(folder: Path, number: int) -> RoundRecord | None:
-    """One round, whole; None for a round that has not ended. Raises StorageError."""
+def read_records(folder: Path, numbers: Sequence[int]) -> list[RoundRecord]:
+    """These rounds, whole, without those that have not ended. Raises StorageError."""
     with glance(folder / STORE_NAME) as store:
-        found = store.records(after=number - 1, limit=1)
-    return found[0] if found and found[0].round_number == number else None
+        found = [record for number in numbers for record in store.records(after=number - 1, limit=1)]
+    return [record for record in found if record.round_number in set(numbers)]
 
 
 def facts_of(store: StoredRun) -> Facts:

@@ -35,6 +35,7 @@ DOCUMENT = """<!doctype html>
 <body>
 <noscript>This page needs JavaScript. The same addresses give JSON: add format=json to the query.</noscript>
 <div id="page"></div>
+<svg id="svg" hidden></svg>
 {foot}
 </body>
 </html>

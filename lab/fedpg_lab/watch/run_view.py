@@ -98,11 +98,15 @@ class RunView:
 
     def plane(self, number: int) -> dict[str, Any] | None:
         """The picture of a round's gradients; None where there is none. Raises StorageError."""
+        facts = self.facts()
+        records = adapter.read_records(self.folder, [number]) if facts else []
+        return plane_of(facts.federation, records[0]) if facts and records else None
+
+    def facts(self) -> Facts | None:
+        """What the run's description says; None for a run that cannot be read."""
         with self._lock:
             self._refresh(math.inf)
-            facts = self._facts
-        record = adapter.read_record(self.folder, number) if facts else None
-        return plane_of(facts.federation, record) if facts and record else None
+            return self._facts
 
     def records(self) -> tuple[Path, Facts, list[Any]] | None:
         """What a comparison needs; None for a run that cannot be read."""

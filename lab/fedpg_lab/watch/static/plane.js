@@ -2,7 +2,7 @@
 /* A round's gradients in the plane: circles are the rule's, a mark is an agent's gradient. */
 
 Fedpg.svg = (name, properties, ...children) => {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  const element = document.createElementNS(document.getElementById("svg").namespaceURI, name);
   for (const [key, value] of Object.entries(properties || {})) if (value !== null && value !== undefined) element.setAttribute(key, String(value));
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
