@@ -14,6 +14,7 @@ from fedpg_common.errors import FedPGError, StorageError, UsageError
 from fedpg_common.files import shown
 
 from fedpg_lab.watch import adapter, comparisons
+from fedpg_lab.watch.matrices import matrix_folders, read_matrix
 from fedpg_lab.watch.run_view import Clock, RunView, ServerAccess
 
 REFRESH_S = 2.0
@@ -42,6 +43,7 @@ class Catalogue:
         self._lines: dict[Path, dict[str, Any]] = {}
         self._views: OrderedDict[str, RunView] = OrderedDict()
         self._shown: list[dict[str, Any]] = []
+        self._matrices: list[Path] = []
         self._error: str | None = None
 
     def home(self) -> dict[str, Any]:
@@ -51,7 +53,8 @@ class Catalogue:
                 begun_s = self._now()
                 self._search()
                 self._due_s = self._now() + max(REFRESH_S, REST * (self._now() - begun_s))
-            return {"folder": shown(self.folder), "runs": self._shown, "error": self._error}
+            matrices = [self._name(place) for place in self._matrices]
+            return {"folder": shown(self.folder), "runs": self._shown, "matrices": matrices, "error": self._error}
 
     def view(self, run: str) -> RunView:
         """The run of that name. Raises StorageError if there is none at or below the folder."""
@@ -64,6 +67,16 @@ class Catalogue:
             while len(self._views) > VIEWS_MAX:
                 self._views.popitem(last=False)
             return view
+
+    def matrix(self, name: str) -> dict[str, Any]:
+        """The matrices of the experiment in that folder. Raises StorageError."""
+        self.home()
+        with self._lock:
+            names = {place: self._name(place) for place in self._lines}
+            found = next((place for place in self._matrices if self._name(place) == name), None)
+        if found is None:
+            raise StorageError(f"there is no matrix of an experiment in {name!r}, in {shown(self.folder)}")
+        return {"name": name, **read_matrix(found, names)}
 
     def compare(self, runs: Sequence[str], honest: bool, window: int) -> dict[str, Any]:
         """Their federations' curves over seeds. Raises StorageError, UsageError."""
@@ -79,6 +92,7 @@ class Catalogue:
                 "label": one.label, "task": one.task, "attack": one.attack, "seeds": one.seeds, "final": one.final,
                 "counts": one.counts[::every], "mean": one.mean[::every],
                 "half_width": one.half_width[::every] if one.half_width else None, "published": one.published,
+                "runs": [self._name(folder) for folder in one.folders],
             })  # fmt: skip
         return {"runs": list(dict.fromkeys(runs)), "honest": honest, "smooth": window, "curves": curves}
 
@@ -104,6 +118,7 @@ class Catalogue:
         except FedPGError as error:
             self._error = str(error)
             return
+        self._matrices = matrix_folders(self.folder, places)
         lines = {}
         for place in places:
             mark = adapter.signature(place)

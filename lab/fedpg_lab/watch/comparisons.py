@@ -22,6 +22,8 @@ class Comparison:
     task: str
     attack: str
     seeds: list[int]
+    folders: list[Path]
+    """The runs, in the order of the seeds."""
     counts: list[float]
     mean: list[float]
     half_width: list[float] | None
@@ -53,6 +55,7 @@ def _comparison(group: Group, honest: bool, window: int) -> Comparison | None:
         group.federation.task.name,
         group.attack,
         [run.federation.seed for run in group.runs],
+        [run.folder for run in group.runs],
         curve.counts.tolist(),
         curve.mean.tolist(),
         None if curve.half_width is None else curve.half_width.tolist(),

@@ -15,7 +15,6 @@ from fedpg_lab.runs.folders import PLOT_NAME, SUMMARY_NAME, RunData, find_run_fo
 from fedpg_lab.runs.listing import failure_of
 from fedpg_lab.watch.saving import save_page
 
-
 PAGE_NAME = "report.html"
 
 

@@ -46,7 +46,7 @@ Fedpg.Chart = class {
   line(one, count) {
     const stroke = Fedpg.colour(one.colour);
     return {
-      label: one.label, stroke: one.marks ? "transparent" : stroke, width: one.width ?? 1.5, dash: one.dash,
+      label: one.label, auto: !one.quiet, stroke: one.marks ? "transparent" : stroke, width: one.width ?? 1.5, dash: one.dash,
       class: one.quiet ? "quiet" : null, spanGaps: true, value: (_, value) => Fedpg.brief(value),
       points: one.marks ? { show: true, size: 10, stroke, fill: Fedpg.colour("ground"), width: 2 } : { show: count === 1 },
       ...(one.marks ? { paths: () => null } : {}),

@@ -101,7 +101,7 @@ Fedpg.Plane = class {
     const rings = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 1e4, 1e5].filter((units) => Fedpg.bent(units) < reach
       && (!circles.length ? true : units > 2));
     const ring = (radius, text, kind) => [svg("circle", { r: radius * scale, class: kind }),
-      svg("text", { y: -radius * scale - 3, class: `${kind} name` }, text)];
+      svg("text", { y: kind.includes("decided") ? radius * scale + 11 : -radius * scale - 3, class: `${kind} name` }, text)];
     const parts = [
       ...rings.map((units) => ring(Fedpg.bent(units), circles.length ? `${units} × radius` : Fedpg.brief(Number((units * this.unit).toPrecision(2))), "ring")),
       ...circles.map(([circle, radius]) => ring(radius, `${circle.name}: ${Fedpg.brief(circle.radius)}`, circle.decided ? "radius decided" : "radius")),

@@ -18,11 +18,13 @@ Fedpg.RunPage = class {
     const verdicts = part("Verdicts: each agent in each round", "verdicts");
     const agents = part("Agents", "agent-table");
     const plane = part("A round's gradients", "plane");
+    const video = part("An episode of the best policy", "video");
+    this.videoPart = video;
     this.log = h("pre", { class: "log", tabindex: 0 });
     this.logPart = h("section", null, h("h2", null, "Log of the server, without its rounds"), this.log);
     page.replaceChildren(
       h("header", null, isSaved ? "" : h("a", { href: "/" }, "All runs"), this.title, this.badge),
-      ...Object.values(this.parts), h("div", { class: "pair" }, h("div", null, verdicts, returns), plane), figures, agents, this.logPart);
+      ...Object.values(this.parts), h("div", { class: "pair" }, h("div", null, verdicts, returns, figures), h("div", null, plane, video)), agents, this.logPart);
     this.axisPlace = h("div", { class: "controls" });
     this.returnsPlace = h("div");
     returns.lastChild.append(this.axisPlace, this.returnsPlace);
@@ -34,6 +36,7 @@ Fedpg.RunPage = class {
     this.grid = new Fedpg.Grid(verdicts.lastChild);
     this.agents = new Fedpg.AgentTable(agents.lastChild);
     this.plane = new Fedpg.Plane(plane.lastChild, (round) => this.planeOf(round));
+    this.video = new Fedpg.Video(video.lastChild);
     this.grid.onchoose = (round) => this.plane.choose(round);
     this.axisPlace.append(Fedpg.choice("trajectories counted", [["", "per participant, as published"], ["honest", "sampled by all agents and the server"]], "",
       (value) => { this.honest = value === "honest"; this.drawCurves(); }));
@@ -54,6 +57,8 @@ Fedpg.RunPage = class {
     if (patch.run) this.drawRun(patch.run);
     if (patch.run || patch.clock) this.drawClock(this.known.clock, this.known.run);
     if (patch.plane !== undefined) this.plane.take(patch.plane, this.known.run.rounds ?? 0, this.known.run.byzantine ?? {});
+    if (patch.run) this.video.take(patch.run, this.isSaved ? this.known.video ?? null : undefined);
+    this.videoPart.hidden = this.isSaved && !this.known.video;
     if (patch.agents) this.agents.take(patch.agents, !this.isSaved && Boolean(this.known.clock.source));
     if (patch.log) this.drawLog(patch.log);
   }
