@@ -22,6 +22,7 @@ from fedpg_server.storage.glance import glance
 from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
 
+from fedpg_lab.faults.report import JSON_NAME
 from fedpg_lab.figures.curves import LEARNING
 from fedpg_lab.local.status import fetch_status, to_plain
 from fedpg_lab.runs.folders import SUMMARY_NAME, require_run, walk_runs
@@ -202,7 +203,7 @@ def round_of(record: RoundRecord) -> Round:
 def signature(folder: Path) -> tuple[object, ...]:
     """Changes whenever the run in `folder` may have changed."""
     marks: list[object] = [Store.is_live(folder / STORE_NAME)]
-    for name in (STORE_NAME, f"{STORE_NAME}-wal", SUMMARY_NAME):
+    for name in (STORE_NAME, f"{STORE_NAME}-wal", SUMMARY_NAME, JSON_NAME):
         try:
             found = os.stat(folder / name)
             marks.append((found.st_mtime_ns, found.st_size, found.st_ino))

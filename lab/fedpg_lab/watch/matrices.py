@@ -28,9 +28,9 @@ def read_matrix(folder: Path, names: Mapping[Path, str]) -> dict[str, Any]:
     """The matrices of an experiment; `names` are the runs that the page knows, by folder.
 
     Each has `task`, `K`, `byzantine`, `trajectories`, `seeds`, `threshold`, `columns`, and `rows`: each with its
-    `name`, `setting`, the cell `undisturbed`, the `cells` in the order of the columns, and the place of the `worst` of these.
-    A cell has `mean`, `worst`, `to_threshold`, `accepted_honest`, `accepted_byzantine`, `done` (complete runs) and the
-    `runs` to link to. Raises StorageError for a file that cannot be read, or is not such a matrix.
+    `name`, `setting`, the cell `undisturbed`, the `cells` in the order of the columns, and the place of the `worst`
+    of these. A cell has `mean`, `worst`, `to_threshold`, `accepted_honest`, `accepted_byzantine`, `done` (complete
+    runs) and the `runs` to link to. Raises StorageError for a file that cannot be read, or is not such a matrix.
     """
     path = folder / NAME
     try:
