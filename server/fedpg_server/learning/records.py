@@ -92,6 +92,9 @@ class RoundRecord:
     """From the round's opening until the next could open. Differs between runs, like nothing else here."""
     world_returns: dict[int, float] | None = None
     """Mean greedy return in the world of each agent; None for a round after which that was not asked for."""
+    pairwise_distances: str | None = None
+    """Distances between the voters' gradients, as `fedpg_server.learning.pairwise` packs them; None for a round of
+    more than 50 voters."""
 
     @property
     def evaluation_return(self) -> float:
@@ -132,11 +135,11 @@ class RoundRecord:
                 values[name] = {key: _figure(entry) for key, entry in value.items()}
         for name in ("gradient_norm", "learning_rate", "seconds"):
             values[name] = _figure(values[name])
-        values.setdefault("world_returns", None)
         for name in ("centre_distances", "weights", "world_returns"):
-            if values[name] is not None:
+            if values.get(name) is not None:
                 values[name] = {int(agent): value for agent, value in values[name].items()}
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        # A run that was begun before a field was added goes without it.
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 def _figure(value: Any) -> Any:
