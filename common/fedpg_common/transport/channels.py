@@ -128,6 +128,7 @@ def server_options(message_bytes: int, send_bytes: int = 0, connections_max: int
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),
+        ("grpc.http2.bdp_probe", 0),  # it would let a fast caller send megabytes on every stream, read or not
         *connections,
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
     ]
