@@ -28,6 +28,8 @@ AGENT_NAME_PREFIX = "agent-"
 OPERATOR_NAME = "operator"
 """Common name of the certificate of who runs the federation."""
 SERVER_NAME = "server"
+REVOCATION_LIST = "crl.pem"
+"""In the server's folder, if there is one."""
 AGENT_DIGITS_MAX = 9
 
 # What one caller can make a server hold (gRPC core, grpc/impl/channel_arg_names.h).
@@ -56,6 +58,11 @@ class TlsFiles:
     authority: Path
     certificate: Path
     key: Path
+
+    @property
+    def revocation_list(self) -> Path:
+        """Where a server looks for a list of certificates that are not to be trusted any more. It is optional."""
+        return self.certificate.with_name(REVOCATION_LIST)
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """The three files' contents.

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from fedpg_server.serving.connections import OPEN_FILES_RESERVED, ConnectionWatch, allow_open_files
 from fedpg_server.serving.grpc_log import SparseGrpcLog
 from fedpg_server.serving.request_guard import ARRIVAL_MAX_S, UNREAD_BYTES, Gate
+from fedpg_server.serving.revocation import RevocationList
 from fedpg_server.serving.service import FederationService
 
 SERVICE_NAME = federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name
@@ -42,7 +43,7 @@ class Endpoint:
     monitor: HealthMonitor
     _server: grpc.aio.Server
     _gate: Gate
-    _watching: asyncio.Task[None]
+    _watching: asyncio.Future[list[None]]
     _grpc_log: SparseGrpcLog
 
     async def stop(self, grace_s: float | None) -> None:
@@ -62,7 +63,8 @@ async def start_listening(
     agents: int,
     arrival_max_s: float = ARRIVAL_MAX_S,
 ) -> Endpoint:
-    """Listen there for calls to the service, with NOT_SERVING for now. Raises AddressError."""
+    """Listen there for calls to the service, with NOT_SERVING for now. Raises AddressError, UsageError."""
+    revoked = RevocationList(tls) if tls else None
     watch = ConnectionWatch(agents, message_bytes, service.count_closed_connections, time.monotonic)
     large_replies = ["GetStatus", *(["AwaitRound"] if message_bytes > UNREAD_BYTES else [])]
     gate = Gate(
@@ -73,6 +75,8 @@ async def start_listening(
         large_replies,
         watch.close_connection,
         parsers={"SubmitUpdate": wire.read_submission},
+        is_revoked=revoked.has if revoked is not None else lambda _certificate: False,
+        on_revoked=service.note_revoked,
     )
     options = server_options(
         wire.OVERSIZE_FACTOR * message_bytes,
@@ -95,5 +99,6 @@ async def start_listening(
     grpc_log = SparseGrpcLog()
     grpc_log.start()
     await server.start()
-    watching = asyncio.create_task(watch.run(port))
+    following = [revoked.follow()] if revoked is not None else []
+    watching = asyncio.gather(watch.run(port), *following)
     return Endpoint(f"{address.rpartition(':')[0]}:{port}", monitor, server, gate, watching, grpc_log)

@@ -17,9 +17,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from fedpg_server.serving.identity import common_name
+from fedpg_server.serving.identity import certificate_pem, common_name
 
 STOPS = "the server stops; try again when it is back"
+REVOKED = "the certificate has been revoked: ask the operator for another one"
 ARRIVAL_MAX_S = 20.0
 """A request that takes longer to arrive is given up. The agents' own deadline for a call is shorter."""
 
@@ -72,6 +73,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         large_replies: Collection[str] = (),
         close_connection: Callable[[str], None] = lambda _peer: None,
         parsers: Mapping[str, Callable[[bytes], Message]] | None = None,
+        is_revoked: Callable[[bytes], bool] = lambda _certificate: False,
+        on_revoked: Callable[[Context], None] = lambda _context: None,
     ) -> None:
         """`on_unreadable` is told of every request to the service that does not arrive whole in time or is none.
 
@@ -79,7 +82,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         as gRPC writes it, and of the common name of its certificate, None without one. `large_replies` are the methods
         ("Join") whose replies are too large for a caller to let them lie: the server keeps few of them, and not long.
         `parsers` are the methods whose requests are large, and how these are read. Such a request keeps its place among
-        those that are read at a time until it is answered.
+        those that are read at a time until it is answered. Who has a certificate, in PEM, that `is_revoked` is refused,
+        and `on_revoked` is told of the call.
         """
         self._prefix = f"/{service_name}/"
         self._on_unreadable = on_unreadable
@@ -87,6 +91,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         self._large_replies = frozenset(f"{self._prefix}{method}" for method in large_replies)
         self._close_connection = close_connection
         self._parsers = {f"{self._prefix}{method}": parser for method, parser in (parsers or {}).items()}
+        self._is_revoked, self._on_revoked = is_revoked, on_revoked
         self._places = _Places(ARRIVING_MAX)
         self._streams: Counter[str] = Counter()
         """By caller, the streams that are open."""
@@ -119,7 +124,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             return self._guarded_stream(handler)
 
         async def guarded(requests: AsyncIterable[bytes], context: Any) -> object:
-            self._note(context)
+            await self._admit(context)
             async with AsyncExitStack() as place:
                 request = await self._take(requests, parse, context, is_ours, place)
                 if method not in self._parsers or common_name(context) is None:  # many agents may share a connection
@@ -127,7 +132,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
                 return await answer(request, context)
 
         async def guarded_to_the_end(requests: AsyncIterable[bytes], context: Any) -> None:
-            self._note(context)
+            await self._admit(context)
             async with AsyncExitStack() as place:
                 request = await self._take(requests, parse, context, is_ours, place)
             await self._send(await answer(request, context), _caller(request, context), context)
@@ -168,7 +173,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             return handler
 
         async def guarded(requests: Any, context: Any) -> None:
-            self._note(context)
+            await self._admit(context)
             caller = common_name(context) or context.peer()
             if self._streams[caller] == STREAMS_MAX:
                 why = f"a caller may have {STREAMS_MAX} calls of this kind at a time: end one"
@@ -192,7 +197,12 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         parse = handler.request_deserializer if is_stream else None
         return grpc.stream_stream_rpc_method_handler(guarded, parse, handler.response_serializer)
 
-    def _note(self, context: Context) -> None:
+    async def _admit(self, context: Context) -> None:
+        """Let a caller in, unless its certificate has been revoked: that is like having made no call."""
+        certificate = certificate_pem(context)
+        if certificate is not None and self._is_revoked(certificate):
+            self._on_revoked(context)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, REVOKED)
         self._on_call(context.peer(), common_name(context))
 
     async def _take(
