@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import os
 from pathlib import Path
+from typing import Any
 
 import fedpg_server.serving.revocation
 import grpc
@@ -23,9 +24,9 @@ from support.protocol import CALL_TIMEOUT_S, Door, idle_federation, make_submiss
 NOW = datetime.datetime.now(datetime.UTC)
 
 
-def make(folder: Path, agents: int = 2, **options: object) -> list[str]:
+def make(folder: Path, agents: int = 2, **options: Any) -> list[str]:
     """As `fedpg certs` does. Returns what was made."""
-    return make_certificates(folder, agents, ["127.0.0.1"], 365, NOW, **options)  # type: ignore[arg-type]
+    return make_certificates(folder, agents, ["127.0.0.1"], 365, NOW, **options)
 
 
 def files_of(folder: Path) -> TlsFiles:
@@ -179,7 +180,7 @@ def test_a_new_authority_has_an_empty_list(certs: Path) -> None:
         ({"revoke": ["agent-1"], "new_authority": True}, "exclude each other"),
     ],
 )
-def test_what_cannot_be_revoked_is_refused_with_one_sentence(certs: Path, options: dict[str, object], why: str) -> None:
+def test_what_cannot_be_revoked_is_refused_with_one_sentence(certs: Path, options: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError, match=why):
         make(certs, **options)
 

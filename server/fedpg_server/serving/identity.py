@@ -23,8 +23,8 @@ def common_name(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, An
 
 def certificate_pem(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
     """The caller's certificate; None without one."""
-    certificates = list(context.auth_context().get("x509_pem_cert", ()))
-    return bytes(certificates[0]) if certificates else None
+    certificates: list[Any] = list(context.auth_context().get("x509_pem_cert", ()))
+    return certificates[0] if certificates else None
 
 
 @lru_cache(CERTIFICATES_REMEMBERED)
