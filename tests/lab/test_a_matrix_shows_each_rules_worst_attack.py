@@ -17,11 +17,11 @@ from fedpg_common.errors import ExitCode, StorageError, UsageError
 from fedpg_common.federation import describe
 from fedpg_lab.experiments.matrix import Additions, Plan
 from fedpg_lab.experiments.matrix_file import MATRIX_NAME, earlier_additions
+from fedpg_lab.experiments.matrix_results import MatrixResult, Outcome, result_of, to_plain
 from fedpg_lab.experiments.named import named_parts
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import Experiment, read_experiment
 from fedpg_lab.figures.heat_map import draw_heat_map
-from fedpg_lab.figures.robustness import MatrixResult, Outcome, result_of, to_plain
 from fedpg_lab.figures.robustness_pictures import (
     acceptance_map,
     choices,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fedpg_lab.experiments.matrix import Plan
 from fedpg_lab.experiments.matrix_file import MatrixFile
+from fedpg_lab.experiments.matrix_results import MatrixResult
 from fedpg_lab.experiments.plan import Experiment
 from fedpg_lab.figures.heat_map import HeatMap, draw_heat_map
 from fedpg_lab.figures.parts import save_figure
-from fedpg_lab.figures.robustness import MatrixResult
 from fedpg_lab.figures.robustness_pictures import (
     Table,
     acceptance_map,
