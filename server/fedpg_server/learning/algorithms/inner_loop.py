@@ -46,7 +46,9 @@ def variance_reduced_steps(
         v = current.gradient
         if mu is not None or watch is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # the ratio and `step` look at what comes of it
-                snapshot = tools.estimate(theta_0, batch, A, reference_log_probs=current.log_probs)
+                # At θ_0 itself every ω is 1: the same sum, which need not be made twice.
+                is_at_start = state.theta is theta_0
+                snapshot = current if is_at_start else tools.estimate(theta_0, batch, A, current.log_probs)
             if watch is not None:
                 watch(batch, snapshot.gradient)
         if mu is not None:
