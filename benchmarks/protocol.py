@@ -83,7 +83,7 @@ class Timing:
     """gRPC alone."""
 
 
-CASES = (Case(10, 10, target_ms=10.0), Case(1_000, 20, target_ms=1_000.0))
+CASES = (Case(10, 10, target_ms=10.0), Case(100, 20, target_ms=100.0), Case(1_000, 20, target_ms=1_000.0))
 
 
 class IdleLearner:

@@ -24,7 +24,7 @@ from fedpg_common.learning.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import Task, task_to_fields
 from fedpg_lab.local import preloaded
-from fedpg_lab.local.processes import ProcessFailedError
+from fedpg_lab.local.failures import ProcessFailedError
 from fedpg_lab.playback.evaluation import evaluate, load_policy
 from fedpg_lab.playback.tensorboard_videos import record_videos
 from fedpg_lab.playback.video import record

@@ -293,23 +293,26 @@ def test_evaluation_is_ten_greedy_episodes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "agents", "plan", "count"),
+    ("algorithm", "agents", "plan", "whole", "stopped"),
     [
-        ("fedpg-br", 10, RoundPlan(1, 16, 3), 16),  # (160 + 12) / 11 = 15.6
-        ("fedpg-br", 10, RoundPlan(1, 12, 9), 14),  # (120 + 36) / 11 = 14.2
-        ("svrpg", 3, RoundPlan(1, 16, 3), 15),  # (48 + 12) / 4
-        ("svrpg", 1, RoundPlan(1, 16, 3), 28),
-        ("gpomdp", 10, RoundPlan(1, 16, 0), 15),  # 160 / 11 = 14.5
-        ("gpomdp", 1, RoundPlan(1, 16, 0), 16),
+        ("fedpg-br", 10, RoundPlan(1, 16, 3), 16, 15),  # (160 + 12) / 11 = 15.6, (160 + 4) / 11 = 14.9
+        ("fedpg-br", 10, RoundPlan(1, 12, 9), 14, 11),  # (120 + 36) / 11 = 14.2, (120 + 4) / 11 = 11.3
+        ("svrpg", 3, RoundPlan(1, 16, 3), 15, 13),  # (48 + 12) / 4, (48 + 4) / 4
+        ("svrpg", 1, RoundPlan(1, 16, 3), 28, 20),
+        ("gpomdp", 10, RoundPlan(1, 16, 0), 15, 15),  # 160 / 11 = 14.5
+        ("gpomdp", 1, RoundPlan(1, 16, 0), 16, 16),
     ],
 )
 def test_trajectories_are_counted_as_in_the_published_figures(
-    bench: Bench, algorithm: str, agents: int, plan: RoundPlan, count: int
+    bench: Bench, algorithm: str, agents: int, plan: RoundPlan, whole: int, stopped: int
 ) -> None:
-    # At this learning rate the second inner batch is dropped: the count is of the plan.
-    learner = bench.learner(algorithm, agents, learning_rate=0.3)
+    # With small steps every planned inner batch counts; with large ones the second is dropped, and only the first does.
     present = {agent: gradient for agent, gradient in gradients(bench.policy, agents).items() if agent != 2}
-    assert learner.improve(learner.initial_state(), plan, present).trajectories == count
+    for learning_rate, count in ((1e-6, whole), (1.0, stopped)):
+        learner = bench.learner(algorithm, agents, learning_rate=learning_rate)
+        result = learner.improve(learner.initial_state(), plan, present)
+        assert result.trajectories == count
+        assert result.inner.aborted == (learning_rate == 1.0 and plan.inner_steps > 0)
 
 
 # Hostile numbers ------------------------------------------------------------------------------------------------------

@@ -120,6 +120,8 @@ def check_parts(federation: Federation) -> None:
     from fedpg_common.modules import make_importable
     from fedpg_common.shipped import ALGORITHMS
 
+    if federation.adam_after is not None:
+        raise UsageError("adam_after belongs to the runs of an experiment's [reproduction]: leave it out")
     make_importable(federation)
     algorithm = ALGORITHMS.find(federation.algorithm.name)
     chosen = federation.aggregator

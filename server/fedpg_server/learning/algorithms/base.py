@@ -78,7 +78,7 @@ class InnerReport:
     gradient_norms: list[float] = field(default_factory=list)
     """‖v‖, without the dropped batch."""
     sampled: Sampled = field(default_factory=Sampled)
-    """The batches that steps were made of."""
+    """The batches that steps were made of. They count on the published figures' axis, and so bring a run to its end."""
     dropped: Sampled = field(default_factory=Sampled)
     """The batch that was dropped."""
     judged: Sampled = field(default_factory=Sampled)
