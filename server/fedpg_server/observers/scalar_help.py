@@ -46,7 +46,7 @@ DESCRIPTIONS = {
     "filter/f1": "Harmonic mean of precision and recall.",
     "sampled/environment_steps": "Environment steps of the round: agents, inner loop and evaluation together.",
     "sampled/trajectories": "Trajectories of the round: agents, inner loop and evaluation together.",
-    "time/round_seconds": "From the round's opening to its end.",
+    "time/round_seconds": "From the round's opening until the next could open.",
     "summary/final_return": "Mean evaluation return over the last 5 % of the trajectories, if the run ended here.",
     "summary/best_return": "Highest evaluation return of a round so far.",
     "summary/environment_steps": "Environment steps so far, all together.",
