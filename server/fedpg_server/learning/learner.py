@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from fedpg_common.choices import Choice
@@ -23,17 +23,23 @@ from fedpg_common.learning.aggregators import (
     build_aggregator,
     check_federation,
     distances_to,
+    reference_batch,
 )
-from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.parameters import PARAMETERS_MAX, Vector
 from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.recursion import Recursion
 from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.shipped import ALGORITHMS
+from fedpg_common.transport.wire import ROUND_VECTORS_MAX
 
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import (
     Algorithm,
+    Completes,
+    HandsOut,
     InnerReport,
+    Reference,
     Sampled,
     SeesVotes,
     Tools,
@@ -70,6 +76,8 @@ class RoundResult:
     evaluation_lengths: tuple[int, ...]
     """Steps of each greedy episode."""
     learning_rate: float
+    reference: Sampled = field(default_factory=Sampled)
+    """The batch of the server's own gradient, where the aggregator needed one."""
 
     @property
     def evaluation_sampled(self) -> Sampled:
@@ -93,8 +101,10 @@ class Learner:
         self._algorithm = build_algorithm(federation.algorithm, self._tools)
         self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
         self._aggregator: Aggregator = build_aggregator(self._chosen)
-        trusts_itself = isinstance(self._algorithm, WithReferenceGradient)
-        check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
+        self._needs_reference = bool(getattr(self._aggregator, "needs_reference", False))
+        has_reference = self._needs_reference or isinstance(self._algorithm, WithReferenceGradient)
+        check_federation(self._aggregator, self._chosen, self._task, self._agents, has_reference)
+        self._check_size(federation.algorithm)
         self._name = federation.algorithm.name
 
     def initial_state(self) -> State:
@@ -105,13 +115,23 @@ class Learner:
         """B_t and N_t of a round, counted from 1."""
         return self._algorithm.plan(round_number)
 
+    @property
+    def round_vectors(self) -> int:
+        """How many vectors (d,) a round's message holds at most."""
+        return ROUND_VECTORS_MAX if isinstance(self._algorithm, HandsOut) else 1
+
+    def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
+        """What the round's agents need beside θ_0; None where they estimate ∇L(θ_0)."""
+        return self._algorithm.recursion(state, plan) if isinstance(self._algorithm, HandsOut) else None
+
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Aggregate, improve the policy, evaluate it.
 
         `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
         aggregator that does not come with FedPG breaks its promises, and nothing else.
         """
-        votes = self._votes(state, plan, updates)
+        reference = self._reference(state, plan)
+        votes = self._votes(state, plan, updates, reference)
         aggregate = self._aggregate(votes, state)
         mu = aggregate.vector
         improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
@@ -124,15 +144,16 @@ class Learner:
             centre_distances=_centre_distances(votes, aggregate),
             gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
-            trajectories=self._trajectory_count(plan),
+            trajectories=self._trajectory_count(plan, reference.sampled),
             evaluation_returns=tuple(evaluation.returns().tolist()),
             evaluation_lengths=tuple(evaluation.lengths().tolist()),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
+            reference=reference.sampled,
         )
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
         """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
-        return self._aggregate(self._votes(state, plan, updates), state)
+        return self._aggregate(self._votes(state, plan, updates, self._reference(state, plan)), state)
 
     def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
         algorithm = self._algorithm
@@ -144,17 +165,26 @@ class Learner:
         """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
         return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
 
-    def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
+    def _reference(self, state: State, plan: RoundPlan) -> Reference:
+        """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
+        own = None
+        if isinstance(self._algorithm, WithReferenceGradient):
+            own = self._algorithm.reference_gradient(state, plan)
+        if own is None and self._needs_reference:
+            return self._tools.reference(state.theta, plan.round_number, reference_batch(self._aggregator, plan))
+        return Reference(own, Sampled())
+
+    def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector], reference: Reference) -> Votes:
         agents = tuple(sorted(updates))
         matrix = np.zeros((len(agents), state.theta.size), np.float32)
         for row, agent in enumerate(agents):
             matrix[row] = updates[agent]
+        if isinstance(self._algorithm, Completes):
+            matrix = self._algorithm.complete(state, plan, agents, matrix)
         matrix.flags.writeable = False
-        votes = Votes(agents, matrix, self._agents, plan, self._task)
+        votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
         if isinstance(self._algorithm, WithServerScale):
             votes = replace(votes, server_scale=self._algorithm.server_scale(state, plan))
-        if isinstance(self._algorithm, WithReferenceGradient):
-            return replace(votes, server_gradient=self._algorithm.reference_gradient(state, plan))
         return votes
 
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
@@ -163,6 +193,10 @@ class Learner:
         seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
+        if self._needs_reference and seen.server_gradient is None:
+            log.warning("round %d: the server's own gradient is not finite, so that the aggregator has nothing to go "
+                        "by", votes.plan.round_number)  # fmt: skip
+            return Aggregate(None, rule="none", weights={}, memory=memory)
         aggregate = checked_aggregate(lambda: self._aggregator.aggregate(seen, memory), seen, self._chosen.name)
         if aggregate.vector is None:
             log.warning("round %d: no gradient survived the aggregator", votes.plan.round_number)
@@ -170,10 +204,20 @@ class Learner:
             return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
         return aggregate
 
-    def _trajectory_count(self, plan: RoundPlan) -> int:
+    def _trajectory_count(self, plan: RoundPlan, reference: Sampled) -> int:
         """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
         K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
-        return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
+        server = b * N_t + reference.trajectories
+        return round((B_t * K + server) / (K + 1)) if K > 1 else B_t + server
+
+    def _check_size(self, algorithm: Choice) -> None:
+        """Raise UsageError where a round's message could not hold what the algorithm hands out."""
+        size, most = self._policy.spec.size, PARAMETERS_MAX // 2
+        if self.round_vectors > 1 and size > most:
+            raise UsageError(
+                f"algorithm {algorithm.name} hands out up to {self.round_vectors} vectors per round, and a message "
+                f"holds as many of {most} numbers, not of the policy's {size}: choose smaller layers"
+            )
 
 
 def build_algorithm(choice: Choice, tools: Tools) -> Algorithm:
