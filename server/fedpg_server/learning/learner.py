@@ -48,7 +48,13 @@ from fedpg_server.learning.algorithms.base import (
     WithServerScale,
 )
 from fedpg_server.learning.algorithms.inner_loop import norm
-from fedpg_server.learning.answers import checked_aggregate, checked_improvement
+from fedpg_server.learning.answers import (
+    checked_aggregate,
+    checked_call,
+    checked_completion,
+    checked_improvement,
+    checked_recursion,
+)
 from fedpg_server.learning.state import AGGREGATOR, State
 
 EVALUATION_EPISODES = 10
@@ -122,7 +128,10 @@ class Learner:
 
     def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
         """What the round's agents need beside θ_0; None where they estimate ∇L(θ_0)."""
-        return self._algorithm.recursion(state, plan) if isinstance(self._algorithm, HandsOut) else None
+        algorithm = self._algorithm
+        if not isinstance(algorithm, HandsOut):
+            return None
+        return checked_recursion(lambda: algorithm.recursion(state, plan), state.theta.size, self._name)
 
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Aggregate, improve the policy, evaluate it.
@@ -167,9 +176,9 @@ class Learner:
 
     def _reference(self, state: State, plan: RoundPlan) -> Reference:
         """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
-        own = None
-        if isinstance(self._algorithm, WithReferenceGradient):
-            own = self._algorithm.reference_gradient(state, plan)
+        algorithm, own = self._algorithm, None
+        if isinstance(algorithm, WithReferenceGradient):
+            own = checked_call(lambda: algorithm.reference_gradient(state, plan), self._name)
         if own is None and self._needs_reference:
             return self._tools.reference(state.theta, plan.round_number, reference_batch(self._aggregator, plan))
         return Reference(own, Sampled())
@@ -179,8 +188,10 @@ class Learner:
         matrix = np.zeros((len(agents), state.theta.size), np.float32)
         for row, agent in enumerate(agents):
             matrix[row] = updates[agent]
-        if isinstance(self._algorithm, Completes):
-            matrix = self._algorithm.complete(state, plan, agents, matrix)
+        algorithm = self._algorithm
+        if isinstance(algorithm, Completes):
+            sent = matrix
+            matrix = checked_completion(lambda: algorithm.complete(state, plan, agents, sent), sent, self._name)
         matrix.flags.writeable = False
         votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
         if isinstance(self._algorithm, WithServerScale):
