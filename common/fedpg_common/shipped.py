@@ -13,11 +13,20 @@ ALGORITHMS: Choices[Any] = Choices(
         "fedpg-guard": "fedpg_server.learning.algorithms.fedpg_guard:FedPGGuard",
         "svrpg": "fedpg_server.learning.algorithms.svrpg:SVRPG",
         "gpomdp": "fedpg_server.learning.algorithms.gpomdp:GPOMDP",
+        "res-nharpg": "fedpg_server.learning.algorithms.res_nharpg:ResNHARPG",
+        "byzpg": "fedpg_server.learning.algorithms.byzpg:ByzPG",
     },
 )
 """How the server turns a round's μ into the next policy (`fedpg_server.learning.algorithms.base.Algorithm`)."""
 
-ALGORITHM_TITLES = {"gpomdp": "GPOMDP", "svrpg": "SVRPG", "fedpg-br": "FedPG-BR", "fedpg-guard": "FedPG-Guard"}
+ALGORITHM_TITLES = {
+    "gpomdp": "GPOMDP",
+    "svrpg": "SVRPG",
+    "byzpg": "ByzPG",
+    "res-nharpg": "Res-NHARPG",
+    "fedpg-br": "FedPG-BR",
+    "fedpg-guard": "FedPG-Guard",
+}
 """How their papers write them, in the order of the figures. Others are called what their choice is."""
 
 ENVIRONMENTS: Choices[Any] = Choices(

@@ -12,6 +12,7 @@ import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
+from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.tasks import Reward, Task, task_from_fields
 from fedpg_common.transport.protobuf import TooManyFieldsError, protobuf_fields
 
@@ -27,6 +28,10 @@ SHAPE_BYTES_MAX = 64
 """A gradient has one dimension."""
 _GRADIENT = pb.SubmitUpdateRequest.GRADIENT_FIELD_NUMBER
 _SHAPE = pb.Tensor.SHAPE_FIELD_NUMBER
+ROUND_VECTORS_MAX = 3
+"""Vectors in a Round at most: the parameters, and two in its recursion."""
+
+_KINDS = {Kind.MOMENTUM: pb.Recursion.KIND_MOMENTUM, Kind.DIFFERENCE: pb.Recursion.KIND_DIFFERENCE}
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
@@ -109,6 +114,42 @@ def _without_bulk(gradient: memoryview) -> pb.Tensor | None:
 def tensor_digest(tensor: pb.Tensor) -> bytes:
     """SHA-256 of the tensor's bytes: 32 bytes. The shape is fixed by the run, so it is not part of the digest."""
     return hashlib.sha256(tensor.data).digest()
+
+
+def recursion_to_message(recursion: Recursion) -> pb.Recursion:
+    """What an agent needs beside θ_0, as a message."""
+    message = pb.Recursion(
+        kind=_KINDS[recursion.kind],
+        previous_parameters=vector_to_tensor(recursion.previous),
+        previous_estimate=None if recursion.estimate is None else vector_to_tensor(recursion.estimate),
+        weight=recursion.weight,
+    )
+    message.digest = recursion_digest(message)
+    return message
+
+
+def recursion_from_message(message: pb.Recursion, size: int) -> Recursion:
+    """The inverse, for parameters (size,). Raises WireError."""
+    kinds = {value: kind for kind, value in _KINDS.items()}
+    if message.kind not in kinds:
+        raise WireError(f"a recursion of kind {message.kind} is not one that this version knows")
+    estimate = message.previous_estimate if message.HasField("previous_estimate") else None
+    try:
+        return Recursion(
+            kinds[message.kind],
+            tensor_to_vector(message.previous_parameters, size),
+            None if estimate is None else tensor_to_vector(estimate, size),
+            message.weight,
+        )
+    except WireError:
+        raise
+    except ValueError as error:
+        raise WireError(f"a recursion does not fit its kind: {error}") from error
+
+
+def recursion_digest(message: pb.Recursion) -> bytes:
+    """SHA-256 of the recursion's vectors, one after the other: 32 bytes."""
+    return hashlib.sha256(message.previous_parameters.data + message.previous_estimate.data).digest()
 
 
 def message_bytes_max(size: int, vectors: int = 1) -> int:

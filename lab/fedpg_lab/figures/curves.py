@@ -32,7 +32,7 @@ T_QUANTILES = (
 )  # fmt: skip
 """The 0.95 quantile of Student's t distribution with 1, 2, … 30 degrees of freedom."""
 NORMAL_QUANTILE = 1.645
-LEARNING = ("agents", "inner", "aborted")
+LEARNING = ("agents", "inner", "aborted", "reference")
 """The sampled trajectories that learning costs; evaluation is only for looking."""
 
 

@@ -540,6 +540,7 @@ class Round(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
+    RECURSION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number."""
     batch_size: _builtins.int
@@ -550,6 +551,12 @@ class Round(_message.Message):
     def parameters(self) -> Global___Tensor:
         """θ_0 of the round, shape (d)."""
 
+    @_builtins.property
+    def recursion(self) -> Global___Recursion:
+        """Set where the agents' estimates build on the round before; without it, an agent submits ∇L(θ_0). The same for every
+        agent, and with it an agent needs to remember nothing: one that was started again submits the same bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -557,14 +564,90 @@ class Round(_message.Message):
         batch_size: _builtins.int = ...,
         parameters: Global___Tensor | None = ...,
         parameters_digest: _builtins.bytes = ...,
+        recursion: Global___Recursion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "recursion", b"recursion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "number", b"number", "parameters", b"parameters", "parameters_digest", b"parameters_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "number", b"number", "parameters", b"parameters", "parameters_digest", b"parameters_digest", "recursion", b"recursion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Round: _TypeAlias = Round  # noqa: Y015
+
+@_typing.final
+class Recursion(_message.Message):
+    """What an agent needs beside θ_0 to estimate a gradient that builds on the round before. docs/algorithm.md has the
+    equations, under "Res-NHARPG" and "ByzPG".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Recursion._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Recursion._Kind.ValueType  # 0
+        """Missing; refused."""
+        KIND_MOMENTUM: Recursion._Kind.ValueType  # 1
+        """Res-NHARPG. Half of the B_t trajectories, rounded down, are sampled at a point between `previous_parameters` and
+        θ_0, and the rest at θ_0. What is submitted is what this round adds to the agent's momentum, which the server keeps:
+        η g + (1 − η) v, with v the Hessian's product with the last step.
+        """
+        KIND_DIFFERENCE: Recursion._Kind.ValueType  # 2
+        """ByzPG. What is submitted is `previous_estimate` + ∇L(θ_0) − ∇L_ω(θ of `previous_parameters`), of the same
+        trajectories.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Recursion.Kind.ValueType  # 0
+    """Missing; refused."""
+    KIND_MOMENTUM: Recursion.Kind.ValueType  # 1
+    """Res-NHARPG. Half of the B_t trajectories, rounded down, are sampled at a point between `previous_parameters` and
+    θ_0, and the rest at θ_0. What is submitted is what this round adds to the agent's momentum, which the server keeps:
+    η g + (1 − η) v, with v the Hessian's product with the last step.
+    """
+    KIND_DIFFERENCE: Recursion.Kind.ValueType  # 2
+    """ByzPG. What is submitted is `previous_estimate` + ∇L(θ_0) − ∇L_ω(θ of `previous_parameters`), of the same
+    trajectories.
+    """
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_ESTIMATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    kind: Global___Recursion.Kind.ValueType
+    """Which of these it is."""
+    weight: _builtins.float
+    """With KIND_MOMENTUM: η, above 0 and at most 1. Otherwise unset."""
+    digest: _builtins.bytes
+    """SHA-256 of `previous_parameters.data` followed by `previous_estimate.data`, so that damage on the way is found."""
+    @_builtins.property
+    def previous_parameters(self) -> Global___Tensor:
+        """θ_0 of the round that the estimate builds on, shape (d)."""
+
+    @_builtins.property
+    def previous_estimate(self) -> Global___Tensor:
+        """With KIND_DIFFERENCE: what that round's submissions were aggregated to, shape (d). Otherwise unset."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___Recursion.Kind.ValueType = ...,
+        previous_parameters: Global___Tensor | None = ...,
+        previous_estimate: Global___Tensor | None = ...,
+        weight: _builtins.float = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous_estimate", b"previous_estimate", "previous_parameters", b"previous_parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "previous_estimate", b"previous_estimate", "previous_parameters", b"previous_parameters", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recursion: _TypeAlias = Recursion  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateRequest(_message.Message):
@@ -589,7 +672,7 @@ class SubmitUpdateRequest(_message.Message):
     """SHA-256 of `gradient.data`, so that damage on the way is found."""
     @_builtins.property
     def gradient(self) -> Global___Tensor:
-        """∇L(θ_0), shape (d), every element finite."""
+        """∇L(θ_0), or what `Round.recursion` asks for, shape (d), every element finite."""
 
     @_builtins.property
     def report(self) -> Global___WorkReport:
@@ -797,7 +880,7 @@ class GetStatusReply(_message.Message):
     task: _builtins.str
     """Task name."""
     algorithm: _builtins.str
-    """"fedpg-br", "svrpg" or "gpomdp"."""
+    """The algorithm by its name in the description, for example "fedpg-br"."""
     seed: _builtins.int
     """Seed of the run, for the operator."""
     phase: Global___Phase.ValueType
