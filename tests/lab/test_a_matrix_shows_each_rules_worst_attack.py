@@ -20,7 +20,7 @@ from fedpg_lab.experiments.matrix_file import MATRIX_NAME, earlier_additions
 from fedpg_lab.experiments.named import named_parts
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import Experiment, read_experiment
-from fedpg_lab.figures.heat_map import draw_heat_map
+from fedpg_lab.figures.heat_map import MISSING_COLOUR, draw_heat_map
 from fedpg_lab.figures.robustness import MatrixResult, Outcome, result_of, to_plain
 from fedpg_lab.figures.robustness_pictures import (
     acceptance_map,
@@ -31,6 +31,8 @@ from fedpg_lab.figures.robustness_pictures import (
     to_csv,
     to_markdown,
 )
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from support.lab import Command, write_run
 from support.protocol import make_round_record
 
@@ -339,6 +341,16 @@ def test_pictures_and_tables_say_the_same(tmp_path: Path) -> None:
     assert len(written) == 2 * 3 * 2
     worst_cells = {(line["row"], line["column"]) for line in written if line["worst_of_row"] == "True"}
     assert worst_cells == {("fedpg", "sign-flipping")}
+
+
+def test_where_nothing_gets_to_the_threshold_everything_is_as_dark_as_can_be(tmp_path: Path) -> None:
+    never = {name: replace(run, reached=None) for name, run in runs_of(FEDPG, 9.0, (9.0, 9.0), (9.0, 9.0)).items()}
+    until = threshold_map(result(tmp_path, never))
+    assert (until.blocks[1].shades[0][0].text, until.blocks[1].shades[0][0].value, until.high) == ("never", 16.0, 16.0)
+    darkest = to_rgb(colormaps["viridis_r"](1.0))
+    axes = draw_heat_map(until).axes[0]
+    coloured = {to_rgb(patch.get_facecolor()) for patch in axes.patches} - {to_rgb(MISSING_COLOUR)}
+    assert coloured == {darkest}
 
 
 # The command ----------------------------------------------------------------------------------------------------------
