@@ -75,6 +75,8 @@ class AgentOptions:
     """How long to wait for the server at the start."""
     patience_s: float = PATIENCE_S
     """How long a silence of the server to bear later."""
+    threads: int = 1
+    """How many share the agent's episodes, where the environment lets them."""
     use_proxy: bool = False
     """Whether to heed the environment's proxy on the way to the server."""
     allow: tuple[str, ...] = ()
@@ -176,6 +178,7 @@ class AgentProcess:
         task = replace(task, module_folder=options.module_folder)
         environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
+        environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
         if wire.spec_from_messages(list(joined.parameters)) != policy.spec:
             raise RefusedError(f"this version's policy for {task.name} is not laid out like the server's: update both")

@@ -125,10 +125,11 @@ def experiment_command(
     """
     if jobs is not None and not 1 <= jobs <= JOBS_MAX:
         raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
+    from fedpg_common.machine import cores
+
     from fedpg_lab.experiments.matrix_file import earlier_additions
     from fedpg_lab.experiments.named import named_parts, settings_of_command
     from fedpg_lab.experiments.plan import name_of_experiment, read_experiment
-    from fedpg_lab.machine import cores
 
     named = named_parts(aggregator or (), algorithm or (), attack or (), settings or ())
     folder = out / name_of_experiment(file, quick)

@@ -14,6 +14,9 @@ attack = "sign-flipping"
 sigma = 0.1                              # any field of a task file, in place of the task's
 round_timeout_s = 60.0                   # for attacks on the protocol; other rounds wait a day for a slow machine
 
+[reproduction]                           # how the published curves came about
+carry_adam = true                        # each seed's run starts with Adam's state of the seed before, finished
+
 [quick]                                  # what --quick changes
 seeds = 1
 trajectories = { CartPole-v1 = 300 }     # or one number for all tasks
@@ -40,7 +43,8 @@ from fedpg_lab.experiments.matrix import Additions, Plan, combinations, plan_mat
 from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
 from fedpg_lab.runs.folders import RunData, load_run
 
-FIELDS = ("title", "description", "seeds", "federation", "matrix", "quick")
+FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction", "quick")
+REPRODUCTION_FIELDS = ("carry_adam",)
 QUICK_FIELDS = ("seeds", "trajectories")
 QUICK_MATRIX_FIELDS = ("rows", "attacks")
 FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s")
@@ -57,6 +61,8 @@ class PlannedRun:
     name: str
     """Where it belongs below the experiment's folder: FEDERATION/seed-S."""
     federation: Federation
+    after: str | None = None
+    """The run that must be complete before this one starts, which begins with its Adam state."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,13 @@ def _experiment(
     if not isinstance(changes, Mapping):
         raise UsageError("quick must be a table")
     refuse_unknown(changes, (*QUICK_FIELDS, *(QUICK_MATRIX_FIELDS if "matrix" in fields else ())), "quick.")
+    carries_adam = _carries_adam(fields.get("reproduction", {}))
     federations: dict[str, Federation] = {}
 
     def register(settings: dict[str, Any]) -> tuple[str, Federation]:
         source = "[matrix]" if "matrix" in fields else "[[federation]]"
+        if carries_adam:
+            settings = {**settings, "adam_after": []}
         name, federation = _federation(settings, source, path.parent, changes.get("trajectories"))
         if federations.setdefault(name, federation) != federation:
             raise UsageError(f"two different federations would be named {name}")
@@ -161,13 +170,32 @@ def _experiment(
         title=text_of(fields, "title", path.stem) + (" (quick size)" if quick else ""),
         description=text_of(fields, "description", ""),
         runs=tuple(
-            PlannedRun(f"{name}/seed-{seed}", dataclasses.replace(federation, seed=seed))
-            for seed in every_seed
+            _planned(name, federation, every_seed[: place + 1])
+            for place in range(len(every_seed))
             for name, federation in federations.items()
         ),
         text=text,
         plan=plan,
     )
+
+
+def _planned(name: str, federation: Federation, seeds: Sequence[int]) -> PlannedRun:
+    """The run of the last of `seeds`. One that carries Adam over starts where the run of the seed before left it."""
+    *before, seed = seeds
+    if federation.adam_after is None:
+        return PlannedRun(f"{name}/seed-{seed}", dataclasses.replace(federation, seed=seed))
+    carrying = dataclasses.replace(federation, seed=seed, adam_after=tuple(before))
+    return PlannedRun(f"{name}/seed-{seed}", carrying, f"{name}/seed-{before[-1]}" if before else None)
+
+
+def _carries_adam(table: object) -> bool:
+    if not isinstance(table, Mapping):
+        raise UsageError("reproduction must be a table")
+    refuse_unknown(table, REPRODUCTION_FIELDS, "reproduction.")
+    value = table.get("carry_adam", False)
+    if not isinstance(value, bool):
+        raise UsageError(f"reproduction.carry_adam must be true or false, not {show(value)}")
+    return value
 
 
 def _tables(tables: object) -> Sequence[Mapping[str, Any]]:

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
+from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError, UsageError
+from fedpg_common.machine import cores
 from fedpg_common.modules import fingerprint, make_importable
 from rich.console import Console
 
@@ -20,7 +21,6 @@ from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.status import StatusClient
 from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_TIMEOUT_S, finish_what_there_is
-from fedpg_lab.machine import cores
 from fedpg_lab.runs.folders import RunData, load_run
 
 POLL_S = 0.25
@@ -78,6 +78,7 @@ def run_missing(
             _check_modules(existing)
         if existing is None or not existing.is_complete:
             waiting.append((planned, existing is not None))
+    _require_predecessors(runs, waiting, folder)
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
     console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
@@ -93,6 +94,22 @@ def _check_modules(run: RunData) -> None:
             raise StorageError(
                 f"{run.folder} was run with another version of {module}: remove it, and whatever else was run with "
                 "that version, to run it again, or choose another --out"
+            )
+
+
+def _require_predecessors(runs: Sequence[PlannedRun], waiting: Sequence[tuple[PlannedRun, bool]], folder: Path) -> None:
+    """Raise UsageError for a run that starts with the Adam state of one that is neither complete nor to be run."""
+    chosen = {planned.name for planned in runs}
+    for planned, is_begun in waiting:
+        if planned.after is None or planned.after in chosen or is_begun:
+            continue
+        before = planned.federation.predecessor
+        assert before is not None  # that is what `after` is
+        found = existing_run(folder, PlannedRun(planned.after, before))
+        if found is None or not found.is_complete:
+            raise UsageError(
+                f"{planned.name} starts with the Adam state of {planned.after}, which is not complete: "
+                "choose that run too"
             )
 
 
@@ -154,8 +171,8 @@ class _Batch:
         """Run them all."""
         try:
             while self._waiting or self._active:
-                while self._waiting and len(self._active) < self._jobs:
-                    self._start(*self._waiting.pop(0))
+                while len(self._active) < self._jobs and (ready := self._next_ready()) is not None:
+                    self._start(*ready)
                 for job in list(self._active):
                     self._supervise(job)
                 self._report()
@@ -166,11 +183,32 @@ class _Batch:
         if self._failures:
             raise RunsFailedError(self._failures, self._planned)
 
+    def _next_ready(self) -> tuple[PlannedRun, bool] | None:
+        """Take the first run that waits for no other out of those that are waiting; None if there is none yet."""
+        unfinished = {planned.name for planned, _ in self._waiting} | {job.name for job in self._active}
+        failed = {failure.name for failure in self._failures}
+        for entry in list(self._waiting):
+            planned, _ = entry
+            if planned.after in failed:
+                self._waiting.remove(entry)
+                failed.add(planned.name)
+                self._fail(planned.name, StorageError(f"{planned.after}, whose Adam state it starts with, failed"))
+            elif planned.after not in unfinished:
+                self._waiting.remove(entry)
+                return entry
+        return None
+
     def _start(self, planned: PlannedRun, resume: bool) -> None:
         with ExitStack() as resources:
             place = self._folder / planned.name
             processes = LocalFederation(
-                planned.federation, place, resume, self._agents_per_process(planned), needs_everybody=True
+                planned.federation,
+                place,
+                resume,
+                self._agents_per_process(planned),
+                threads=max(1, cores() // self._jobs),
+                needs_everybody=True,
+                adam_from=None if planned.after is None else self._folder / planned.after,
             )
             try:
                 resources.enter_context(processes)

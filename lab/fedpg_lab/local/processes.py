@@ -52,6 +52,8 @@ class LocalFederation:
     resume: bool = False
     agents_per_process: int = 1
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+    threads: int | None = None
+    """Of the server, which computes while the agents wait; None for the cores of this machine."""
     tls: Tls = lambda _name: None
     way_to_server: Callable[[int, str], str] = lambda _agent, address: address
     """Under which address an agent reaches the server at that address."""
@@ -61,6 +63,8 @@ class LocalFederation:
     """Whether the run fails as soon as an agent that is to vote in every round has failed for good, or misses one."""
     trajectories: int | None = None
     """Where a resumed run is to end, if not where its description says."""
+    adam_from: Path | None = None
+    """The run folder whose Adam state a new run starts with, see `ServerOptions`."""
     held_down: set[str] = field(default_factory=set, init=False)
     """Processes ("server", "agent-3") that somebody has ended on purpose: they are not started again."""
     address: str = field(default="127.0.0.1:0", init=False)
@@ -175,7 +179,9 @@ class LocalFederation:
             address=self.address,
             federation=None if resume else self.federation,
             trajectories=self.trajectories if resume else None,
+            adam_from=None if resume else self.adam_from,
             observers=self.observers,
+            threads=self.threads,
             tls=self.tls(SERVER),
         )
         server = spawn(self._context, SERVER, self.log_path(SERVER), server_main, options, sender)

@@ -764,7 +764,7 @@ class GetStatusReply(_message.Message):
     round: _builtins.int
     """The open or latest round."""
     trajectories: _builtins.int
-    """Trajectory count of the closed rounds, as on the x-axis of the published figures."""
+    """Trajectory count of the rounds that are closed and evaluated, as on the x-axis of the published figures."""
     trajectories_target: _builtins.int
     """The count at which the run ends."""
     quorum: _builtins.int
@@ -787,7 +787,9 @@ class GetStatusReply(_message.Message):
     """Whether what is for the operator alone is missing: see GetStatus."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
-        """The latest closed round; missing before the first."""
+        """The latest round that is closed and evaluated; missing before the first. The latest round is evaluated while the
+        next one is open.
+        """
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
