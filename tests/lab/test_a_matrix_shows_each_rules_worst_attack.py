@@ -21,7 +21,7 @@ from fedpg_lab.experiments.named import named_parts
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import Experiment, read_experiment
 from fedpg_lab.figures.heat_map import MISSING_COLOUR, draw_heat_map
-from fedpg_lab.figures.robustness import MatrixResult, Outcome, result_of, to_plain
+from fedpg_lab.figures.robustness import MatrixResult, Outcome, begun, result_of, to_plain
 from fedpg_lab.figures.robustness_pictures import (
     acceptance_map,
     choices,
@@ -341,6 +341,25 @@ def test_pictures_and_tables_say_the_same(tmp_path: Path) -> None:
     assert len(written) == 2 * 3 * 2
     worst_cells = {(line["row"], line["column"]) for line in written if line["worst_of_row"] == "True"}
     assert worst_cells == {("fedpg", "sign-flipping")}
+
+
+def test_rows_and_columns_of_which_nothing_is_complete_are_left_out_and_named(tmp_path: Path) -> None:
+    some = {name: run for name, run in runs_of(FEDPG, 500.0, (300.0, 310.0), (0.0, 0.0)).items() if NOISE not in name}
+    shown, missing = begun(result(tmp_path, some))
+    assert missing == ["two krums", "random-noise starts_at=3"]
+    assert returns_map(shown).rows == ("fedpg",)
+    assert [block.columns for block in returns_map(shown).blocks] == [
+        ("undisturbed",),
+        ("sign-flipping",),
+        ("worst attack", "worst single run"),
+    ]
+    assert "two krums" not in to_markdown([shown])
+    undisturbed, missing = begun(result(tmp_path, {name: run for name, run in some.items() if FLIPPING not in name}))
+    assert (undisturbed.matrix.columns, missing) == (("sign-flipping", "random-noise starts_at=3"), ["two krums"])
+    draw_heat_map(threshold_map(undisturbed))
+    nothing, missing = begun(result(tmp_path, {}))
+    assert (len(nothing.rows), missing) == (2, [])
+    draw_heat_map(returns_map(nothing))
 
 
 def test_where_nothing_gets_to_the_threshold_everything_is_as_dark_as_can_be(tmp_path: Path) -> None:
