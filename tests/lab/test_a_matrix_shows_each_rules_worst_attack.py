@@ -33,6 +33,7 @@ from fedpg_lab.figures.robustness_pictures import (
 )
 from matplotlib import colormaps
 from matplotlib.colors import to_rgb
+from support.documentation import ROOT
 from support.lab import Command, write_run
 from support.protocol import make_round_record
 
@@ -508,3 +509,17 @@ def test_a_length_of_time_is_said_as_people_say_it() -> None:
     assert [about(seconds) for seconds in (0.4, 89.0, 90.0, 3000.0, 7200.0, 12000.0)] == [
         "0 s", "89 s", "2 min", "50 min", "2 h 0 min", "3 h 20 min",
     ]  # fmt: skip
+
+
+def test_the_matrix_of_the_page_is_read_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    plan = plan_of(described(tmp_path, text))
+    assert [matrix.byzantine for matrix in plan.matrices] == [3, 4]
+    assert [row.name for row in plan.matrices[0].rows] == ["median", "fedpg-guard", "clipping"]
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (matrix,) = json.loads(example)["matrices"]
+    written = to_plain(result(tmp_path, runs_of(FEDPG, 500.0, (300.0, 310.0), (90.0, 700.0))))
+    assert list(matrix) == list(written)
+    assert list(matrix["cells"][0]) == list(written["cells"][0])
+    assert list(matrix["worst"][0]) == list(written["worst"][0])
