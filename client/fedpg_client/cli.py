@@ -26,7 +26,7 @@ from fedpg_client.trust import names_of
 if TYPE_CHECKING:
     from fedpg_client.process import AgentProcess, Collusion
 
-SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.")
+SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity.", "environments.")
 LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
 
 app = typer.Typer(pretty_exceptions_enable=False)

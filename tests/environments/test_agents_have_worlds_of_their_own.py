@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_client import cli as client_cli
 from fedpg_client.trust import check_trusted, trusting
+from fedpg_common.choices import Choice
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.rewards import RewardBatch
@@ -27,6 +29,7 @@ from fedpg_common.tasks import CARTPOLE, Reward
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import open_channel
 from fedpg_common.worlds import Heterogeneity, World, world_from_settings
+from fedpg_lab.deploy.compose import compose_file
 from fedpg_lab.local.processes import agent_options
 from fedpg_lab.runs.folders import load_run
 from support.lab import Command, digests, run_federation
@@ -163,6 +166,21 @@ def test_ranges_are_set_from_the_command_line() -> None:
     assert federation_from_fields(fields, "").heterogeneity == Heterogeneity(
         {"gravity": (8, 12), "reward.noise": (0, 1)}, 0.5
     )
+
+
+def test_worlds_are_set_in_containers_as_on_the_command_line() -> None:
+    """What the server's container is told makes the same federation; the agents' containers are told nothing."""
+    federation = replace(
+        drawn(spread=0.5), environments={2: World({"gravity": 20, "word": "wind"}, ("w:Own",), {"scale": 2.0})},
+        byzantine={1: Choice("ipm", {"factor": 2.0})}, evaluate_worlds_every=3,
+    )  # fmt: skip
+    text = compose_file(federation)
+    (told,) = re.findall(r"FEDPG_SET: \$\{SET:-(.*)\} \$\{WORLDS:-(.*)\}\n", text)
+    fields = {"task": "CartPole-v1", "agents": 5, "byzantine": 1, "attack": "ipm", "evaluate_worlds_every": 3}
+    assert federation_from_fields(with_settings(fields, " ".join(told).split()), "") == federation
+    assert text.count("gravity") == 2, "the range and the one agent's own"
+    assert "FEDPG_EVALUATE_WORLDS_EVERY: ${EVALUATE_WORLDS_EVERY:-3}" in text
+    assert "FEDPG_ALLOW: w" in compose_file(federation, modules="modules")
 
 
 # What an agent is told ------------------------------------------------------------------------------------------------
