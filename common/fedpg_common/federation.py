@@ -47,7 +47,7 @@ DEFAULT_ALGORITHM = "fedpg-br"
 
 FIELDS = (
     "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "modules",
-    "module_folder", "environments", "heterogeneity", "evaluate_worlds_every",
+    "module_folder", "environments", "heterogeneity", "evaluate_worlds_every", "adam_after", "adam_digest",
 )  # fmt: skip
 """What a description may contain, beside the fields of a task, which replace the task's own."""
 TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
@@ -81,6 +81,11 @@ class Federation:
     module does not make another federation: whether a run may be resumed with it is `check_fingerprints`' to say."""
     module_folder: str = dataclasses.field(default="", compare=False)
     """Where such modules lay when the run was described: beside the description, or in the working folder."""
+    adam_after: tuple[int, ...] | None = None
+    """For the reproduction of the published figures alone: the seeds whose finished runs handed Adam's state on, from
+    one to the next and at last to this run; empty for the run that starts such a chain. None: a run of its own."""
+    adam_digest: str = dataclasses.field(default="", compare=False)
+    """Digest of the Adam state that this run started with, if it took over another run's."""
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run, with a sentence that says what to change."""
@@ -104,11 +109,21 @@ class Federation:
                 f"round_timeout_s must be a positive number of seconds up to {ROUND_TIMEOUT_MAX_S:.0f}, "
                 f"not {show(self.round_timeout_s)}"
             )
+        seeds = (*(self.adam_after or ()), self.seed)
+        if len(set(seeds)) < len(seeds) or not all(is_whole(seed) and 0 <= seed <= SEED_MAX for seed in seeds):
+            raise UsageError(f"adam_after must be different seeds, without the run's own, not {show(self.adam_after)}")
 
     @property
     def quorum(self) -> int:
         """K − ⌊αK⌋: the submissions without which a round does not close."""
         return self.agents - self.task.tolerated(self.agents)
+
+    @property
+    def predecessor(self) -> Federation | None:
+        """The run whose Adam state this one starts with; None for a run that starts with a fresh one."""
+        if not self.adam_after:
+            return None
+        return dataclasses.replace(self, seed=self.adam_after[-1], adam_after=self.adam_after[:-1], adam_digest="")
 
     @property
     def poisoners(self) -> frozenset[int]:
@@ -169,6 +184,8 @@ def name_of(federation: Federation) -> str:
     parts.append(f"K{federation.agents}")
     if federation.byzantine:
         parts += [f"B{len(federation.byzantine)}", *sorted({attack.label for attack in federation.byzantine.values()})]
+    if federation.adam_after is not None:
+        parts.append("adam-carried-over")
     if federation.has_worlds:
         parts.append(federation.worlds_label)
     name = "_".join(re.sub(r"[^\w.+=-]+", "-", part) for part in parts)
@@ -208,6 +225,10 @@ def federation_to_toml(federation: Federation) -> str:
         fields["modules"] = dict(federation.modules)
     if federation.module_folder:
         fields["module_folder"] = federation.module_folder
+    if federation.adam_after is not None:
+        fields["adam_after"] = list(federation.adam_after)
+    if federation.adam_digest:
+        fields["adam_digest"] = federation.adam_digest
     return tomli_w.dumps(fields)
 
 
@@ -261,6 +282,8 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
             heterogeneity=heterogeneity_from_plain(fields["heterogeneity"]) if fields.get("heterogeneity") else None,
             modules=_modules(fields.get("modules", {})),
             module_folder=_module_folder(fields.get("module_folder", ""), folder),
+            adam_after=_seeds(fields.get("adam_after")),
+            adam_digest=_digest(fields.get("adam_digest", "")),
             **plain,
         )
         # Only who needs the folder tells it: a description is otherwise the same on every machine.
@@ -324,6 +347,18 @@ def _module_folder(given: object, folder: Path | None) -> str:
         raise UsageError(f"module_folder must be a folder, not {show(given)}")
     place = str((folder / given).resolve()) if folder is not None else given
     return place if place.isprintable() else ""
+
+
+def _seeds(given: object) -> tuple[int, ...] | None:
+    if given is not None and not isinstance(given, list | tuple):
+        raise UsageError(f"adam_after must be a list of seeds, not {show(given)}")
+    return None if given is None else tuple(given)
+
+
+def _digest(given: object) -> str:
+    if not isinstance(given, str) or not re.fullmatch("[0-9a-f]*", given):
+        raise UsageError(f"adam_digest must be a digest in hexadecimal, not {show(given)}")
+    return given
 
 
 def _agent_index(key: str, field: str = "byzantine") -> int:

@@ -30,7 +30,7 @@ from fedpg_common.transport import wire
 from fedpg_common.transport.channels import open_channel
 from fedpg_common.worlds import Heterogeneity, World, world_from_settings
 from fedpg_lab.deploy.compose import compose_file
-from fedpg_lab.local.processes import agent_options
+from fedpg_lab.local.agent_setup import agent_options
 from fedpg_lab.runs.folders import load_run
 from support.lab import Command, digests, run_federation
 from support.protocol import serving_in_a_thread
@@ -178,7 +178,7 @@ def test_worlds_are_set_in_containers_as_on_the_command_line() -> None:
     (told,) = re.findall(r"FEDPG_SET: \$\{SET:-(.*)\} \$\{WORLDS:-(.*)\}\n", text)
     fields = {"task": "CartPole-v1", "agents": 5, "byzantine": 1, "attack": "ipm", "evaluate_worlds_every": 3}
     assert federation_from_fields(with_settings(fields, " ".join(told).split()), "") == federation
-    assert text.count("gravity") == 2, "the range and the one agent's own"
+    assert text.count("gravity=") == 2, "the range and the one agent's own"
     assert "FEDPG_EVALUATE_WORLDS_EVERY: ${EVALUATE_WORLDS_EVERY:-3}" in text
     assert "FEDPG_ALLOW: w" in compose_file(federation, modules="modules")
 

@@ -40,7 +40,6 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 BAD_RANGES: list[Any] = [3, [1], [2, 1], [1, "x"], [1, 2, 3], [float("nan"), 1], "1..2"]
-BAD_WORLDS: list[Any] = [3, [1], {"x": {}}, {"-1": {}}, {"11": {}}, {"0": {}}]
 BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     *[("agents", bad, "agents") for bad in (0, -1, 2.5, "ten", True, AGENTS_MAX + 1, 10**30)],
     *[("seed", bad, "seed") for bad in (-1, 0.5, "x", True, 2**63)],
@@ -56,7 +55,8 @@ BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     ("task", "NoSuchTask", "NoSuchTask"),
     ("task", {}, "name"),
     ("attackers", 3, "attackers"),
-    *[("environments", bad, "environments") for bad in BAD_WORLDS],
+    *[("environments", bad, "environments") for bad in (3, [1])],
+    *[("environments", {index: {"reward": {}}}, "environments") for index in ("x", "-1", "11", "0")],
     ("environments", {"1": {"gravity": 3}}, "environments.1"),
     ("environments", {"1": 3}, "environments.1"),
     ("environments", {"2": {"environment_options": [1]}}, "environment_options"),

@@ -11,7 +11,7 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import RefusedError, UnreachableError
 from fedpg_lab import cli
-from fedpg_lab.local.processes import free_address
+from fedpg_lab.local.agent_setup import free_address
 from fedpg_lab.local.status import fetch_status, render, to_plain, without_control_characters
 from rich.console import Console
 from support.protocol import idle_federation, serving, serving_in_a_thread

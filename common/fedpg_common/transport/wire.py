@@ -13,6 +13,7 @@ from fedpg.v1 import federation_pb2 as pb
 
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Reward, Task, task_from_fields
+from fedpg_common.transport.protobuf import TooManyFieldsError, protobuf_fields
 
 FLOAT32 = np.dtype("<f4")
 MESSAGE_SLACK_BYTES = 64 * 1024
@@ -22,6 +23,10 @@ MESSAGE_BYTES_MAX = 2**31 - 1
 OVERSIZE_FACTOR = 2
 """A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
 STATUS_BYTES_PER_AGENT = 512
+SHAPE_BYTES_MAX = 64
+"""A gradient has one dimension."""
+_GRADIENT = pb.SubmitUpdateRequest.GRADIENT_FIELD_NUMBER
+_SHAPE = pb.Tensor.SHAPE_FIELD_NUMBER
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
@@ -66,6 +71,39 @@ def tensor_to_vector(tensor: pb.Tensor, size: int) -> Vector:
     if not np.isfinite(vector).all():
         raise NotFiniteError("every element of the vector must be finite")
     return vector.astype(np.float32, copy=False)
+
+
+def read_submission(data: bytes) -> pb.SubmitUpdateRequest:
+    """The submission in `data`. Raises DecodeError.
+
+    A shape of millions of entries, which no tensor has, would take many times its bytes in memory. It is left out
+    before anything is parsed, so that the submission's gradient has no shape. Small messages are parsed as they are.
+    """
+    if len(data) <= MESSAGE_SLACK_BYTES:
+        return pb.SubmitUpdateRequest.FromString(data)
+    parts: list[bytes | memoryview] = []
+    message = memoryview(data)
+    done = 0
+    for field in protobuf_fields(message):
+        if field.number == _GRADIENT and field.is_nested:
+            gradient = message[field.content : field.end]
+            if (lean := _without_bulk(gradient)) is not None:
+                parts += [message[done : field.start], pb.SubmitUpdateRequest(gradient=lean).SerializeToString()]
+                done = field.end
+    return pb.SubmitUpdateRequest.FromString(b"".join([*parts, message[done:]]) if parts else data)
+
+
+def _without_bulk(gradient: memoryview) -> pb.Tensor | None:
+    """What stands in for a gradient of too many fields or with too large a shape; None for any other."""
+    try:
+        fields = list(protobuf_fields(gradient))
+    except TooManyFieldsError:
+        return pb.Tensor()
+    if sum(field.end - field.start for field in fields if field.number == _SHAPE) <= SHAPE_BYTES_MAX:
+        return None
+    return pb.Tensor.FromString(
+        b"".join(gradient[field.start : field.end] for field in fields if field.number != _SHAPE)
+    )
 
 
 def tensor_digest(tensor: pb.Tensor) -> bytes:

@@ -40,6 +40,8 @@ class TrainOptions:
 
     agents_per_process: int = 1
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+    threads: int | None = None
+    """Of the server; None for the cores of this machine."""
 
 
 def train(
@@ -65,6 +67,7 @@ def train(
         resume=resume,
         agents_per_process=options.agents_per_process,
         observers=options.observers,
+        threads=options.threads,
         trajectories=trajectories,
     )
     try:
