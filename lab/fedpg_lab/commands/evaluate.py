@@ -34,32 +34,47 @@ class Render(StrEnum):
     HUMAN = "human"
 
 
+CheckpointOption = Annotated[
+    Path, typer.Argument(help="A .safetensors file, or a run folder for its best policy.", show_default=False)
+]
+
+EpisodesOption = Annotated[int, typer.Option(help="How many episodes.", metavar="N")]
+
+Sample = Annotated[
+    bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.", metavar="")
+]
+
+Seed = Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")]
+
+RenderOption = Annotated[Render | None, typer.Option(help="human: play all episodes in a window.", show_default=False)]
+
+Video = Annotated[
+    Path | None,
+    typer.Option(help="Record an episode: FILE.mp4 or FILE.gif. Needs no display.", metavar="FILE", show_default=False),
+]
+
+VideoEpisode = Annotated[int, typer.Option(help="Which episode is recorded.", metavar="N")]
+
+Worlds = Annotated[
+    bool, typer.Option("--worlds", help="In the world of each agent of a run folder as well.", metavar="")
+]
+
+FormatOption = Annotated[Format, typer.Option("--format", help="For people or, as one line of JSON, for programs.")]
+
+AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json.", metavar="")]
+
+
 def evaluate_command(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A .safetensors file, or a run folder for its best policy.", show_default=False)
-    ],
-    episodes: Annotated[int, typer.Option(help="How many episodes.", metavar="N")] = 10,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.", metavar="")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")] = 0,
-    render: Annotated[
-        Render | None, typer.Option(help="human: play all episodes in a window.", show_default=False)
-    ] = None,
-    video: Annotated[
-        Path | None,
-        typer.Option(
-            help="Record an episode: FILE.mp4 or FILE.gif. Needs no display.", metavar="FILE", show_default=False
-        ),
-    ] = None,
-    video_episode: Annotated[int, typer.Option(help="Which episode is recorded.", metavar="N")] = 1,
-    worlds: Annotated[
-        bool, typer.Option("--worlds", help="In the world of each agent of a run folder as well.", metavar="")
-    ] = False,
-    format_: Annotated[
-        Format, typer.Option("--format", help="For people or, as one line of JSON, for programs.")
-    ] = Format.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.", metavar="")] = False,
+    checkpoint: CheckpointOption,
+    episodes: EpisodesOption = 10,
+    sample: Sample = False,
+    seed: Seed = 0,
+    render: RenderOption = None,
+    video: Video = None,
+    video_episode: VideoEpisode = 1,
+    worlds: Worlds = False,
+    format_: FormatOption = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate a policy: each episode's return and length, their mean and standard deviation.
 

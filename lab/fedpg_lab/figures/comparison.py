@@ -43,7 +43,7 @@ class Panel:
 
 
 def panels_of(groups: Sequence[Group]) -> list[Panel]:
-    """A panel for each task, attack and kind of worlds. Federations without attackers stand in each of their task's panels."""
+    """A panel for each task, kind of worlds and attack. Federations without attackers are in all of the attacks' panels."""
     panels = []
     for task in dict.fromkeys(group.federation.task.name for group in groups):
         of_task = [group for group in groups if group.federation.task.name == task]
@@ -51,6 +51,8 @@ def panels_of(groups: Sequence[Group]) -> list[Panel]:
         for attack in attacks:
             for worlds in dict.fromkeys(group.worlds for group in of_task):
                 shown = tuple(g for g in of_task if g.attack in ("", attack) and g.worlds == worlds)
+                if not shown:
+                    continue
                 without = "no attack and " if attack and any(not group.attack for group in shown) else ""
                 title = f"{task}, {without}{attack}" if attack else task
                 panels.append(Panel(f"{title}, {worlds}" if worlds else title, shown))
