@@ -43,7 +43,7 @@ class Panel:
 
 
 def panels_of(groups: Sequence[Group]) -> list[Panel]:
-    """A panel for each task, kind of worlds and attack. Federations without attackers are in all of the attacks' panels."""
+    """A panel for each task, worlds and attack. Federations without attackers are in all of the attacks' panels."""
     panels = []
     for task in dict.fromkeys(group.federation.task.name for group in groups):
         of_task = [group for group in groups if group.federation.task.name == task]
