@@ -44,7 +44,7 @@ from fedpg_client.trust import names_of
 if TYPE_CHECKING:
     from fedpg_client.process import AgentProcess, Collusion
 
-SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.")
+SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity.", "environments.")
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
