@@ -30,12 +30,17 @@ _COUNTS = ("accepted", "filtered", "refused")
 """Columns of rounds in which the agent was accepted, filtered, and of submissions that were refused."""
 
 
-def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False) -> pb.GetStatusReply:
-    """The status of the run at `server` (HOST:PORT). Raises UnreachableError, RefusedError."""
+def fetch_status(
+    server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False, rounds_after: int | None = None
+) -> pb.GetStatusReply:
+    """The status of the run at `server` (HOST:PORT), with its rounds after `rounds_after` where that is given.
+
+    Raises UnreachableError, RefusedError.
+    """
     with open_channel(server, STATUS_BYTES_MAX, tls, use_proxy) as channel:
         try:
             reply: pb.GetStatusReply = federation_pb2_grpc.FederationStub(channel).GetStatus(
-                pb.GetStatusRequest(), timeout=timeout_s
+                pb.GetStatusRequest(rounds_after=rounds_after), timeout=timeout_s
             )
         except grpc.RpcError as error:
             code, details = error.code(), _printable(error.details() or "")
