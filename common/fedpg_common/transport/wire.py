@@ -20,6 +20,8 @@ MESSAGE_BYTES_MAX = 2**31 - 1
 OVERSIZE_FACTOR = 2
 """A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
 STATUS_BYTES_PER_AGENT = 512
+RECORDS_BYTES = 1024 * 1024
+"""Of rounds' records that one GetStatusReply brings, where they are asked for; one at least, whatever its size."""
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
@@ -77,8 +79,8 @@ def message_bytes_max(size: int, vectors: int = 1) -> int:
 
 
 def status_bytes_max(agents: int) -> int:
-    """The largest GetStatusReply of a run with that many agents, in bytes."""
-    return agents * STATUS_BYTES_PER_AGENT + MESSAGE_SLACK_BYTES
+    """The largest GetStatusReply of a run with that many agents, in bytes: the records' last may go beyond theirs."""
+    return agents * STATUS_BYTES_PER_AGENT + 2 * RECORDS_BYTES + MESSAGE_SLACK_BYTES
 
 
 def spec_to_messages(spec: ParameterSpec) -> list[pb.TensorSpec]:

@@ -54,9 +54,9 @@ class RemoteView(RunView):
                 records = [RoundRecord.from_json(text) for text in told["records_json"]]
                 if self._facts is None or told["run_id"] != self._facts.run_id:
                     is_first = self._facts is None
-                    self._facts = adapter.facts_of(
-                        told["run_id"], federation_from_toml(told["federation_toml"], f"the server at {self._address}")
-                    )
+                    description = bytes.fromhex(told["federation_toml"]).decode("utf-8")
+                    federation = federation_from_toml(description, f"the server at {self._address}")
+                    self._facts = adapter.facts_of(told["run_id"], federation)
                     self._history = History(self._facts.agents)
                     if not is_first:
                         continue  # its rounds are another run's: from the first

@@ -796,8 +796,8 @@ class GetStatusReply(_message.Message):
     """Connections that this server process has closed because their callers had made no call in time, or had too many."""
     is_partial: _builtins.bool
     """Whether what is for the operator alone is missing: see GetStatus."""
-    federation_toml: _builtins.str
-    """Where rounds are asked for: the federation's description, in TOML."""
+    federation_toml: _builtins.bytes
+    """Where rounds are asked for: the federation's description, TOML in UTF-8."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
         """The latest closed round; missing before the first."""
@@ -809,7 +809,7 @@ class GetStatusReply(_message.Message):
     @_builtins.property
     def records_json(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where rounds are asked for: the records of the closed rounds after `rounds_after` as the store has them, each a JSON
-        object, in order, the first ones that fit into about 4 MB. Whoever wants more asks again, after the last of them.
+        object, in order, the first ones that fit into about 1 MB. Whoever wants more asks again, after the last of them.
         """
 
     def __init__(
@@ -835,7 +835,7 @@ class GetStatusReply(_message.Message):
         connections_closed: _builtins.int = ...,
         is_partial: _builtins.bool = ...,
         records_json: _abc.Iterable[_builtins.str] | None = ...,
-        federation_toml: _builtins.str = ...,
+        federation_toml: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

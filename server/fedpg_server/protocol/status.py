@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.protocol.coordinator import Coordinator, Member, Phase
 from fedpg_server.protocol.membership import Presence
 from fedpg_server.protocol.situation import name_agents
-
-RECORDS_BYTES = 4 * 1024 * 1024
-"""Of records that one answer brings; one at least, whatever its size."""
 
 
 def make_status(
@@ -48,14 +46,14 @@ def make_status(
         unreadable=coordinator.unreadable,
         connections_closed=coordinator.connections_closed,
         records_json=[] if rounds_after is None else _records_after(records, rounds_after),
-        federation_toml="" if rounds_after is None else federation_to_toml(federation),
+        federation_toml=b"" if rounds_after is None else federation_to_toml(federation).encode(),
     )
 
 
 def _records_after(records: Sequence[RoundRecord], after: int) -> list[str]:
     """The rounds after round `after`, the first ones that fit."""
     found: list[str] = []
-    room = RECORDS_BYTES
+    room = wire.RECORDS_BYTES
     for record in records[after:]:
         found.append(record.to_json())
         room -= len(found[-1])
