@@ -210,7 +210,7 @@ class RunView:
         spans = [*self._faults, *late_rounds((one.seconds for one in history.records), facts.round_timeout_s),
                  *marks_of(self._log.started_after, self._extensions)]  # fmt: skip
         self._put("events", sorted(spans, key=lambda span: (span["first"], span["last"], span["label"])))
-        self._put("plane", plane_of(facts.federation, last.whole) if last else None)
+        self._put("plane", (plane_of(facts.federation, last.whole) if last else None) or {})
         self._put("log", {"count": self._log.count, "lines": list(self._log.lines)})
 
     def _put(self, name: str, section: Any) -> None:
