@@ -32,6 +32,8 @@ ROUND_VECTORS_MAX = 3
 """Vectors in a Round at most: the parameters, and two in its recursion."""
 
 _KINDS = {Kind.MOMENTUM: pb.Recursion.KIND_MOMENTUM, Kind.DIFFERENCE: pb.Recursion.KIND_DIFFERENCE}
+RECORDS_BYTES = 1024 * 1024
+"""Of rounds' records that one GetStatusReply brings, where they are asked for; one at least, whatever its size."""
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
@@ -158,8 +160,8 @@ def message_bytes_max(size: int, vectors: int = 1) -> int:
 
 
 def status_bytes_max(agents: int) -> int:
-    """The largest GetStatusReply of a run with that many agents, in bytes."""
-    return agents * STATUS_BYTES_PER_AGENT + MESSAGE_SLACK_BYTES
+    """The largest GetStatusReply of a run with that many agents, in bytes: the records' last may go beyond theirs."""
+    return agents * STATUS_BYTES_PER_AGENT + 2 * RECORDS_BYTES + MESSAGE_SLACK_BYTES
 
 
 def spec_to_messages(spec: ParameterSpec) -> list[pb.TensorSpec]:
