@@ -240,8 +240,8 @@ def parse_collusion(attackers: str, address: str, listen: str, secret: str, inde
         parse_address(given)
         if not secret and not is_loopback(given):
             raise UsageError(
-                f"the attackers' channel at {given} can be reached from other machines: keep it with a secret of theirs, "
-                "--attackers-secret TEXT, the same on each"
+                f"the attackers' channel at {given} can be reached from other machines: keep it with a secret, "
+                "--attackers-secret TEXT, the same on each of them"
             )
     return Collusion(indices, address, listen, secret)
 
