@@ -125,38 +125,47 @@ def certs_command(
     typer.echo(f"{out}: {'made ' + shortened(made) if made else 'everything is there already'}")
 
 
+SwarmOption = Annotated[bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.", metavar="")]
+
+Certs = Annotated[
+    str,
+    typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
+]
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for docker-compose.yml and the settings, .env.", metavar="DIR", show_default="standard output"
+    ),
+]
+
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the Compose project, its own on this machine.",
+        metavar="NAME",
+        show_default="from the federation",
+    ),
+]
+
+Modules = Annotated[
+    Path | None,
+    typer.Option(help="Folder with Python modules of your own, such as the environment's.", metavar="DIR"),
+]
+
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")]
+
+
 @federation_options()
 def compose_command(
     described: Description,
     *,
-    swarm: Annotated[
-        bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.", metavar="")
-    ] = False,
-    certs: Annotated[
-        str,
-        typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
-    ] = "certs",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for docker-compose.yml and the settings, .env.", metavar="DIR", show_default="standard output"
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the Compose project, its own on this machine.",
-            metavar="NAME",
-            show_default="from the federation",
-        ),
-    ] = None,
-    modules: Annotated[
-        Path | None,
-        typer.Option(help="Folder with Python modules of your own, such as the environment's.", metavar="DIR"),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
-    ] = False,
+    swarm: SwarmOption = False,
+    certs: Certs = "certs",
+    out: Out = None,
+    name: NameOption = None,
+    modules: Modules = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env.
 
