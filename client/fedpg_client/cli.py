@@ -134,6 +134,16 @@ def agent(
             metavar="",
         ),
     ] = False,
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="Threads that share this agent's episodes, where the simulation lets them. The same gradient with "
+            "any number.",
+            envvar="FEDPG_THREADS",
+            metavar="N",
+            min=1,
+        ),
+    ] = 1,
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -181,6 +191,7 @@ def agent(
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
+        threads=threads,
         use_proxy=use_proxy,
         allow=names_of(allow or []),
     )

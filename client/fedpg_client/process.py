@@ -25,6 +25,7 @@ from fedpg_client.agent import Agent
 from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
 from fedpg_client.attacks.omniscience import contribution_size
 from fedpg_client.attacks.reporting import reported
+from fedpg_client.attacks.shared import SharedSearches
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion.channel import PoolClient, PoolServer
 from fedpg_client.fates import Ended, OnFate, tell_nobody
@@ -74,6 +75,8 @@ class AgentOptions:
     """How long to wait for the server at the start."""
     patience_s: float = PATIENCE_S
     """How long a silence of the server to bear later."""
+    threads: int = 1
+    """How many share the agent's episodes, where the environment lets them."""
     use_proxy: bool = False
     """Whether to heed the environment's proxy on the way to the server."""
     allow: tuple[str, ...] = ()
@@ -84,12 +87,13 @@ class AgentOptions:
 
 @dataclass
 class AgentProcess:
-    """Several agents in one process, a thread each. They share nothing but the process."""
+    """Several agents in one process, a thread each. They share the process, and attackers a search that all make."""
 
     agents: Sequence[AgentOptions]
     stop: threading.Event = field(default_factory=threading.Event)
     on_fate: OnFate = tell_nobody
     """Told at once of each agent that ends, also while others go on; from any agent's thread."""
+    _searches: SharedSearches = field(default_factory=SharedSearches, init=False)
 
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
@@ -174,6 +178,7 @@ class AgentProcess:
         task = replace(task, module_folder=options.module_folder)
         environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
+        environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
         if wire.spec_from_messages(list(joined.parameters)) != policy.spec:
             raise RefusedError(f"this version's policy for {task.name} is not laid out like the server's: update both")
@@ -196,6 +201,7 @@ class AgentProcess:
             pool=self._open_pool(options.index, collusion, resources, joined.run_id, size),
             run_seed=options.run_seed if knows_all else None,
             aggregator=options.aggregator,
+            searches=self._searches,
         )
 
     def _open_pool(self, index: int, collusion: Collusion, resources: ExitStack, run_id: str, size: int) -> Pool | None:

@@ -21,6 +21,7 @@ from fedpg_common.federation import Federation, federation_to_toml
 from fedpg_common.files import make_folder, write_whole
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
+from fedpg_common.machine import cores
 from fedpg_common.modules import check_fingerprints, make_importable, with_fingerprints
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, is_loopback
@@ -66,6 +67,8 @@ class ServerOptions:
     """What looks on."""
     copy_hint: str | None = None
     """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
+    threads: int | None = None
+    """How many share the server's episodes, where the environment lets them; None for the cores of this process."""
     adam_from: Path | None = None
     """The run folder of the federation's predecessor, where it has one: a new run starts with its Adam state."""
     keep_parameters: int | None = None
@@ -96,6 +99,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     with ThreadPoolExecutor(1, "learner") as thread:
         environments = await _in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
         try:
+            await _in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
             learner = Learner(federation, environments, policy)
             return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
@@ -216,9 +220,10 @@ def federation_to_resume(folder: Path, trajectories: int | None) -> Federation:
     with Store.read(folder / STORE_NAME) as store:
         federation = store.federation
         progress = store.progress()
+        unevaluated = store.unevaluated()
     if trajectories is None or trajectories == federation.task.trajectories:
         return federation
-    done = progress[-1][0] if progress else 0
+    done = unevaluated.trajectories_total if unevaluated else progress[-1][0] if progress else 0
     if trajectories < done:
         raise UsageError(
             f"the run in {folder} has {done} trajectories already: --trajectories must be more, not {trajectories}"

@@ -22,6 +22,7 @@ from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from fedpg_server.learning.algorithms.adam import adam_step, fresh
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.make_record import verdicts_of
+from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import ADAM_M, ADAM_V, THETA, State
 from numpy.typing import NDArray
 
@@ -256,7 +257,7 @@ def test_without_a_gradient_gpomdp_stays_where_it_is(bench: Bench) -> None:
     result = learner.improve(state, learner.plan(1), {})
     assert bits(result.state) == bits(state)
     assert (result.inner.steps_taken, result.inner.skipped_steps) == (0, 0)
-    assert len(result.evaluation_returns) == 10
+    assert len(learner.evaluate(result.state.theta, 1).returns) == 10
 
 
 @pytest.mark.parametrize(("learning_rate", "direction"), [(0.3, 1), (1.0, -1)])
@@ -285,9 +286,9 @@ def test_evaluation_is_ten_greedy_episodes(bench: Bench) -> None:
     seeds = episode_seeds(stream(SEED, Role.SERVER, Purpose.EVALUATION, round_number=ROUND.round_number), 10)
     greedy = bench.policy.actor(result.state.theta).greedy
     expected = sample(bench.environments, greedy, TASK.evaluation_horizon, seeds)
-    assert result.evaluation_returns == tuple(expected.returns())
-    assert result.evaluation_lengths == tuple(expected.lengths())
-    assert (result.evaluation_sampled.trajectories, result.evaluation_sampled.steps) == (10, expected.steps)
+    assert result.evaluation is None, "nothing waits for it"
+    evaluation = learner.evaluate(result.state.theta, ROUND.round_number)
+    assert evaluation == Evaluation(tuple(expected.returns()), tuple(expected.lengths()))
     assert result.learning_rate == TASK.learning_rate
 
 
@@ -366,7 +367,7 @@ def test_a_round_recomputed_from_stored_bytes_has_the_same_bits(bench: Bench, al
     restarted = bench.learner(algorithm)
     rest = run_rounds(restarted, State(stored, half.steps), range(3, 5), updates)
     assert bits(rest.state) == bits(whole.state)
-    assert rest.evaluation_returns == whole.evaluation_returns
+    assert restarted.evaluate(rest.state.theta, 4) == learner.evaluate(whole.state.theta, 4)
     assert rest.inner == whole.inner
 
 

@@ -293,7 +293,7 @@ def told_of_the_rest(federation: Federation, attack: Choice) -> list[str]:
         return []
     from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
 
-    from fedpg_lab.local.processes import rule_of
+    from fedpg_lab.local.agent_setup import rule_of
 
     lines, knowledge = [], knowledge_of(attack)
     if knowledge >= Knowledge.OMNISCIENT:

@@ -20,13 +20,15 @@ carry_adam = true                        # each seed's run starts with Adam's st
 [quick]                                  # what --quick changes
 seeds = 1
 trajectories = { CartPole-v1 = 300 }     # or one number for all tasks
+
+In place of the federations there may be a [matrix], rules against attacks (`fedpg_lab.experiments.matrix`); with it,
+[quick] may name the rows and attacks to keep.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,15 +39,15 @@ from fedpg_common.files import exists
 from fedpg_common.tasks import is_whole, show
 from fedpg_server.storage.store import STORE_NAME
 
+from fedpg_lab.experiments.matrix import Additions, Plan, combinations, plan_matrices
 from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
 from fedpg_lab.runs.folders import RunData, load_run
 
-FIELDS = ("title", "description", "seeds", "federation", "reproduction", "quick")
+FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction", "quick")
 REPRODUCTION_FIELDS = ("carry_adam",)
 QUICK_FIELDS = ("seeds", "trajectories")
+QUICK_MATRIX_FIELDS = ("rows", "attacks")
 FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s")
-LISTS_THEMSELVES = ("hidden",)
-"""Fields whose value is a list, which does not stand for several federations."""
 PATIENT_S = 86_400.0
 """How long a round waits where every agent answers in the end, so that a loaded machine changes no result."""
 SEEDS_MAX = 1000
@@ -75,6 +77,8 @@ class Experiment:
     """By seed: with the first of them done there is a first picture of everything."""
     text: str
     """The file."""
+    plan: Plan | None = None
+    """Of its matrices, if it has a [matrix]."""
 
 
 def shipped() -> list[str]:
@@ -82,16 +86,29 @@ def shipped() -> list[str]:
     return names_in(package_folder("experiments"))
 
 
-def read_experiment(file: str, *, quick: bool = False, seeds: int | None = None) -> Experiment:
+def read_experiment(
+    file: str,
+    *,
+    quick: bool = False,
+    seeds: int | None = None,
+    named: Additions | None = None,
+    earlier: Additions | None = None,
+) -> Experiment:
     """The experiment in a file, or the shipped one of that name. `seeds` counts them in place of the file's.
 
-    Raises UsageError that names the file and the field.
+    A matrix gets the rows and attacks that the command has `named`, and those that were added `earlier`. Raises
+    UsageError that names the file and the field.
     """
     text, fields = read_toml(file, "experiment", package_folder("experiments"))
     try:
-        return _experiment(fields, Path(file), text, quick, seeds)
+        return _experiment(fields, Path(file), text, quick, seeds, named, earlier)
     except UsageError as error:
         raise UsageError(f"experiment {file}: {error}") from error
+
+
+def name_of_experiment(file: str, quick: bool) -> str:
+    """The experiment's name, which is its folder's."""
+    return Path(file).stem + ("-quick" if quick else "")
 
 
 def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
@@ -108,28 +125,48 @@ def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
     return run
 
 
-def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, seeds: int | None) -> Experiment:
+def _experiment(
+    fields: Mapping[str, Any],
+    path: Path,
+    text: str,
+    quick: bool,
+    seeds: int | None,
+    named: Additions | None,
+    earlier: Additions | None,
+) -> Experiment:
     refuse_unknown(fields, FIELDS, "")
     changes = fields.get("quick", {}) if quick else {}
     if not isinstance(changes, Mapping):
         raise UsageError("quick must be a table")
-    refuse_unknown(changes, QUICK_FIELDS, "quick.")
-    tables = fields.get("federation")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
-        raise UsageError("at least one [[federation]] is needed")
+    refuse_unknown(changes, (*QUICK_FIELDS, *(QUICK_MATRIX_FIELDS if "matrix" in fields else ())), "quick.")
     carries_adam = _carries_adam(fields.get("reproduction", {}))
     federations: dict[str, Federation] = {}
-    for settings in itertools.chain.from_iterable(map(_combinations, tables)):
+
+    def register(settings: dict[str, Any]) -> tuple[str, Federation]:
+        source = "[matrix]" if "matrix" in fields else "[[federation]]"
         if carries_adam:
             settings = {**settings, "adam_after": []}
-        name, federation = _federation(settings, path.parent, changes.get("trajectories"))
+        name, federation = _federation(settings, source, path.parent, changes.get("trajectories"))
         if federations.setdefault(name, federation) != federation:
             raise UsageError(f"two different federations would be named {name}")
+        return name, federation
+
+    plan = None
+    if "matrix" in fields:
+        if "federation" in fields:
+            raise UsageError("an experiment has a [matrix] or a [[federation]], not both")
+        plan = plan_matrices(fields["matrix"], changes, named or Additions(), earlier or Additions(), register)
+    elif named is not None:
+        raise UsageError("--aggregator, --algorithm, --attack and --set are for experiments with a [matrix]")
+    else:
+        for table in _tables(fields.get("federation")):
+            for settings in combinations(table):
+                register(settings)
     every_seed = _seeds(changes.get("seeds", fields.get("seeds", 1)) if seeds is None else seeds)
     if len(federations) * len(every_seed) > RUNS_MAX:
         raise UsageError(f"{len(federations) * len(every_seed)} runs are more than {RUNS_MAX}")
     return Experiment(
-        name=path.stem + ("-quick" if quick else ""),
+        name=name_of_experiment(path.name, quick),
         title=text_of(fields, "title", path.stem) + (" (quick size)" if quick else ""),
         description=text_of(fields, "description", ""),
         runs=tuple(
@@ -138,6 +175,7 @@ def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, s
             for name, federation in federations.items()
         ),
         text=text,
+        plan=plan,
     )
 
 
@@ -160,21 +198,20 @@ def _carries_adam(table: object) -> bool:
     return value
 
 
-def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every choice of one value from each list."""
-    refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
-    if "task" not in table:
-        raise UsageError("a [[federation]] needs a task")
-    choices = [
-        value if isinstance(value, list) and name not in LISTS_THEMSELVES else [value] for name, value in table.items()
-    ]
-    for values in itertools.product(*choices):
-        yield dict(zip(table, values, strict=True))
+def _tables(tables: object) -> Sequence[Mapping[str, Any]]:
+    """The [[federation]] tables of a file."""
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError("at least one [[federation]] is needed")
+    for table in tables:
+        refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
+        if "task" not in table:
+            raise UsageError("a [[federation]] needs a task")
+    return tables
 
 
-def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
+def _federation(settings: dict[str, Any], source: str, folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
     """The federation with these settings, and its name."""
-    federation = federation_from_fields(settings, "[[federation]]", folder)
+    federation = federation_from_fields(settings, source, folder)
     if "round_timeout_s" not in settings and len(federation.poisoners) == len(federation.byzantine):
         federation = dataclasses.replace(federation, round_timeout_s=PATIENT_S)
     apart = [

@@ -764,7 +764,7 @@ class GetStatusReply(_message.Message):
     round: _builtins.int
     """The open or latest round."""
     trajectories: _builtins.int
-    """Trajectory count of the closed rounds, as on the x-axis of the published figures."""
+    """Trajectory count of the rounds that are closed and evaluated, as on the x-axis of the published figures."""
     trajectories_target: _builtins.int
     """The count at which the run ends."""
     quorum: _builtins.int
@@ -787,7 +787,9 @@ class GetStatusReply(_message.Message):
     """Whether what is for the operator alone is missing: see GetStatus."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
-        """The latest closed round; missing before the first."""
+        """The latest round that is closed and evaluated; missing before the first. The latest round is evaluated while the
+        next one is open.
+        """
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
@@ -830,6 +832,46 @@ class RoundSummary(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiguresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROUND_FIELD_NUMBER: _builtins.int
     EVALUATION_RETURN_FIELD_NUMBER: _builtins.int
     EVALUATION_LENGTH_FIELD_NUMBER: _builtins.int
@@ -841,6 +883,8 @@ class RoundSummary(_message.Message):
     ABSENT_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """Its number."""
     evaluation_return: _builtins.float
@@ -850,7 +894,7 @@ class RoundSummary(_message.Message):
     training_return: _builtins.float
     """Mean of the agents' reported training returns; NaN when none reported."""
     rule: _builtins.str
-    """Which rule of the filter decided: "R1", "R2", "none" (nobody survived) or "mean" (no filter)."""
+    """What decided, in the aggregator's own words: for FedPG's filter "R1", "R2" or "none" (nobody survived)."""
     radius: _builtins.float
     """Radius of that rule; 0 without a filter."""
     parameters_digest: _builtins.bytes
@@ -869,6 +913,14 @@ class RoundSummary(_message.Message):
     def absent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Agents that had not voted when the round closed."""
 
+    @_builtins.property
+    def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the aggregator and the algorithm have to tell of the round, by name; of very many figures, the first by name."""
+
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """How much each voter's vote counted, from 0 to 1; empty where the rule selects nobody in particular."""
+
     def __init__(
         self,
         *,
@@ -883,10 +935,12 @@ class RoundSummary(_message.Message):
         absent: _abc.Iterable[_builtins.int] | None = ...,
         parameters_digest: _builtins.bytes = ...,
         seconds: _builtins.float = ...,
+        figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        weights: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "figures", b"figures", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,14 +27,12 @@ from fedpg_common.learning.aggregators import (
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy
 from fedpg_common.learning.streams import Purpose, Role, stream
-from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.shipped import ALGORITHMS
 
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import (
     Algorithm,
     InnerReport,
-    Sampled,
     SeesVotes,
     Tools,
     WithReferenceGradient,
@@ -43,7 +41,8 @@ from fedpg_server.learning.algorithms.base import (
 )
 from fedpg_server.learning.algorithms.inner_loop import norm
 from fedpg_server.learning.answers import checked_aggregate, checked_improvement
-from fedpg_server.learning.state import AGGREGATOR, State
+from fedpg_server.learning.records import Evaluation
+from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
 
 EVALUATION_EPISODES = 10
 
@@ -65,16 +64,9 @@ class RoundResult:
     inner: InnerReport
     trajectories: int
     """The round's trajectory count as on the x-axis of the published figures."""
-    evaluation_returns: tuple[float, ...]
-    """Undiscounted return of each greedy episode."""
-    evaluation_lengths: tuple[int, ...]
-    """Steps of each greedy episode."""
     learning_rate: float
-
-    @property
-    def evaluation_sampled(self) -> Sampled:
-        """How much the evaluation sampled."""
-        return Sampled(len(self.evaluation_lengths), sum(self.evaluation_lengths))
+    evaluation: Evaluation | None = None
+    """None where the next round need not wait for it: `Learner.evaluate` makes it of the state's θ."""
 
 
 class Learner:
@@ -96,6 +88,7 @@ class Learner:
         trusts_itself = isinstance(self._algorithm, WithReferenceGradient)
         check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
         self._name = federation.algorithm.name
+        self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -106,7 +99,7 @@ class Learner:
         return self._algorithm.plan(round_number)
 
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
-        """Aggregate, improve the policy, evaluate it.
+        """Aggregate, and improve the policy. It is evaluated, too, if the algorithm needs that for its next round.
 
         `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
         aggregator that does not come with FedPG breaks its promises, and nothing else.
@@ -116,7 +109,10 @@ class Learner:
         mu = aggregate.vector
         improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
         improved = improved.with_memory(AGGREGATOR, aggregate.memory)
-        evaluation = self.evaluate(improved.theta, plan.round_number)
+        evaluation = None
+        if self._needs_evaluation:
+            evaluation = self.evaluate(improved.theta, plan.round_number)
+            improved = improved.with_memory(EVALUATION, {RETURNS: np.array(evaluation.returns, np.float32)})
         return RoundResult(
             state=improved,
             votes=votes,
@@ -125,9 +121,8 @@ class Learner:
             gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
             trajectories=self._trajectory_count(plan, report),
-            evaluation_returns=tuple(evaluation.returns().tolist()),
-            evaluation_lengths=tuple(evaluation.lengths().tolist()),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
+            evaluation=evaluation,
         )
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
@@ -140,9 +135,10 @@ class Learner:
             return algorithm.improve_seeing(state, plan, votes, aggregate)
         return algorithm.improve(state, plan, aggregate.vector)
 
-    def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
-        """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
-        return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        """Greedy episodes of the policy after a round, the same whenever they are played. Only shows how good it is."""
+        played = self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+        return Evaluation(tuple(played.returns().tolist()), tuple(played.lengths().tolist()))
 
     def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
         agents = tuple(sorted(updates))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
@@ -16,8 +16,22 @@ FINAL_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A round's greedy episodes, in order."""
+
+    returns: tuple[float, ...]
+    """Undiscounted return of each."""
+    lengths: tuple[int, ...]
+    """Steps of each."""
+
+
+@dataclass(frozen=True)
 class RoundRecord:
-    """One closed round. Returns are undiscounted; counts of the round alone unless they say `total`."""
+    """One closed round. Returns are undiscounted; counts of the round alone unless they say `total`.
+
+    A round that has been improved and is still being evaluated has no evaluation returns, and nobody but the run and
+    its store sees its record.
+    """
 
     round_number: int
     parameters_digest: str
@@ -73,7 +87,7 @@ class RoundRecord:
     skipped_steps: int
     """Steps left out because they would have made the parameters infinite or NaN."""
     seconds: float
-    """From the round's opening to its end. Differs between runs, like nothing else here."""
+    """From the round's opening until the next could open. Differs between runs, like nothing else here."""
 
     @property
     def evaluation_return(self) -> float:
@@ -84,6 +98,19 @@ class RoundRecord:
     def evaluation_length(self) -> float:
         """Mean greedy episode length in steps."""
         return sum(self.evaluation_lengths) / len(self.evaluation_lengths)
+
+    def evaluated(self, evaluation: Evaluation) -> RoundRecord:
+        """The record of the same round, complete with its evaluation, which is also counted as sampled."""
+        trajectories, steps = dict(self.sampled_trajectories), dict(self.environment_steps)
+        trajectories["evaluation"] += len(evaluation.returns)
+        steps["evaluation"] += sum(evaluation.lengths)
+        return replace(
+            self,
+            sampled_trajectories=trajectories,
+            environment_steps=steps,
+            evaluation_returns=evaluation.returns,
+            evaluation_lengths=tuple(float(length) for length in evaluation.lengths),
+        )
 
     def to_json(self) -> str:
         """The record as one line of JSON, with null for a figure that is not a finite number."""

@@ -21,6 +21,10 @@ It may also have `reference_gradient(state, plan)`, the server's own estimate âˆ
 votes are aggregated and which an aggregator finds in `Votes.server_gradient`; and what `WithServerScale`, `WithScreen`
 and `SeesVotes` below are about. Memory of its own goes into the state's
 vectors named algorithm/â€¦, and an attribute `title` is its name in figures.
+
+A round's evaluation is played while the agents work on the next round. An algorithm that decides by it says so with the
+class attribute `needs_evaluation = True`: then the next round waits for it, and finds its returns in the state's vector
+evaluation/returns.
 """
 
 from __future__ import annotations
