@@ -17,12 +17,7 @@ from fedpg_common.errors import ExitCode, StorageError, UsageError
 from fedpg_common.federation import describe
 from fedpg_lab.experiments.matrix import Additions, Plan
 from fedpg_lab.experiments.matrix_file import MATRIX_NAME, earlier_additions
-from fedpg_lab.experiments.named import named_parts
-from fedpg_lab.experiments.pace import Pace, about
-from fedpg_lab.experiments.plan import Experiment, read_experiment
-from fedpg_lab.figures.heat_map import draw_heat_map
-from fedpg_lab.figures.robustness import MatrixResult, Outcome, result_of, to_plain
-from fedpg_lab.figures.robustness_pictures import (
+from fedpg_lab.experiments.matrix_pictures import (
     acceptance_map,
     choices,
     returns_map,
@@ -31,6 +26,11 @@ from fedpg_lab.figures.robustness_pictures import (
     to_csv,
     to_markdown,
 )
+from fedpg_lab.experiments.matrix_results import MatrixResult, Outcome, result_of, to_plain
+from fedpg_lab.experiments.named import named_parts
+from fedpg_lab.experiments.pace import Pace, about
+from fedpg_lab.experiments.plan import Experiment, read_experiment
+from fedpg_lab.figures.heat_map import draw_heat_map
 from support.lab import Command, write_run
 from support.protocol import make_round_record
 

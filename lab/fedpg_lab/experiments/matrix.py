@@ -34,7 +34,7 @@ from fedpg_lab.files.toml_files import refuse_unknown, text_of
 BASE_FIELDS = ("task", "algorithm", "agents", "byzantine", "round_timeout_s")
 MATRIX_FIELDS = (*BASE_FIELDS, "threshold", "rows", "attacks")
 ROW_FIELDS = ("name", "algorithm", "aggregator")
-LISTS_THEMSELVES = ("hidden",)
+LISTS_THEMSELVES = ("hidden", "wrappers")
 """Fields whose value is a list, which does not stand for several."""
 
 Register = Callable[[dict[str, Any]], tuple[str, Federation]]
