@@ -65,7 +65,7 @@ class Worker:
                 choose = attack.choose(self.policy.actor(theta), self.policy.action_space, context)
                 sampled = sample(self.environments, choose, self.task.horizon, seeds)
         trajectories = attack.tamper_trajectories(sampled, context)
-        weights = policy_gradient.advantages(trajectories, self.task.gamma)
+        weights = policy_gradient.advantages(trajectories, self.task.gamma, self.task.baseline)
         estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)
         self._check_overflow(estimate.gradient, sampled)
         gradient = attack.tamper_gradient(estimate.gradient, context)

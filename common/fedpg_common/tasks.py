@@ -13,6 +13,8 @@ from typing import Any, TypeGuard
 from fedpg_common.errors import UsageError
 
 ACTIVATIONS = ("relu", "tanh")
+BASELINES = ("", "none", "time")
+"""Of the gradient estimate. Empty: the algorithm's own, which is "none", as published, unless it says otherwise."""
 WHOLE_MAX = 2**31 - 1
 FLOAT_MAX = sys.float_info.max
 BATCH_MAX = 1_000_000
@@ -54,6 +56,8 @@ class Task:
     alpha: float = 0.4
     environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
+    baseline: str = ""
+    """What the gradient estimate subtracts from advantages: see `BASELINES` and `fedpg_common.learning.gradient`."""
     module_folder: str = dataclasses.field(default="", compare=False)
     """Where the environment's module was when the task file was read. It stays on this machine, and tasks that differ
     in it alone are the same task."""
@@ -88,6 +92,7 @@ class Task:
             "delta", f"between 0 and 1, and at least {SCALE_MIN:g}", self,
         )  # fmt: skip
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
+        _require(self.baseline in BASELINES, "baseline", '"none" or "time"', self)
         options = self.environment_options
         _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
         _require(
@@ -222,6 +227,7 @@ def task_to_fields(task: Task) -> dict[str, Any]:
     fields = dataclasses.asdict(task)
     fields["hidden"] = list(task.hidden)
     fields["environment_options"] = dict(task.environment_options)
-    if not task.module_folder:
-        del fields["module_folder"]
+    for name in ("baseline", "module_folder"):
+        if not fields[name]:
+            del fields[name]
     return fields

@@ -32,7 +32,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 TASK = dataclasses.replace(
-    CARTPOLE, hidden=(8,), horizon=30, evaluation_horizon=60, batch_size=10, batch_size_min=8, batch_size_max=12
+    CARTPOLE,
+    hidden=(8,),
+    horizon=30,
+    evaluation_horizon=60,
+    batch_size=10,
+    batch_size_min=8,
+    batch_size_max=12,
+    baseline="none",
 )
 AGENTS = 6
 PARTS = ("scale", "anchor", "gate", "guard", "bound", "reset")

@@ -7,7 +7,7 @@ from typing import Any
 from fedpg_common.choices import SETTING, Choice, Choices
 from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
-from fedpg_common.tasks import ACTIVATIONS, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Task
+from fedpg_common.tasks import ACTIVATIONS, BASELINES, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Task
 from hypothesis import strategies as st
 
 NAMES = st.text(min_size=1, max_size=12).filter(str.isprintable)
@@ -45,6 +45,7 @@ def tasks(draw: st.DrawFn) -> Task:
         sigma=draw(POSITIVE),
         alpha=draw(st.floats(0, 0.5, exclude_max=True)),
         environment_options=draw(OPTIONS),
+        baseline=draw(st.sampled_from(BASELINES)),
         **fields,
     )
 

@@ -263,6 +263,7 @@ class Task(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     SIGMA_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -297,6 +298,10 @@ class Task(_message.Message):
     """σ of the filter."""
     alpha: _builtins.float
     """α, the tolerated fraction of faulty agents."""
+    baseline: _builtins.str
+    """What the gradient estimate subtracts from advantages: "none" or "time"; empty means "none". An agent that does not
+    know the word stops.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
@@ -322,10 +327,11 @@ class Task(_message.Message):
         delta: _builtins.float = ...,
         sigma: _builtins.float = ...,
         alpha: _builtins.float = ...,
+        baseline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "baseline", b"baseline", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,7 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
         "attack": ", ".join(attacks) or "none",
         "training_seed": federation.seed,  # sorts behind `task`: the page ticks only the first five that differ
     }
-    for name, value in task_to_fields(federation.task).items():
+    for name, value in {"baseline": "none", **task_to_fields(federation.task)}.items():
         key = "task" if name == "name" else f"task.{name}"  # sorts behind the rest
         values[key] = value if isinstance(value, int | float) else str(value)
     return values
