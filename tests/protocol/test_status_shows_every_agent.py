@@ -68,6 +68,18 @@ def test_round_return_and_verdicts_are_shown() -> None:
     assert rows["4"].split() == ["4", "not", "seen", "never", "none", "none", "none", "0", "0", "0"]
 
 
+def test_what_a_rule_says_of_a_round_is_shown_by_name() -> None:
+    reply = status()
+    figures = {"alarm": 0.0, "rejected": 1.0, "scale": 0.03125}
+    reply.latest.figures.extend(pb.Figure(name=name, value=value) for name, value in figures.items())
+    reply.latest.weights.extend([pb.Weight(agent=1, weight=1.0), pb.Weight(agent=2, weight=0.4249)])
+    lines = shown(reply)
+    assert lines[4] == "alarm 0, rejected 1, scale 0.0312"
+    assert lines[5] == "weights: agent 2 0.42, agent 1 1.00"
+    reply.latest.weights.extend(pb.Weight(agent=agent, weight=0.5) for agent in range(3, 100))
+    assert shown(reply)[5].startswith("weights, the smallest: agent 2 0.42, agent 3 0.50, ")
+
+
 def test_every_agent_has_one_row_on_a_narrow_terminal_too() -> None:
     rows = [line.split() for line in shown(status(), width=80)[-4:]]
     assert rows == [line.split() for line in shown(status(), width=200)[-4:]]

@@ -26,6 +26,7 @@ _PRESENCE = {
     pb.AgentStatus.PRESENCE_FAILED: "failed",
 }
 
+WEIGHTS_SHOWN = 10
 _COUNTS = ("accepted", "filtered", "refused")
 """Columns of rounds in which the agent was accepted, filtered, and of submissions that were refused."""
 
@@ -103,6 +104,9 @@ def render(status: pb.GetStatusReply) -> Group:
             f"round {latest.round} closed by {latest.rule}: accepted {len(latest.accepted)}, "
             f"filtered {len(latest.filtered)}, absent {len(latest.absent)}; return {latest.evaluation_return:.1f}"
         )
+        if latest.figures:
+            lines.append(", ".join(f"{figure.name} {figure.value:.3g}" for figure in latest.figures))
+        lines += _weights(latest)
     if status.intrusions:
         calls = count(status.intrusions, "call")
         lines.append(f"{calls} from strangers or with another's identity {_were(status.intrusions)} refused")
@@ -119,6 +123,15 @@ def render(status: pb.GetStatusReply) -> Group:
     ]
     lines += [f"agent {agent.agent}: {agent.note}" for agent in status.agents if agent.note]
     return Group(*(Text(on_one_line(line)) for line in lines), _agents_table(status))
+
+
+def _weights(latest: pb.RoundSummary) -> list[str]:
+    """The smallest weights, where a rule weighs votes by more than yes and no."""
+    weights = sorted((entry.weight, entry.agent) for entry in latest.weights)
+    if not any(0.0 < weight < 1.0 for weight, _ in weights):
+        return []
+    smallest = ", ".join(f"agent {agent} {weight:.2f}" for weight, agent in weights[:WEIGHTS_SHOWN])
+    return [f"weights{', the smallest' if len(weights) > WEIGHTS_SHOWN else ''}: {smallest}"]
 
 
 def _render_partial(status: pb.GetStatusReply) -> Group:

@@ -847,6 +847,8 @@ class RoundSummary(_message.Message):
     ABSENT_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """Its number."""
     evaluation_return: _builtins.float
@@ -875,6 +877,14 @@ class RoundSummary(_message.Message):
     def absent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Agents that had not voted when the round closed."""
 
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]:
+        """What the rule and the algorithm say of the round, by name, for example "alarm" or "rejected": docs/defence.md."""
+
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Weight]:
+        """Each voter's weight in the aggregate, where the rule weighs votes."""
+
     def __init__(
         self,
         *,
@@ -889,14 +899,68 @@ class RoundSummary(_message.Message):
         absent: _abc.Iterable[_builtins.int] | None = ...,
         parameters_digest: _builtins.bytes = ...,
         seconds: _builtins.float = ...,
+        figures: _abc.Iterable[Global___Figure] | None = ...,
+        weights: _abc.Iterable[Global___Weight] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "figures", b"figures", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RoundSummary: _TypeAlias = RoundSummary  # noqa: Y015
+
+@_typing.final
+class Figure(_message.Message):
+    """A number by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is called."""
+    value: _builtins.float
+    """Finite."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Figure: _TypeAlias = Figure  # noqa: Y015
+
+@_typing.final
+class Weight(_message.Message):
+    """How much a vote counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    agent: _builtins.int
+    """Whose it is."""
+    weight: _builtins.float
+    """From 0 to 1."""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.int = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Weight: _TypeAlias = Weight  # noqa: Y015
 
 @_typing.final
 class AgentStatus(_message.Message):

@@ -152,6 +152,9 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     yield "filter/filtered", len(record.filtered)
     yield "filter/absent", len(record.absent)
     yield from ((f"filter/{name}", value) for name, value in record.figures.items())
+    weights = record.weights or {}
+    if any(0.0 < weight < 1.0 for weight in weights.values()):  # otherwise it is who was accepted
+        yield from ((f"weights/agent-{agent}", weight) for agent, weight in weights.items())
     yield from ((f"filter/distance_{kind}", value) for kind, value in record.distances.items())
     yield from ((f"filter/{score}", value) for score, value in record.detection.items())
     yield "sampled/environment_steps", sum(record.environment_steps.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.federation import Federation
 from fedpg_common.transport.verdicts import Verdict
@@ -10,6 +12,9 @@ from fedpg_server.learning.records import RoundRecord
 from fedpg_server.protocol.coordinator import Coordinator, Member, Phase
 from fedpg_server.protocol.membership import Presence
 from fedpg_server.protocol.situation import name_agents
+
+FIGURES_MAX = 64
+"""A rule of somebody's own may have any number of figures; a status has a limit."""
 
 
 def make_status(
@@ -88,6 +93,8 @@ def summarize(record: RoundRecord) -> pb.RoundSummary:
         absent=record.absent,
         parameters_digest=bytes.fromhex(record.parameters_digest),
         seconds=record.seconds,
+        figures=[pb.Figure(name=name, value=value) for name, value in islice(record.figures.items(), FIGURES_MAX)],
+        weights=[pb.Weight(agent=agent, weight=weight) for agent, weight in (record.weights or {}).items()],
     )
 
 
