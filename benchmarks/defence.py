@@ -8,6 +8,7 @@ round and the server's whole state:
     knowing-boundary  as far against the honest mean as hurts the rule most, by dry runs of it in its present state
     knowing-worst     the same, but tries several directions: against the mean, its signs, the standard deviation
     knowing-patient   the same, but no attacker's weight ever falls below 0.9
+    alone             no agent votes at all: what a federation must be better than
     oracle            plays the whole round for each of some votes, the server's inner steps and the guard's verdict
                       included, and submits the one that leaves the policy with the lowest sampled return
 
@@ -50,6 +51,8 @@ Numbers = NDArray[np.float64]
 REACHED = 400.0
 FINAL = 0.95
 """The final return is the mean over the rounds behind this part of the trajectories."""
+HARMLESS = ("none", "alone")
+"""All agents honest, and no agent at all: the server learns alone, on the same x-axis."""
 COUNTED = ("rejected", "rolled-back", "alarm", "bounded")
 """Figures of which a run's line has the number of rounds."""
 SCALES = (0.0, *np.geomspace(0.1, 8.0, 13).tolist())
@@ -202,12 +205,13 @@ class Bench:
         """`attack` is one of this page's, of FedPG's (see `choice_of`), or "none"."""
         self._federation = federation
         self._attack = OMNISCIENT.get(attack)
+        self._is_alone = attack == "alone"
         environments = make_environments(federation.task)
         policy = make_policy(federation.task, environments.observation_size, environments.action_space)
         self.learner = Learner(federation, environments, policy)
         self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
         self._meeting = Meeting()
-        shipped = build_attacker(choice_of(attack)) if attack not in (*OMNISCIENT, "none") else Attacker()
+        shipped = build_attacker(choice_of(attack)) if attack not in (*OMNISCIENT, *HARMLESS) else Attacker()
         attackers = tuple(sorted(federation.byzantine))
         bad = Agreed(
             shipped.attack,
@@ -224,7 +228,7 @@ class Bench:
             )
             for agent in range(1, federation.agents + 1)
         }
-        is_shipped = attack not in OMNISCIENT
+        is_shipped = attack not in (*OMNISCIENT, *HARMLESS)
         self._workers = {
             agent: replace(worker, attacker=bad) if agent in federation.byzantine and is_shipped else worker
             for agent, worker in self._honest.items()
@@ -233,6 +237,8 @@ class Bench:
     def play(self, state: State, number: int) -> RoundResult:
         """One round."""
         plan = self.learner.plan(number)
+        if self._is_alone:
+            return self.learner.improve(state, plan, {})
         at = (number, plan.batch_size, state.theta)
         byzantine = self._federation.byzantine
         is_pooled = any(self._workers[agent] is not self._honest[agent] for agent in byzantine)
@@ -315,8 +321,8 @@ def main() -> None:
             aggregator=arguments.aggregator,
             baseline=arguments.baseline,
         )
-        attackers = range(1, 1 + (0 if attack == "none" else arguments.byzantine))
-        shipped = choice_of("sign-flipping" if attack in (*OMNISCIENT, "none") else attack)
+        attackers = range(1, 1 + (0 if attack in HARMLESS else arguments.byzantine))
+        shipped = choice_of("sign-flipping" if attack in (*OMNISCIENT, *HARMLESS) else attack)
         federation = replace(federation, byzantine=dict.fromkeys(attackers, shipped))
         print(json.dumps(run(federation, attack, arguments.rounds)), flush=True)
 
