@@ -41,7 +41,7 @@ from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import Vector, digest
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
-from fedpg_lab.local.processes import rule_of
+from fedpg_lab.local.agent_setup import rule_of
 from fedpg_server.learning.algorithms.base import Tools
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.state import State
@@ -261,7 +261,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         number += 1
         result = bench.play(state, number)
         state, total = result.state, total + result.trajectories
-        curve.append((total, fmean(result.evaluation_returns)))
+        curve.append((total, fmean(bench.learner.evaluate(state.theta, number).returns)))
         figures.append({**result.aggregate.figures, **result.inner.figures})
         weights.append(dict(result.aggregate.weights or {}))
         if show_rounds:

@@ -18,6 +18,7 @@ from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.modules import make_folders_importable
 from fedpg_common.shipped import AGGREGATORS, ATTACKS, ATTACKS_HELP
+from fedpg_common.worlds import World, world_from_settings
 
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.trust import names_of
@@ -134,12 +135,31 @@ def agent(
             metavar="",
         ),
     ] = False,
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="Threads that share this agent's episodes, where the simulation lets them. The same gradient with "
+            "any number.",
+            envvar="FEDPG_THREADS",
+            metavar="N",
+            min=1,
+        ),
+    ] = 1,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             help="Trust the server with this module (my_envs) or environment (HalfCheetah-v5); may be repeated.",
             envvar="FEDPG_ALLOW",
             metavar="NAME",
+        ),
+    ] = None,
+    world: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="This agent's own world, over what the server says: an option of the environment such as gravity=-12, "
+            'reward.scale, reward.shift or reward.noise, or wrappers=["MODULE:NAME"]; repeat for several.',
+            envvar="FEDPG_WORLD",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     log_level: Annotated[
@@ -181,8 +201,10 @@ def agent(
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
+        threads=threads,
         use_proxy=use_proxy,
         allow=names_of(allow or []),
+        world=parse_world(world or []),
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 
@@ -204,6 +226,14 @@ def parse_attack(text: str, settings: Sequence[str]) -> Choice | None:
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"--attack {text} is not a table in TOML: {error}") from error
     return ATTACKS.parse(value).with_settings(parse_settings(settings))
+
+
+def parse_world(settings: Sequence[str]) -> World:
+    """This agent's own world. Raises UsageError."""
+    try:
+        return world_from_settings(settings)
+    except UsageError as error:
+        raise UsageError(f"--world: {error}") from error
 
 
 def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:

@@ -17,7 +17,7 @@ from fedpg_common.cli.options import refuse_ignored_options
 LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
 
 TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard",
-                   "keep_parameters", "log_level")  # fmt: skip
+                   "threads", "keep_parameters", "log_level")  # fmt: skip
 """The options that mean something to a run which has its description already."""
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -64,6 +64,17 @@ def server(
         str | None,
         typer.Option(
             help="Said at the end: the command that copies {folder} to where you are.", hidden=True, metavar="COMMAND"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads that share the server's own episodes, where the simulation lets them. The same parameters "
+            "with any number.",
+            envvar="FEDPG_THREADS",
+            metavar="N",
+            show_default="the cores that it may use",
+            min=1,
         ),
     ] = None,
     keep_parameters: Annotated[
@@ -115,6 +126,7 @@ def server(
         trajectories=trajectories,
         tls=tls_files(tls),
         insecure=insecure,
+        threads=threads,
         keep_parameters=keep_parameters,
         observers=chosen_observers(tensorboard, observer or ()),
         copy_hint=copy_hint,

@@ -24,7 +24,7 @@ from fedpg_common.learning.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import Task, task_to_fields
 from fedpg_lab.local import preloaded
-from fedpg_lab.local.processes import ProcessFailedError
+from fedpg_lab.local.failures import ProcessFailedError
 from fedpg_lab.playback.evaluation import evaluate, load_policy
 from fedpg_lab.playback.tensorboard_videos import record_videos
 from fedpg_lab.playback.video import record
@@ -98,7 +98,8 @@ def test_a_reward_that_is_not_a_number_costs_the_server_a_step_and_agents_their_
     state = learner.initial_state()
     with caplog.at_level(logging.WARNING, "fedpg_common.environments"):
         result = learner.improve(state, learner.plan(1), {1: np.ones_like(state.theta)})
-    assert np.isnan(result.evaluation_returns).all()
+        evaluation = learner.evaluate(result.state.theta, 1)
+    assert np.isnan(evaluation.returns).all()
     assert (result.inner.steps_taken, result.inner.skipped_steps) == (0, 1)
     assert np.array_equal(result.state.theta, state.theta)
     assert caplog.text.count("the reward must be one finite number") == 1

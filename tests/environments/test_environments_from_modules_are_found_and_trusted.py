@@ -25,7 +25,7 @@ from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, TASKS, Task, find_task
 from fedpg_common.transport import wire
 from support.protocol import serving_in_a_thread
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "my_environment"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_environment"
 MODULE = """
 import gymnasium
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv

@@ -13,7 +13,7 @@ Conventions
     message is only checked against it.
 
 Status codes of all calls, beside those named at each:
-  UNAUTHENTICATED    the certificate does not name an agent.
+  UNAUTHENTICATED    the certificate does not name an agent, or has been revoked.
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
@@ -32,6 +32,10 @@ Bounds on what a caller can make the server do
     `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
+    20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
+  - A caller has at most 4 streams of the other services on the port, reflection and a watch on the health: with one
+    more, RESOURCE_EXHAUSTED.
   - An agent holds at most 4 long polls: see AwaitRound.
 """
 
@@ -263,6 +267,8 @@ class Task(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     SIGMA_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
@@ -298,6 +304,10 @@ class Task(_message.Message):
     """σ of the filter."""
     alpha: _builtins.float
     """α, the tolerated fraction of faulty agents."""
+    wrappers_json: _builtins.str
+    """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
+    settings; empty means none. Like the options they are this agent's own, as is the reward.
+    """
     baseline: _builtins.str
     """What the gradient estimate subtracts from advantages: "none" or "time"; empty means "none". An agent that does not
     know the word stops.
@@ -305,6 +315,10 @@ class Task(_message.Message):
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
+
+    @_builtins.property
+    def reward(self) -> Global___Reward:
+        """Absent where the reward is perceived as it is."""
 
     def __init__(
         self,
@@ -327,15 +341,44 @@ class Task(_message.Message):
         delta: _builtins.float = ...,
         sigma: _builtins.float = ...,
         alpha: _builtins.float = ...,
+        wrappers_json: _builtins.str = ...,
+        reward: Global___Reward | None = ...,
         baseline: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "baseline", b"baseline", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "baseline", b"baseline", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Reward(_message.Message):
+    """What becomes of a reward r on its way to the agent: scale * r + shift + N(0, noise^2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    shift: _builtins.float
+    noise: _builtins.float
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float = ...,
+        shift: _builtins.float = ...,
+        noise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reward: _TypeAlias = Reward  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):
@@ -770,7 +813,7 @@ class GetStatusReply(_message.Message):
     round: _builtins.int
     """The open or latest round."""
     trajectories: _builtins.int
-    """Trajectory count of the closed rounds, as on the x-axis of the published figures."""
+    """Trajectory count of the rounds that are closed and evaluated, as on the x-axis of the published figures."""
     trajectories_target: _builtins.int
     """The count at which the run ends."""
     quorum: _builtins.int
@@ -793,7 +836,9 @@ class GetStatusReply(_message.Message):
     """Whether what is for the operator alone is missing: see GetStatus."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
-        """The latest closed round; missing before the first."""
+        """The latest round that is closed and evaluated; missing before the first. The latest round is evaluated while the
+        next one is open.
+        """
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
@@ -836,6 +881,46 @@ class RoundSummary(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiguresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROUND_FIELD_NUMBER: _builtins.int
     EVALUATION_RETURN_FIELD_NUMBER: _builtins.int
     EVALUATION_LENGTH_FIELD_NUMBER: _builtins.int
@@ -858,7 +943,7 @@ class RoundSummary(_message.Message):
     training_return: _builtins.float
     """Mean of the agents' reported training returns; NaN when none reported."""
     rule: _builtins.str
-    """Which rule of the filter decided: "R1", "R2", "none" (nobody survived) or "mean" (no filter)."""
+    """What decided, in the aggregator's own words: for FedPG's filter "R1", "R2" or "none" (nobody survived)."""
     radius: _builtins.float
     """Radius of that rule; 0 without a filter."""
     parameters_digest: _builtins.bytes
@@ -878,12 +963,12 @@ class RoundSummary(_message.Message):
         """Agents that had not voted when the round closed."""
 
     @_builtins.property
-    def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Figure]:
-        """What the rule and the algorithm say of the round, by name, for example "alarm" or "rejected": docs/defence.md."""
+    def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the aggregator and the algorithm have to tell of the round, by name; of very many figures, the first by name."""
 
     @_builtins.property
-    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___Weight]:
-        """Each voter's weight in the aggregate, where the rule weighs votes."""
+    def weights(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """How much each voter's vote counted, from 0 to 1; empty where the rule selects nobody in particular."""
 
     def __init__(
         self,
@@ -899,8 +984,8 @@ class RoundSummary(_message.Message):
         absent: _abc.Iterable[_builtins.int] | None = ...,
         parameters_digest: _builtins.bytes = ...,
         seconds: _builtins.float = ...,
-        figures: _abc.Iterable[Global___Figure] | None = ...,
-        weights: _abc.Iterable[Global___Weight] | None = ...,
+        figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        weights: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -909,58 +994,6 @@ class RoundSummary(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RoundSummary: _TypeAlias = RoundSummary  # noqa: Y015
-
-@_typing.final
-class Figure(_message.Message):
-    """A number by name."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """What it is called."""
-    value: _builtins.float
-    """Finite."""
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        value: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Figure: _TypeAlias = Figure  # noqa: Y015
-
-@_typing.final
-class Weight(_message.Message):
-    """How much a vote counts."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AGENT_FIELD_NUMBER: _builtins.int
-    WEIGHT_FIELD_NUMBER: _builtins.int
-    agent: _builtins.int
-    """Whose it is."""
-    weight: _builtins.float
-    """From 0 to 1."""
-    def __init__(
-        self,
-        *,
-        agent: _builtins.int = ...,
-        weight: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "weight", b"weight"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Weight: _TypeAlias = Weight  # noqa: Y015
 
 @_typing.final
 class AgentStatus(_message.Message):

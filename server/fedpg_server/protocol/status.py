@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.federation import Federation
 from fedpg_common.transport.verdicts import Verdict
@@ -13,8 +11,8 @@ from fedpg_server.protocol.coordinator import Coordinator, Member, Phase
 from fedpg_server.protocol.membership import Presence
 from fedpg_server.protocol.situation import name_agents
 
-FIGURES_MAX = 64
-"""A rule of somebody's own may have any number of figures; a status has a limit."""
+FIGURES_MAX, FIGURE_NAME_MAX = 100, 100
+"""How many of a round's figures a status tells, and the characters of their names: aggregators may have any number."""
 
 
 def make_status(
@@ -81,6 +79,7 @@ def _note(member: Member) -> str:
 
 def summarize(record: RoundRecord) -> pb.RoundSummary:
     """A closed round as status shows it."""
+    told = sorted(name for name in record.figures if len(name) <= FIGURE_NAME_MAX)
     return pb.RoundSummary(
         round=record.round_number,
         evaluation_return=record.evaluation_return,
@@ -93,8 +92,8 @@ def summarize(record: RoundRecord) -> pb.RoundSummary:
         absent=record.absent,
         parameters_digest=bytes.fromhex(record.parameters_digest),
         seconds=record.seconds,
-        figures=[pb.Figure(name=name, value=value) for name, value in islice(record.figures.items(), FIGURES_MAX)],
-        weights=[pb.Weight(agent=agent, weight=weight) for agent, weight in (record.weights or {}).items()],
+        figures={name: record.figures[name] for name in told[:FIGURES_MAX]},
+        weights=record.weights or {},
     )
 
 

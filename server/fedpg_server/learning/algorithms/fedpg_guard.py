@@ -58,8 +58,6 @@ class FedPGGuard(FedPGBR):
     """
 
     default_aggregator: ClassVar[str] = "history"
-    needs_evaluation: ClassVar[bool] = True
-    """A round's policy stands only when its episodes have been played."""
 
     def __init__(
         self,
