@@ -14,7 +14,14 @@ import tomli_w
 
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import UsageError
-from fedpg_common.shipped import AGGREGATORS, ALGORITHM_TITLES, ALGORITHMS, ATTACKS, casts_honest_vote
+from fedpg_common.shipped import (
+    AGGREGATORS,
+    ALGORITHM_BASELINES,
+    ALGORITHM_TITLES,
+    ALGORITHMS,
+    ATTACKS,
+    casts_honest_vote,
+)
 from fedpg_common.tasks import (
     Task,
     find_task,
@@ -109,6 +116,9 @@ class Federation:
                 f"round_timeout_s must be a positive number of seconds up to {ROUND_TIMEOUT_MAX_S:.0f}, "
                 f"not {show(self.round_timeout_s)}"
             )
+        own_baseline = ALGORITHM_BASELINES.get(self.algorithm.name)
+        if own_baseline is not None and not self.task.baseline:  # said here, so that agents are told with the task
+            object.__setattr__(self, "task", dataclasses.replace(self.task, baseline=own_baseline))
         seeds = (*(self.adam_after or ()), self.seed)
         if len(set(seeds)) < len(seeds) or not all(is_whole(seed) and 0 <= seed <= SEED_MAX for seed in seeds):
             raise UsageError(f"adam_after must be different seeds, without the run's own, not {show(self.adam_after)}")

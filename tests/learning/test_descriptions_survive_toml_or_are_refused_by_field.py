@@ -31,6 +31,7 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
     ("delta", 0), ("delta", 1), ("delta", float("nan")),
     ("alpha", -0.1), ("alpha", 0.5), ("alpha", float("nan")),
     ("activation", "gelu"), ("activation", 3),
+    ("baseline", "state"), ("baseline", 3), ("baseline", ["time"]),
     ("hidden", 16), ("hidden", [0]), ("hidden", [16, "x"]), ("hidden", [True]), ("hidden", "16,16"),
     ("batch_size_max", 11),
     ("name", ""), ("name", 5), ("name", "two\nlines"), ("environment", ""), ("environment", 5),

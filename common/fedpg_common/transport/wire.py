@@ -38,6 +38,7 @@ RECORDS_BYTES = 1024 * 1024
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
     "batch_size", "batch_size_min", "batch_size_max", "mini_batch_size", "inner_steps", "delta", "sigma", "alpha",
+    "baseline",
 )  # fmt: skip
 
 

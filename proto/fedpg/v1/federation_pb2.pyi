@@ -269,6 +269,7 @@ class Task(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
     REWARD_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -307,6 +308,10 @@ class Task(_message.Message):
     """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
     settings; empty means none. Like the options they are this agent's own, as is the reward.
     """
+    baseline: _builtins.str
+    """What the gradient estimate subtracts from advantages: "none" or "time"; empty means "none". An agent that does not
+    know the word stops.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
@@ -338,10 +343,11 @@ class Task(_message.Message):
         alpha: _builtins.float = ...,
         wrappers_json: _builtins.str = ...,
         reward: Global___Reward | None = ...,
+        baseline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "baseline", b"baseline", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
