@@ -249,7 +249,7 @@ class Run:
         self._feed(events.Joined(agent))
         return pb.JoinReply(
             run_id=self.run_id,
-            task=wire.task_to_message(self.federation.task),
+            task=wire.task_to_message(self.federation.task_of(agent)),
             parameters=wire.spec_to_messages(self.spec),
             seed=agent_seed(self.federation.seed, agent),
             agents=self.federation.agents,

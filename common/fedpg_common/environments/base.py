@@ -21,6 +21,8 @@ class EnvironmentBatch(ABC):
 
     observation_size: int
     """D, the length of a flattened observation."""
+    gymnasium_id: str = ""
+    """The id of the environment in Gymnasium's registry whose episodes these are, for who plays or draws one alone."""
     action_space: Discrete[Any] | Box
     """As a policy sees it. A Box's dimension with finite bounds has −1 and 1, to which those are scaled (`actions`)."""
 

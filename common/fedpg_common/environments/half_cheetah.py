@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.environments.physics import set_model
 
 STATE = int(
     mujoco.mjtState.mjSTATE_QPOS
@@ -39,11 +40,12 @@ class HalfCheetahBatch(EnvironmentBatch):
     Writing a state into one MjData and reading it back costs less than the cache misses of one MjData an episode.
     """
 
-    def __init__(self) -> None:
-        """Load Gymnasium's model."""
+    def __init__(self, gravity: float = -9.81, mass_scale: float = 1.0) -> None:
+        """Load Gymnasium's model; `gravity` is along z, in m/s², and `mass_scale` multiplies all masses."""
         with warnings_logged():
             environment: Any = gymnasium.make("HalfCheetah-v5").unwrapped
         environment.close()
+        set_model(environment.model, environment.data, gravity=gravity, mass_scale=mass_scale)
         self.action_space = environment.action_space
         self.observation_size = environment.observation_space.shape[0]
         self._model, self._data = environment.model, environment.data

@@ -29,62 +29,81 @@ NAMED_MAX = 20
 SHIPPED = names_in(package_folder("experiments"))
 
 
+File = Annotated[
+    str,
+    typer.Argument(
+        help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
+        metavar="FILE",
+        autocompletion=complete(SHIPPED),
+    ),
+]
+
+Quick = Annotated[
+    bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
+]
+
+Jobs = Annotated[int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")]
+
+SeedsOption = Annotated[
+    int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
+]
+
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only the runs with this in their name, for example CartPole or seed-0.",
+        metavar="TEXT",
+        show_default="all",
+    ),
+]
+
+ReportOnly = Annotated[
+    bool,
+    typer.Option("--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""),
+]
+
+Aggregator = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of a matrix: only this row, by its name; an aggregator that is not there becomes one. Repeatable.",
+        metavar="NAME",
+    ),
+]
+
+Algorithm = Annotated[
+    list[str] | None,
+    typer.Option(help="Of a matrix: only the row of this algorithm, likewise. Repeatable.", metavar="NAME"),
+]
+
+Attack = Annotated[
+    list[str] | None,
+    typer.Option(help="Of a matrix: only the column of this attack, likewise. Repeatable.", metavar="NAME"),
+]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of that aggregator, algorithm or attack, or of the task, as for train. Repeatable.",
+        metavar="NAME=VALUE",
+    ),
+]
+
+Out = Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")]
+
+
 def experiment_command(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
-            metavar="FILE",
-            autocompletion=complete(SHIPPED),
-        ),
-    ],
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
-    ] = False,
-    jobs: Annotated[
-        int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Only the runs with this in their name, for example CartPole or seed-0.",
-            metavar="TEXT",
-            show_default="all",
-        ),
-    ] = None,
-    report_only: Annotated[
-        bool,
-        typer.Option(
-            "--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""
-        ),
-    ] = False,
-    aggregator: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of a matrix: only this row, by its name; an aggregator that is not there becomes one. Repeatable.",
-            metavar="NAME",
-        ),
-    ] = None,
-    algorithm: Annotated[
-        list[str] | None,
-        typer.Option(help="Of a matrix: only the row of this algorithm, likewise. Repeatable.", metavar="NAME"),
-    ] = None,
-    attack: Annotated[
-        list[str] | None,
-        typer.Option(help="Of a matrix: only the column of this attack, likewise. Repeatable.", metavar="NAME"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="A setting of that aggregator, algorithm or attack, or of the task, as for train. Repeatable.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")] = Path("runs"),
+    file: File,
+    quick: Quick = False,
+    jobs: Jobs = None,
+    seeds: SeedsOption = None,
+    only: OnlyOption = None,
+    report_only: ReportOnly = False,
+    aggregator: Aggregator = None,
+    algorithm: Algorithm = None,
+    attack: Attack = None,
+    settings: Settings = None,
+    out: Out = Path("runs"),
 ) -> None:
     """Run an experiment: a list of federations, each with several seeds; then report on it.
 

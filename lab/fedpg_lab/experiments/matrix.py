@@ -28,14 +28,14 @@ from fedpg_common.federation import TASK_FIELDS, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
 from fedpg_common.tasks import is_number, is_whole, show
 
-from fedpg_lab.figures.matrix import Matrix, Row, Variant
+from fedpg_lab.experiments.matrix_parts import Matrix, Row, Variant
 from fedpg_lab.figures.published import published_targets
 from fedpg_lab.files.toml_files import refuse_unknown, text_of
 
 BASE_FIELDS = ("task", "algorithm", "agents", "byzantine", "round_timeout_s")
 MATRIX_FIELDS = (*BASE_FIELDS, "threshold", "rows", "attacks")
 ROW_FIELDS = ("name", "algorithm", "aggregator")
-LISTS_THEMSELVES = ("hidden",)
+LISTS_THEMSELVES = ("hidden", "wrappers")
 """Fields whose value is a list, which does not stand for several."""
 
 Register = Callable[[dict[str, Any]], tuple[str, Federation]]

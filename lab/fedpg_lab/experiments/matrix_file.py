@@ -12,8 +12,8 @@ from fedpg_common.files import Kind, look, reason, shown, write_whole
 from fedpg_common.json_text import to_json
 
 from fedpg_lab.experiments.matrix import Additions, Plan
+from fedpg_lab.experiments.matrix_results import FORMAT, MatrixResult, Outcome, outcome_of, result_of, to_plain
 from fedpg_lab.experiments.plan import Experiment, PlannedRun
-from fedpg_lab.figures.robustness import FORMAT, MatrixResult, Outcome, outcome_of, result_of, to_plain
 from fedpg_lab.runs.folders import RunData
 
 MATRIX_NAME = "matrix.json"

@@ -8,11 +8,7 @@ from pathlib import Path
 
 from fedpg_lab.experiments.matrix import Plan
 from fedpg_lab.experiments.matrix_file import MatrixFile
-from fedpg_lab.experiments.plan import Experiment
-from fedpg_lab.figures.heat_map import HeatMap, draw_heat_map
-from fedpg_lab.figures.parts import save_figure
-from fedpg_lab.figures.robustness import MatrixResult, begun
-from fedpg_lab.figures.robustness_pictures import (
+from fedpg_lab.experiments.matrix_pictures import (
     Table,
     acceptance_map,
     choices,
@@ -22,6 +18,10 @@ from fedpg_lab.figures.robustness_pictures import (
     to_csv,
     to_markdown,
 )
+from fedpg_lab.experiments.matrix_results import MatrixResult, begun
+from fedpg_lab.experiments.plan import Experiment
+from fedpg_lab.figures.heat_map import HeatMap, draw_heat_map
+from fedpg_lab.figures.parts import save_figure
 from fedpg_lab.files.pages import svg_as_data, write_text
 from fedpg_lab.runs.folders import RunData
 

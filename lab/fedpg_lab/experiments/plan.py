@@ -11,6 +11,7 @@ aggregator = ["fedpg", { name = "krum", faulty = 3 }]    # the algorithm's own w
 agents = 10
 byzantine = 3
 attack = "sign-flipping"
+heterogeneity = { gravity = [8, 12] }    # ranges from which each agent's world is drawn; or a list of such tables
 sigma = 0.1                              # any field of a task file, in place of the task's
 round_timeout_s = 60.0                   # for attacks on the protocol; other rounds wait a day for a slow machine
 
@@ -47,7 +48,8 @@ FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction
 REPRODUCTION_FIELDS = ("carry_adam",)
 QUICK_FIELDS = ("seeds", "trajectories")
 QUICK_MATRIX_FIELDS = ("rows", "attacks")
-FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s")
+FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s",
+                     "environments", "heterogeneity", "evaluate_worlds_every")  # fmt: skip
 PATIENT_S = 86_400.0
 """How long a round waits where every agent answers in the end, so that a loaded machine changes no result."""
 SEEDS_MAX = 1000

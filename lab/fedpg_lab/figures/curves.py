@@ -192,8 +192,19 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
                  if other_key == key]  # fmt: skip
         own = task_to_fields(federation.task)
         apart = [f"{name}={own[name]}" for name in own if any(other[name] != own[name] for other in alike)]
-        labels.append(", ".join([label, *apart]))
+        labels.append(", ".join([label, *apart, *_worlds_apart(federation, federations)]))
     return labels
+
+
+def _worlds_apart(federation: Federation, others: Sequence[Federation]) -> list[str]:
+    """What sets the agents' worlds apart from those of other groups: as little as will do."""
+    if len({other.worlds_label for other in others}) == 1:
+        return []
+    drawn = [other.heterogeneity for other in others if other.heterogeneity is not None]
+    same_ranges = len(drawn) == len(others) and all(one.ranges == drawn[0].ranges for one in drawn)
+    if same_ranges and federation.heterogeneity is not None and not any(other.environments for other in others):
+        return [f"spread={federation.heterogeneity.spread:g}"]
+    return [federation.worlds_label or "the same world"]
 
 
 def _plain_label(federation: Federation) -> str:

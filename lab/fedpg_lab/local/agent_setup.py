@@ -42,7 +42,7 @@ def agent_options(federation: Federation, server: str) -> list[AgentOptions]:
             federation.byzantine.get(index),
             collusions.get(index),
             run_seed=federation.seed if index in omniscient else None,
-            allow=trusting(federation.task),
+            allow=trusting(federation.task_of(index)),
             module_folder=federation.task.module_folder,
             aggregator=rule if index in collusions else None,
         )

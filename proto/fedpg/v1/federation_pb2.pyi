@@ -13,7 +13,7 @@ Conventions
     message is only checked against it.
 
 Status codes of all calls, beside those named at each:
-  UNAUTHENTICATED    the certificate does not name an agent.
+  UNAUTHENTICATED    the certificate does not name an agent, or has been revoked.
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
@@ -32,6 +32,10 @@ Bounds on what a caller can make the server do
     `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
+    20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
+  - A caller has at most 4 streams of the other services on the port, reflection and a watch on the health: with one
+    more, RESOURCE_EXHAUSTED.
   - An agent holds at most 4 long polls: see AwaitRound.
 """
 
@@ -263,6 +267,8 @@ class Task(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     SIGMA_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -297,9 +303,17 @@ class Task(_message.Message):
     """σ of the filter."""
     alpha: _builtins.float
     """α, the tolerated fraction of faulty agents."""
+    wrappers_json: _builtins.str
+    """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
+    settings; empty means none. Like the options they are this agent's own, as is the reward.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
+
+    @_builtins.property
+    def reward(self) -> Global___Reward:
+        """Absent where the reward is perceived as it is."""
 
     def __init__(
         self,
@@ -322,14 +336,43 @@ class Task(_message.Message):
         delta: _builtins.float = ...,
         sigma: _builtins.float = ...,
         alpha: _builtins.float = ...,
+        wrappers_json: _builtins.str = ...,
+        reward: Global___Reward | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Reward(_message.Message):
+    """What becomes of a reward r on its way to the agent: scale * r + shift + N(0, noise^2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    shift: _builtins.float
+    noise: _builtins.float
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float = ...,
+        shift: _builtins.float = ...,
+        noise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reward: _TypeAlias = Reward  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):

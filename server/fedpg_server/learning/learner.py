@@ -43,6 +43,7 @@ from fedpg_server.learning.algorithms.inner_loop import norm
 from fedpg_server.learning.answers import checked_aggregate, checked_improvement
 from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
+from fedpg_server.learning.worlds import Worlds
 
 EVALUATION_EPISODES = 10
 
@@ -72,8 +73,12 @@ class RoundResult:
 class Learner:
     """An algorithm, an aggregator and the evaluation: what a round does with its votes."""
 
-    def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
-        """`environments` are the server's own. Of the federation's attackers nothing is read.
+    def __init__(
+        self, federation: Federation, environments: EnvironmentBatch, policy: Policy, worlds: Worlds | None = None
+    ) -> None:
+        """`environments` are the server's own; `worlds` are the agents', where policies are to be evaluated there, too.
+
+        Of the federation's attackers nothing is read.
 
         Raises UsageError if the algorithm or the aggregator cannot be built as described, or for that many agents.
         """
@@ -89,6 +94,7 @@ class Learner:
         check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
         self._name = federation.algorithm.name
         self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
+        self._worlds, self._worlds_every = worlds, federation.evaluate_worlds_every
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -138,7 +144,13 @@ class Learner:
     def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
         """Greedy episodes of the policy after a round, the same whenever they are played. Only shows how good it is."""
         played = self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
-        return Evaluation(tuple(played.returns().tolist()), tuple(played.lengths().tolist()))
+        worlds = self._evaluate_in_worlds(theta, round_number)
+        return Evaluation(tuple(played.returns().tolist()), tuple(played.lengths().tolist()), worlds)
+
+    def _evaluate_in_worlds(self, theta: Vector, round_number: int) -> dict[int, float] | None:
+        if self._worlds is None or round_number % self._worlds_every:
+            return None
+        return self._worlds.evaluate_round(theta, round_number, EVALUATION_EPISODES)
 
     def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
         agents = tuple(sorted(updates))

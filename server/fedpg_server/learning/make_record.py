@@ -13,6 +13,7 @@ from fedpg_common.learning.parameters import digest
 from fedpg_common.transport.wire import finite_or_zero
 
 from fedpg_server.learning.learner import RoundResult
+from fedpg_server.learning.pairwise import pack
 from fedpg_server.learning.records import RoundRecord
 
 REPORTED_MAX = float(np.finfo(np.float32).max)
@@ -78,6 +79,7 @@ def make_record(
         learning_rate=result.learning_rate,
         skipped_steps=result.inner.skipped_steps,
         seconds=seconds,
+        pairwise_distances=pack(votes.distances),
     )
     return record if result.evaluation is None else record.evaluated(result.evaluation)
 

@@ -23,6 +23,8 @@ class Evaluation:
     """Undiscounted return of each."""
     lengths: tuple[int, ...]
     """Steps of each."""
+    world_returns: dict[int, float] | None = None
+    """Mean greedy return in the world of each agent; None where that was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ class RoundRecord:
     """Steps left out because they would have made the parameters infinite or NaN."""
     seconds: float
     """From the round's opening until the next could open. Differs between runs, like nothing else here."""
+    world_returns: dict[int, float] | None = None
+    """Mean greedy return in the world of each agent; None for a round after which that was not asked for."""
+    pairwise_distances: str | None = None
+    """Distances between the voters' gradients, as `fedpg_server.learning.pairwise` packs them; None for a round of
+    more than 50 voters."""
 
     @property
     def evaluation_return(self) -> float:
@@ -110,6 +117,7 @@ class RoundRecord:
             environment_steps=steps,
             evaluation_returns=evaluation.returns,
             evaluation_lengths=tuple(float(length) for length in evaluation.lengths),
+            world_returns=evaluation.world_returns,
         )
 
     def to_json(self) -> str:
@@ -127,14 +135,31 @@ class RoundRecord:
                 values[name] = {key: _figure(entry) for key, entry in value.items()}
         for name in ("gradient_norm", "learning_rate", "seconds"):
             values[name] = _figure(values[name])
-        for name in ("centre_distances", "weights"):
-            if values[name] is not None:
+        for name in ("centre_distances", "weights", "world_returns"):
+            if values.get(name) is not None:
                 values[name] = {int(agent): value for agent, value in values[name].items()}
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        # A run that was begun before a field was added goes without it.
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 def _figure(value: Any) -> Any:
     return math.nan if value is None else value
+
+
+@dataclass(frozen=True)
+class OverWorlds:
+    """Mean returns in several worlds, over these."""
+
+    mean: float
+    worst: float
+    spread: float
+    """The highest less the lowest."""
+
+
+def over_worlds(returns: dict[int, float]) -> OverWorlds:
+    """What returns by agent come to; there is one at least."""
+    values = list(returns.values())
+    return OverWorlds(fmean(values), min(values), max(values) - min(values))
 
 
 def best_return(records: Iterable[RoundRecord]) -> float | None:

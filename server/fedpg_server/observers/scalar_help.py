@@ -7,6 +7,9 @@ X_AXIS = "The x axis (step) is the trajectory count per participant, as in the p
 DESCRIPTIONS = {
     "evaluation/return": "Mean undiscounted return of the round's ten greedy episodes.",
     "evaluation/episode_length": "Mean length of these episodes in steps.",
+    "worlds/mean_return": "Mean over agents of the greedy return in each agent's own world.",
+    "worlds/worst_return": "The lowest of these.",
+    "worlds/spread": "The highest of these less the lowest.",
     "training/return": "Mean return of the trajectories that the honest agents sampled, as they report it.",
     "training/episode_length": "Mean length of these trajectories in steps.",
     "training/loss": "Mean surrogate loss of the honest agents.",

@@ -159,8 +159,8 @@ def _copy_in_memory(path: Path, log: Path) -> Opened:
     return Opened(connection, point, seal)
 
 
-def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
-    """How far the store has got. Raises StorageError unless it is an intact store of this format."""
+def check_format(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise StorageError unless it is a store of this format."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StorageError(f"{path} is not a FedPG store")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -170,6 +170,11 @@ def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
             f"{path} was written by {age} version of FedPG (store format {version}, this version reads "
             f"{FORMAT_VERSION}): use that version for this run, or start a new one"
         )
+
+
+def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
+    """How far the store has got. Raises StorageError unless it is an intact store of this format."""
+    check_format(path, connection)
     connection.execute("BEGIN")  # all of it as of one moment, also while a server writes
     try:
         finding = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]

@@ -10,8 +10,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from fedpg_lab.experiments.matrix_results import Cell, MatrixResult, RowResult, all_cells
 from fedpg_lab.figures.heat_map import HeatMap, Shade, column_block
-from fedpg_lab.figures.robustness import Cell, MatrixResult, RowResult, all_cells
 from fedpg_lab.figures.tables import plain_cell
 
 UNDISTURBED, WORST_ATTACK, WORST_RUN = "undisturbed", "worst attack", "worst single run"
