@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.files import make_folder, write_whole
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
@@ -129,9 +130,8 @@ async def _serve_learner(
 ) -> ExitCode:
     """Bind, restore or start the run, and serve it; the learner works in `thread`."""
     service = FederationService(authenticated=options.tls is not None)
-    endpoint = await start_listening(
-        options.address, options.tls, service, wire.message_bytes_max(spec.size), federation.agents
-    )
+    message_bytes = wire.message_bytes_max(spec.size, learner.round_vectors)
+    endpoint = await start_listening(options.address, options.tls, service, message_bytes, federation.agents)
     try:
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)

@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 import tomli_w
+from fedpg_common.descriptions import describe, federation_from_toml, federation_to_toml, read_federation
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import (
-    AGENTS_MAX,
-    Federation,
-    describe,
-    federation_from_toml,
-    federation_to_toml,
-    read_federation,
-)
+from fedpg_common.federation import AGENTS_MAX, Federation
 from fedpg_common.tasks import CARTPOLE, TASKS, Task, find_task, task_from_fields, task_to_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +25,7 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
     ("delta", 0), ("delta", 1), ("delta", float("nan")),
     ("alpha", -0.1), ("alpha", 0.5), ("alpha", float("nan")),
     ("activation", "gelu"), ("activation", 3),
+    ("baseline", "state"), ("baseline", 3), ("baseline", ["time"]),
     ("hidden", 16), ("hidden", [0]), ("hidden", [16, "x"]), ("hidden", [True]), ("hidden", "16,16"),
     ("batch_size_max", 11),
     ("name", ""), ("name", 5), ("name", "two\nlines"), ("environment", ""), ("environment", 5),

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_to_toml, method_of
+from fedpg_common.descriptions import federation_to_toml
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.shipped import ALGORITHM_TITLES
 from fedpg_common.tasks import TASKS, task_to_fields
@@ -32,7 +33,7 @@ T_QUANTILES = (
 )  # fmt: skip
 """The 0.95 quantile of Student's t distribution with 1, 2, … 30 degrees of freedom."""
 NORMAL_QUANTILE = 1.645
-LEARNING = ("agents", "inner", "aborted")
+LEARNING = ("agents", "inner", "aborted", "reference")
 """The sampled trajectories that learning costs; evaluation is only for looking."""
 
 
@@ -111,6 +112,19 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
         Group(label, group, ", ".join(_worlds_apart(group[0].federation, federations)))
         for label, group in zip(_labels(members), members, strict=True)
     ]
+
+
+def cut_after(groups: Sequence[Group], count: int) -> list[Group]:
+    """The groups without the rounds that end beyond that trajectory count. Raises UsageError if that leaves none."""
+    cut = []
+    for group in groups:
+        runs = [(run, [record for record in run.records if record.trajectories_total <= count]) for run in group.runs]
+        left = tuple(dataclasses.replace(run, records=records) for run, records in runs if records)
+        if left:
+            cut.append(dataclasses.replace(group, runs=left))
+    if not cut:
+        raise UsageError(f"no round ends within {count} trajectories")
+    return cut
 
 
 def honest_counts(run: RunData) -> Series:
