@@ -188,7 +188,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         number += 1
         result = bench.play(state, number)
         state, total = result.state, total + result.trajectories
-        curve.append((total, fmean(result.evaluation_returns)))
+        curve.append((total, fmean(bench.learner.evaluate(state.theta, number).returns)))
         figures.append({**result.aggregate.figures, **result.inner.figures})
         weights.append(dict(result.aggregate.weights or {}))
         if show_rounds:

@@ -29,6 +29,24 @@ ALGORITHM_TITLES = {
 }
 """How their papers write them, in the order of the figures. Others are called what their choice is."""
 
+ENVIRONMENTS: Choices[Any] = Choices(
+    "environment",
+    {
+        "CartPole-v1": "fedpg_common.environments.cartpole:CartPoleBatch",
+        "LunarLander-v3": "fedpg_common.environments.lunar_lander:LunarLanderBatch",
+        "HalfCheetah-v5": "fedpg_common.environments.half_cheetah:HalfCheetahBatch",
+        "InvertedPendulum-v5": "fedpg_common.environments.inverted_pendulum:InvertedPendulumBatch",
+    },
+)
+"""Fast batches (`fedpg_common.environments.base.EnvironmentBatch`), by the Gymnasium id whose episodes they play.
+
+Any other environment of Gymnasium's registry is played by its own class, and so is one of these with options that its
+batch does not take.
+"""
+
+WRAPPERS: Choices[Any] = Choices("wrapper", {})
+"""What an environment is wrapped in: MODULE:NAME, called with the environment and its settings."""
+
 AGGREGATORS: Choices[Any] = Choices(
     "aggregator",
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -25,6 +26,27 @@ SHOWN_MAX = 80
 """Characters of a bad value that an error repeats."""
 
 
+OWN_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+"""MODULE:NAME, the module possibly dotted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+    """What becomes of a reward r on its way to the agent: scale · r + shift + N(0, noise²), drawn for every step."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number, and a negative noise."""
+        for name, value in dataclasses.asdict(self).items():
+            if not (is_number(value) and abs(value) <= SCALE_MAX):
+                raise UsageError(f"reward: {name} must be a number up to {SCALE_MAX:g}, not {show(value)}")
+        if self.noise < 0:
+            raise UsageError(f"reward: noise is a standard deviation and cannot be negative, as {self.noise} is")
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """An environment and the settings of the federation that learns it.
@@ -34,7 +56,7 @@ class Task:
 
     name: str
     environment: str
-    """Gymnasium id, or MODULE:ID for one that a module of the user's own registers."""
+    """Gymnasium id, or MODULE:ID for one that a module of the user's own registers, or MODULE:CLASS for a batch."""
     hidden: tuple[int, ...]
     activation: str
     horizon: int
@@ -54,6 +76,10 @@ class Task:
     alpha: float = 0.4
     environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
+    wrappers: tuple[str | Mapping[str, Any], ...] = ()
+    """Wrappers of Gymnasium's kind, from the inmost: MODULE:NAME each, or a table of `name` and settings."""
+    reward: Reward = dataclasses.field(default_factory=Reward)
+    """How the environment's reward is perceived."""
     module_folder: str = dataclasses.field(default="", compare=False)
     """Where the environment's module was when the task file was read. It stays on this machine, and tasks that differ
     in it alone are the same task."""
@@ -90,6 +116,8 @@ class Task:
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
         options = self.environment_options
         _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
+        wrappers_from_plain(self.wrappers, f"task {self.name}: ")
+        _require(isinstance(self.reward, Reward), "reward", "a table with scale, shift and noise", self)
         _require(
             isinstance(self.module_folder, str) and (not self.module_folder or self.module_folder.isprintable()),
             "module_folder", "a printable path", self,
@@ -105,6 +133,21 @@ def module_of(environment: str) -> str:
     """The module that registers an environment named MODULE:ID; empty for one that is Gymnasium's own."""
     module, colon, _ = environment.partition(":")
     return module if colon else ""
+
+
+def wrappers_from_plain(value: object, prefix: str = "") -> tuple[str | Mapping[str, Any], ...]:
+    """The wrappers in a description. Raises UsageError, whose sentence begins with `prefix`."""
+    if isinstance(value, list | tuple) and all(map(_is_wrapper, value)):
+        return tuple(value)
+    raise UsageError(
+        f'{prefix}wrappers must be a list of MODULE:NAME, as in ["my_envs:Delayed"], or of tables with such a name and '
+        f"settings, not {show(value)}"
+    )
+
+
+def _is_wrapper(value: object) -> bool:
+    name = value.get("name") if isinstance(value, Mapping) else value
+    return isinstance(name, str) and OWN_NAME.fullmatch(name) is not None and is_plain(value)
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -162,8 +205,14 @@ HALF_CHEETAH = Task(
     horizon=500, evaluation_horizon=1000, trajectories=10000, gamma=0.995, learning_rate=8e-5,
     batch_size=48, batch_size_min=46, batch_size_max=50, mini_batch_size=16, inner_steps=3, sigma=0.9,
 )  # fmt: skip
+INVERTED_PENDULUM = Task(
+    name="InvertedPendulum-v5", environment="InvertedPendulum-v5", hidden=(64, 64), activation="tanh",
+    horizon=1000, evaluation_horizon=1000, trajectories=5000, gamma=0.995, learning_rate=1e-3,
+    batch_size=64, batch_size_min=64, batch_size_max=64, mini_batch_size=12, inner_steps=3, sigma=0.25,
+)  # fmt: skip
+"""As Fang, Wang and Gong 2025 have it, whose batches all have one size."""
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH, INVERTED_PENDULUM)}
 
 
 def find_task(name: str) -> Task:
@@ -210,7 +259,24 @@ def task_from_fields(fields: Mapping[str, Any], source: str = "task") -> Task:
     if not isinstance(values["hidden"], list | tuple):
         raise UsageError(f"{source}: hidden must be a list of layer sizes")
     values["hidden"] = tuple(values["hidden"])
+    if "wrappers" in values:
+        values["wrappers"] = wrappers_from_plain(values["wrappers"], f"{source}: ")
+    if "reward" in values:
+        values["reward"] = reward_from_plain(values["reward"], f"{source}: ")
     return Task(**values)
+
+
+def reward_from_plain(value: object, prefix: str = "") -> Reward:
+    """The reward in a description. Raises UsageError, whose sentence begins with `prefix`."""
+    if isinstance(value, Reward):
+        return value
+    names = [field.name for field in dataclasses.fields(Reward)]
+    if not isinstance(value, Mapping) or set(value) - set(names):
+        raise UsageError(f"{prefix}reward must be a table with {', '.join(names)}, not {show(value)}")
+    try:
+        return Reward(**value)
+    except UsageError as error:
+        raise UsageError(f"{prefix}{error}") from error
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -222,6 +288,9 @@ def task_to_fields(task: Task) -> dict[str, Any]:
     fields = dataclasses.asdict(task)
     fields["hidden"] = list(task.hidden)
     fields["environment_options"] = dict(task.environment_options)
-    if not task.module_folder:
-        del fields["module_folder"]
+    fields["wrappers"] = list(task.wrappers)
+    usual = {"wrappers": [], "reward": dataclasses.asdict(Reward()), "module_folder": ""}
+    for name, value in usual.items():
+        if fields[name] == value:
+            del fields[name]
     return fields

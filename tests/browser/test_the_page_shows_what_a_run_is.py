@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fedpg_lab.commands.watch import save_page
-from fedpg_lab.watch.catalogue import Catalogue
-from fedpg_lab.watch.run_view import ServerAccess
+from fedpg_lab.watch.saving import save_page
 from support.chromium import Page
 from support.watch import page_of, watched_run
 
@@ -117,7 +115,7 @@ def test_names_with_markup_stay_text(tmp_path: Path, page: Page) -> None:
 
 def test_a_saved_page_needs_neither_server_nor_network(tmp_path: Path, page: Page, pictures: Path) -> None:
     folder = watched_run(tmp_path / "runs" / MARKUP)
-    save_page(Catalogue(folder, ServerAccess()), tmp_path / "saved.html")
+    save_page(folder, tmp_path / "saved.html")
     page.call("Network.enable")
     page.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
     page.open((tmp_path / "saved.html").as_uri())

@@ -16,7 +16,8 @@ from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.docker.backend import KILLED, DockerBackend
 from fedpg_lab.faults.docker.containers import State
 from fedpg_lab.faults.docker.network_rules import Command
-from fedpg_lab.local.processes import RESTARTS_MAX, ProcessFailedError
+from fedpg_lab.local.agents import RESTARTS_MAX
+from fedpg_lab.local.failures import ProcessFailedError
 
 AGENTS = 4
 RUNNING = State("running")

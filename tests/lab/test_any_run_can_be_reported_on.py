@@ -36,7 +36,8 @@ def test_to_another_folder_by_name(tmp_path: Path, fedpg: Command) -> None:
     assert code == 0
     assert [summary["seed"] for summary in json.loads(text)] == [0, 1]
     assert {str(path.relative_to(out)) for path in out.rglob("*.*")} == {
-        "returns.png", "seed-0/summary.json", "seed-0/returns.png", "seed-1/summary.json", "seed-1/returns.png",
+        "returns.png",
+        *(f"seed-{seed}/{name}" for seed in (0, 1) for name in ("summary.json", "returns.png", "report.html")),
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "runs" / "seed-0").iterdir()} == {"run.sqlite", "run.lock", "run.mark"}
 

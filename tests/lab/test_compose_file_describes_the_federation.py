@@ -92,6 +92,7 @@ def test_everyone_sees_its_own_key_alone() -> None:
     server = content["services"]["server"]
     assert server["volumes"] == ["runs:/runs", "certs-server:/certs:ro"]
     assert content["services"]["tensorboard"]["volumes"] == ["runs:/runs:ro"]
+    assert content["services"]["watch"]["volumes"] == ["runs:/runs:ro", "certs-operator:/certs:ro"]
     maker = content["services"]["certs"]
     assert {volume.split(":")[0] for volume in maker["volumes"]} | {"runs"} == set(content["volumes"])
     assert maker["network_mode"] == "none"
@@ -103,8 +104,9 @@ def test_every_container_is_hardened() -> None:
         assert HARDENED.items() <= service.items(), name
         assert "privileged" not in service
         assert service["restart"] == ("no" if name == "certs" else "on-failure:3")
-    assert all(address.startswith("127.0.0.1:") for address in services["tensorboard"]["ports"])
-    assert not any("ports" in service for name, service in services.items() if name != "tensorboard")
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"watch", "tensorboard"}
+    assert all(address.startswith("127.0.0.1:") for ports in published.values() for address in ports)
 
 
 def test_each_image_is_built_once() -> None:

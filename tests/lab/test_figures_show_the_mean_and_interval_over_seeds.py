@@ -140,9 +140,11 @@ def test_published_points_are_found_by_task_method_size_and_attack() -> None:
     curve = published_for(describe("LunarLander-v3", agents=10))
     assert curve is not None
     assert (curve.environment, curve.final, curve.reaches) == ("LunarLander-v2", 198, {0: 980, 100: 1520, 180: 2700})
-    attacked = published_for(describe("HalfCheetah-v5", byzantine=3, attack="random-action", algorithm="svrpg"))
+    attacked = published_for(describe("HalfCheetah-v5", byzantine=3, attack="constant-action", algorithm="svrpg"))
     assert attacked is not None
     assert (attacked.final, attacked.reaches, attacked.trajectories) == (73, {}, 10000)
+    # What was published as random action is a constant one; nothing was published for actions that are random.
+    assert published_for(describe("HalfCheetah-v5", byzantine=3, attack="random-action")) is None
     assert published_for(describe("CartPole-v1", agents=4)) is None
     assert published_for(describe("CartPole-v1", byzantine=3)) is None
     assert published_for(describe("HalfCheetah-v5", byzantine=2)) is None

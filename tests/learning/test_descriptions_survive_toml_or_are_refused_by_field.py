@@ -35,6 +35,8 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
     ("batch_size_max", 11),
     ("name", ""), ("name", 5), ("name", "two\nlines"), ("environment", ""), ("environment", 5),
     ("environment_options", 3), ("environment_options", {"a": float("nan")}), ("environment_options", [1]),
+    ("wrappers", "my:Wrap"), ("wrappers", ["Wrap"]), ("wrappers", [{"size": 1}]), ("wrappers", [3]),
+    ("reward", 2), ("reward", {"scale": "x"}), ("reward", {"noise": -0.1}), ("reward", {"bias": 1}),
 ]  # fmt: skip
 
 BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
@@ -52,6 +54,22 @@ BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     ("task", "NoSuchTask", "NoSuchTask"),
     ("task", {}, "name"),
     ("attackers", 3, "attackers"),
+    *[("environments", bad, "environments") for bad in (3, [1])],
+    *[("environments", {index: {"reward": {}}}, "environments") for index in ("x", "-1", "11", "0")],
+    ("environments", {"1": {"gravity": 3}}, "environments.1"),
+    ("environments", {"1": 3}, "environments.1"),
+    ("environments", {"2": {"environment_options": [1]}}, "environment_options"),
+    ("environments", {"2": {"wrappers": ["Wrap"]}}, "wrappers"),
+    ("environments", {"2": {"reward": {"noise": -1}}}, "noise"),
+    ("environments", {"2": {"reward": {"bias": 1}}}, "bias"),
+    *[
+        ("heterogeneity", {"gravity": bad}, "gravity")
+        for bad in (3, [1], [2, 1], [1, "x"], [1, 2, 3], [float("nan"), 1], "1..2")
+    ],
+    *[("heterogeneity", {"gravity": [1, 2], "spread": bad}, "spread") for bad in (-1, "x", float("inf"), True)],
+    ("heterogeneity", {"reward": {"bias": [0, 1]}}, "reward"),
+    ("heterogeneity", 3, "heterogeneity"),
+    *[("evaluate_worlds_every", bad, "evaluate_worlds_every") for bad in (-1, 1.5, "x", True)],
 ]
 
 

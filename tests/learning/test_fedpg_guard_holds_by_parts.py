@@ -151,7 +151,8 @@ def test_what_it_thinks_is_in_the_records_and_the_telemetry(bench: Bench) -> Non
     plan = learner.plan(1)
     result = learner.improve(learner.initial_state(), plan, bench.updates(1))
     federation = Federation(TASK, AGENTS, Choice("fedpg-guard"), seed=7)
-    record = make_record(result, plan, federation, {}, trajectories_before=0, seconds=1.0)
+    unevaluated = make_record(result, plan, federation, {}, trajectories_before=0, seconds=1.0)
+    record = unevaluated.evaluated(learner.evaluate(result.state.theta, 1))
     wanted = {"scale", "gate", "anchor-cosine", "anchor-deviation", "alarm", "armed", "rejected", "rolled-back"}
     assert wanted <= set(record.figures)
     assert {f"filter/{name}" for name in wanted} <= {name for name, _ in scalars(record)}

@@ -16,6 +16,7 @@ from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector, 
 from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.tasks import CARTPOLE, TASKS, Task
 from fedpg_common.transport import wire
+from fedpg_server.protocol.status import FIGURE_NAME_MAX, FIGURES_MAX
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,7 +247,11 @@ def test_a_status_of_many_busy_agents_fits() -> None:
         last_verdict=pb.VERDICT_DAMAGED, verdicts=counts, rounds_accepted=2**63, rounds_filtered=2**63, last_seen_s=1e9,
     )  # fmt: skip
     for agents in (1, 10_000):
-        latest = pb.RoundSummary(accepted=[10_000] * agents, parameters_digest=bytes(32))
+        latest = pb.RoundSummary(
+            accepted=[10_000] * agents, parameters_digest=bytes(32),
+            weights=dict.fromkeys(range(1, agents + 1), 0.1),
+            figures={f"{number:0{FIGURE_NAME_MAX}d}": 0.1 for number in range(FIGURES_MAX)},
+        )  # fmt: skip
         status = pb.GetStatusReply(agents=[agent] * agents, latest=latest)
         assert status.ByteSize() < wire.status_bytes_max(agents)
 

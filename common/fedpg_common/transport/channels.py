@@ -28,6 +28,8 @@ AGENT_NAME_PREFIX = "agent-"
 OPERATOR_NAME = "operator"
 """Common name of the certificate of who runs the federation."""
 SERVER_NAME = "server"
+REVOCATION_LIST = "crl.pem"
+"""In the server's folder, if there is one."""
 AGENT_DIGITS_MAX = 9
 
 # What one caller can make a server hold (gRPC core, grpc/impl/channel_arg_names.h).
@@ -56,6 +58,11 @@ class TlsFiles:
     authority: Path
     certificate: Path
     key: Path
+
+    @property
+    def revocation_list(self) -> Path:
+        """Where a server looks for a list of certificates that are not to be trusted any more. It is optional."""
+        return self.certificate.with_name(REVOCATION_LIST)
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """The three files' contents.
@@ -128,6 +135,7 @@ def server_options(message_bytes: int, send_bytes: int = 0, connections_max: int
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),
+        ("grpc.http2.bdp_probe", 0),  # it would let a fast caller send megabytes on every stream, read or not
         *connections,
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
     ]

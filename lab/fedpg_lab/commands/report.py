@@ -25,17 +25,18 @@ def report_command(
         Format, typer.Option("--format", help="json: print the summaries as well, as a list.")
     ] = Format.TABLE,
 ) -> None:
-    """Write summary.json and returns.png of runs, finished or not, wherever they come from.
+    """Write summary.json, returns.png and report.html of runs, finished or not, wherever they come from.
 
-    `fedpg train` leaves both in its run folders. This makes them for runs of `fedpg-server`, of containers, for copies,
-    and again for a run that is live. The picture has the return curve, the rule that decided each round, and each
-    agent's verdicts. Seeds of one federation, in folders seed-S, get their mean and interval in the folder above.
+    `fedpg train` leaves the first two in its run folders. This makes them for runs of `fedpg-server`, of containers,
+    for copies, and again for a run that is live. The picture has the return curve, the rule that decided each round,
+    and each agent's verdicts; the page is the run's of `fedpg watch` in one file, which needs no network. Seeds of one
+    federation, in folders seed-S, get their mean and interval in the folder above.
 
     Exit codes: 0 done; 2 bad option; 6 no run there, or a folder cannot be written: choose another with --out.
     """
     from fedpg_common.json_text import to_json
 
-    from fedpg_lab.figures.report import report_runs, sentence
+    from fedpg_lab.watch.report import report_runs, sentence
 
     reported = report_runs(folders, out)
     if format_ is Format.JSON:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from fedpg_common.cli.ending import unwinding
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.files import Kind, look, shown, write_whole
+from fedpg_common.files import Kind, look, shown
 
 if TYPE_CHECKING:
     from fedpg_lab.watch.catalogue import Catalogue
@@ -67,29 +67,14 @@ def watch_command(
 
     from fedpg_lab.watch.catalogue import Catalogue
     from fedpg_lab.watch.run_view import ServerAccess
+    from fedpg_lab.watch.saving import save_page
 
-    catalogue = Catalogue(folder, ServerAccess(server, tls_files(tls)))
+    access = ServerAccess(server, tls_files(tls))
     if save is not None:
-        save_page(catalogue, save)
+        save_page(folder, save, access)
+        typer.echo(f"Saved the page of {shown(folder)}: {shown(save)}")
         return
-    serve_page(catalogue, host, port, browser)
-
-
-def save_page(catalogue: Catalogue, path: Path) -> None:
-    """Write the page of the run that the folder is. Raises StorageError if it is none, or cannot be read."""
-    from fedpg_lab.watch.adapter import check_run
-    from fedpg_lab.watch.catalogue import HERE
-    from fedpg_lab.watch.page import saved
-
-    check_run(catalogue.folder)
-    view = catalogue.view(HERE)
-    whole = view.whole()
-    if whole["run"]["state"] == "unreadable":
-        raise StorageError(str(whole["run"]["note"]))
-    name = shown(catalogue.folder.absolute())
-    whole["run"] = {**whole["run"], "run": Path(name).name}
-    write_whole(path, saved(whole, f"{Path(name).name} – FedPG"))
-    typer.echo(f"Saved the page of {shown(catalogue.folder)}: {shown(path)}")
+    serve_page(Catalogue(folder, access), host, port, browser)
 
 
 def serve_page(catalogue: Catalogue, host: str, port: int | None, browser: bool) -> None:

@@ -36,6 +36,7 @@ _HEAD = """\
 #   docker compose wait server                      print the server's exit code and exit with it
 #   docker compose exec server fedpg status         while it runs: who was filtered, round, return
 #   docker compose up --detach agent-{agents}             bring back a container that was killed; changes nothing else
+#   docker compose up watch                         the page of the runs at http://localhost:8470, until Ctrl-C
 #   docker compose up tensorboard                   the run's curves at http://localhost:6006, until Ctrl-C
 #   docker compose stop                             the next `up` goes on with the run
 #   docker compose run --rm fedpg runs .            the runs and their results, also after the end
@@ -43,7 +44,8 @@ _HEAD = """\
 #   docker compose --profile '*' down --volumes     remove everything, the runs and the certificates too
 #
 # Settings are lines of a file .env beside this one, such as {example}; every command reads them there: TASK,
-# ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA, ROUND_TIMEOUT; SERVER_MEMORY, AGENT_MEMORY, TENSORBOARD_PORT.
+# ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA, ROUND_TIMEOUT; SERVER_MEMORY, AGENT_MEMORY, WATCH_PORT,
+# TENSORBOARD_PORT.
 # Do not set them in front of a single command: the next one, without them, would start the server again with others.
 # A run that was stopped goes on with the next `up`; with other settings, or after its end, `up` starts a new one.
 name: {name}
@@ -114,6 +116,15 @@ services:
 """
 
 _TAIL = """
+  watch: # the page on which the runs can be watched, with what the server tells an operator
+    <<: *hardened
+    image: fedpg-server
+    profiles: [watch]
+    entrypoint: [fedpg, watch, /runs, --host, 0.0.0.0, --port, "8470", --no-browser]
+    command: [--server, "server:50051", --tls, /certs] # asked while a run is live
+    ports: ["127.0.0.1:${{WATCH_PORT:-8470}}:8470"]
+    volumes: ["runs:/runs:ro", "certs-operator:/certs:ro"]
+
   tensorboard:
     <<: *hardened
     image: fedpg-server
@@ -293,7 +304,7 @@ def told_of_the_rest(federation: Federation, attack: Choice) -> list[str]:
         return []
     from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
 
-    from fedpg_lab.local.processes import rule_of
+    from fedpg_lab.local.agent_setup import rule_of
 
     lines, knowledge = [], knowledge_of(attack)
     if knowledge >= Knowledge.OMNISCIENT:

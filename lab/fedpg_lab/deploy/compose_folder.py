@@ -22,8 +22,9 @@ _SETTINGS = """\
 {settings}
 # Empty: the task's own.
 {left_to_the_task}
-# What a container may take of the memory, and where `docker compose up tensorboard` shows curves.
+# What a container may take of the memory, and where `docker compose up watch` shows the page, `tensorboard` curves.
 {limits}
+WATCH_PORT=8470
 TENSORBOARD_PORT=6006
 # Compose's own: no line of keys below the log.
 COMPOSE_MENU=false

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from fedpg_common.tasks import TASKS, task_to_fields
 from fedpg_server.learning.records import RoundRecord
 from numpy.typing import NDArray
 
-from fedpg_lab.runs.folders import RunData, find_run_folders, load_run
+from fedpg_lab.runs.folders import RunData, find_run_folders, load_run, walk_runs
+from fedpg_lab.runs.kept import kept_folders, load_kept
 
 Series = NDArray[np.float64]
 Value = Callable[[RoundRecord], float | None]
@@ -67,15 +69,18 @@ class Curve:
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunData]:
-    """The runs in these folders, which are run folders or hold some at any depth.
+    """The runs in these folders, which are run folders or hold some at any depth, or runs that were kept.
 
     A run of which no round has ended is left out. Raises StorageError for a folder without a run, a damaged store, or
     if nothing is left.
     """
-    folders = dict.fromkeys(folder for path in paths for folder in find_run_folders(path))
-    runs = [run for run in map(load_run, folders) if run.records]
+    kept = {path: kept_folders(path) for path in paths}
+    stored = [path for path, found in kept.items() if not found or any(True for _ in walk_runs(path))]
+    folders = dict.fromkeys(folder for path in stored for folder in find_run_folders(path))
+    of_kept = [run for place in dict.fromkeys(itertools.chain(*kept.values())) for run in load_kept(place)]
+    runs = [run for run in itertools.chain(map(load_run, folders), of_kept) if run.records]
     if not runs:
-        raise StorageError(f"no run in {', '.join(map(shown, folders))} has ended a round yet")
+        raise StorageError(f"no run in {', '.join(map(shown, kept))} has ended a round yet")
     return runs
 
 
@@ -86,7 +91,8 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
     """
     by_description: dict[str, dict[int, RunData]] = {}
     for run in runs:
-        anonymous = dataclasses.replace(run.federation, seed=0, round_timeout_s=1.0)
+        carries = None if run.federation.adam_after is None else ()
+        anonymous = dataclasses.replace(run.federation, seed=0, round_timeout_s=1.0, adam_after=carries, adam_digest="")
         seeds = by_description.setdefault(federation_to_toml(anonymous), {})
         kept = seeds.get(run.federation.seed)
         if kept is None or len(run.records) > len(kept.records):
@@ -186,10 +192,22 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
                  if other_key == key]  # fmt: skip
         own = task_to_fields(federation.task)
         apart = [f"{name}={own[name]}" for name in own if any(other[name] != own[name] for other in alike)]
-        labels.append(", ".join([label, *apart]))
+        labels.append(", ".join([label, *apart, *_worlds_apart(federation, federations)]))
     return labels
+
+
+def _worlds_apart(federation: Federation, others: Sequence[Federation]) -> list[str]:
+    """What sets the agents' worlds apart from those of other groups: as little as will do."""
+    if len({other.worlds_label for other in others}) == 1:
+        return []
+    drawn = [other.heterogeneity for other in others if other.heterogeneity is not None]
+    same_ranges = len(drawn) == len(others) and all(one.ranges == drawn[0].ranges for one in drawn)
+    if same_ranges and federation.heterogeneity is not None and not any(other.environments for other in others):
+        return [f"spread={federation.heterogeneity.spread:g}"]
+    return [federation.worlds_label or "the same world"]
 
 
 def _plain_label(federation: Federation) -> str:
     byzantine = f", B={len(federation.byzantine)}" if federation.byzantine else ""
-    return f"{method_of(federation)} K={federation.agents}{byzantine}"
+    carried = "" if federation.adam_after is None else ", Adam carried over"
+    return f"{method_of(federation)} K={federation.agents}{byzantine}{carried}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +15,7 @@ from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, look, shown
 from fedpg_server.learning.records import FINAL_FRACTION
+from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
 
 from fedpg_lab.runs.folders import SUMMARY_NAME, walk_runs
@@ -41,6 +43,8 @@ class RunLine:
     best_return: float | None = None
     note: str | None = None
     """Why it failed or cannot be read."""
+    aggregator: str | None = None
+    """The one that the description chooses; None for the algorithm's own."""
 
 
 def list_runs(folder: Path) -> list[RunLine]:
@@ -55,7 +59,7 @@ def list_runs(folder: Path) -> list[RunLine]:
     lines = []
     for place, failure in walk_runs(folder):
         if failure is None:
-            lines.append(_line_of(place))
+            lines.append(line_of(place, Store.read))
         elif place == folder:
             raise StorageError(f"{shown(folder)} cannot be read: {failure.strerror}")
         else:
@@ -63,10 +67,11 @@ def list_runs(folder: Path) -> list[RunLine]:
     return sorted(lines, key=lambda line: line.run)
 
 
-def _line_of(folder: Path) -> RunLine:
+def line_of(folder: Path, look_into: Callable[[Path], AbstractContextManager[StoredRun]]) -> RunLine:
+    """The run in a folder. `look_into` opens its store: `Store.read`, which reads all of it, or `glance`."""
     path = folder / STORE_NAME
     try:
-        with Store.read(path) as store:
+        with look_into(path) as store:
             federation = store.federation
             progress = store.progress()
     except FedPGError as error:
@@ -82,6 +87,7 @@ def _line_of(folder: Path) -> RunLine:
         state=state,
         task=federation.task.name,
         algorithm=" + ".join(part.label for part in (federation.algorithm, federation.aggregator) if part),
+        aggregator=federation.aggregator.label if federation.aggregator else None,
         agents=federation.agents,
         byzantine=len(federation.byzantine),
         attack=" + ".join(attacks) or None,

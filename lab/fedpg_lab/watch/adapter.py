@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.transport.channels import TlsFiles
 from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.storage.glance import glance
+from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
 
-from fedpg_lab.figures.curves import LEARNING, Group, group_runs, mean_curve
-from fedpg_lab.figures.published import published_for
+from fedpg_lab.faults.report import JSON_NAME
+from fedpg_lab.figures.curves import LEARNING
 from fedpg_lab.local.status import fetch_status, to_plain
-from fedpg_lab.runs.folders import SUMMARY_NAME, RunData, require_run, walk_runs
-from fedpg_lab.runs.listing import failure_of, list_runs
+from fedpg_lab.runs.folders import SUMMARY_NAME, require_run, walk_runs
+from fedpg_lab.runs.listing import failure_of
+from fedpg_lab.runs.listing import line_of as listed_line
 
 Record = RoundRecord
 """What a comparison is made from; this package only keeps them."""
@@ -31,13 +35,15 @@ BATCH_ROUNDS = 200
 """Rounds that are read at once: a round of a thousand agents is some ten kilobytes."""
 SLIM: Mapping[str, Any] = {
     "accepted": (), "filtered": (), "absent": (), "centre_distances": {}, "weights": {}, "inner_gradient_norms": (),
-    "importance_ratios": (),
+    "importance_ratios": (), "pairwise_distances": None,
 }  # fmt: skip
 """What is left out of the records that are kept: what has an entry per agent or inner step."""
 FIGURES = ("batch_size", "gradient_norm", "loss", "learning_rate", "seconds", "training_length",
            "evaluation_length", "inner_steps_taken")  # fmt: skip
 """Fields of a record that are shown as figures, beside those that the aggregator gives."""
 STATUS_TIMEOUT_S = 2.0
+CHECKED_BYTES = 32 * 1024 * 1024
+"""A store up to this size is checked as a whole when it is first read: larger ones take seconds, and are not."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Round:
     distances: Mapping[int, float]
     weights: Mapping[int, float | None]
     figures: Mapping[str, float | None]
+    whole: RoundRecord
     record: RoundRecord
     """Without what has an entry per agent."""
 
@@ -104,8 +111,10 @@ class RunStore:
 
     def __enter__(self) -> Reading:
         """Raises StorageError, UsageError."""
-        self._store = Store.read(self._folder / STORE_NAME)
-        try:
+        self._opened = ExitStack()
+        with ExitStack() as opening:
+            look_into = looking(self._folder, self._run_id is None)
+            self._store = opening.enter_context(look_into(self._folder / STORE_NAME))
             facts = facts_of(self._store)
             after = self._after if facts.run_id == self._run_id else 0
             fine = ("ACCEPTED", "DUPLICATE")
@@ -113,20 +122,19 @@ class RunStore:
                 agent: {verdict.label: number for verdict, number in counts.items() if verdict.name not in fine}
                 for agent, counts in self._store.refusal_counts().items()
             }
-            return Reading(
+            reading = Reading(
                 facts,
                 self._batches(after),
                 lambda number: frozenset(self._store.vote_digests(number)),
                 {agent: counts for agent, counts in refusals.items() if counts},
                 [int(entry["after_round"]) for entry in self._store.extensions()],
             )
-        except BaseException:
-            self._store.close()
-            raise
+            self._opened = opening.pop_all()
+        return reading
 
     def __exit__(self, *_exception: object) -> None:
         """Close the store."""
-        self._store.close()
+        self._opened.close()
 
     def _batches(self, after: int) -> Iterator[list[Round]]:
         while done := self._store.records(after=after, limit=BATCH_ROUNDS):
@@ -134,7 +142,23 @@ class RunStore:
             after = done[-1].round_number
 
 
-def facts_of(store: Store) -> Facts:
+def looking(folder: Path, is_new: bool) -> Callable[[Path], AbstractContextManager[StoredRun]]:
+    """How a store is opened: checked as a whole where it is new to the page and that is quick."""
+    try:
+        is_small = (folder / STORE_NAME).stat().st_size <= CHECKED_BYTES
+    except OSError:
+        is_small = True  # whoever opens it says why not
+    return Store.read if is_new and is_small else glance
+
+
+def read_records(folder: Path, numbers: Sequence[int]) -> list[RoundRecord]:
+    """These rounds, whole, without those that have not ended. Raises StorageError."""
+    with glance(folder / STORE_NAME) as store:
+        found = [record for number in numbers for record in store.records(after=number - 1, limit=1)]
+    return [record for record in found if record.round_number in set(numbers)]
+
+
+def facts_of(store: StoredRun) -> Facts:
     """The description in a store."""
     federation = store.federation
     return Facts(
@@ -171,6 +195,7 @@ def round_of(record: RoundRecord) -> Round:
         distances=record.centre_distances,
         weights=dict(record.weights or {}),
         figures=figures,
+        whole=record,
         record=dataclasses.replace(record, **{name: value for name, value in SLIM.items() if name in known}),
     )
 
@@ -178,7 +203,7 @@ def round_of(record: RoundRecord) -> Round:
 def signature(folder: Path) -> tuple[object, ...]:
     """Changes whenever the run in `folder` may have changed."""
     marks: list[object] = [Store.is_live(folder / STORE_NAME)]
-    for name in (STORE_NAME, f"{STORE_NAME}-wal", SUMMARY_NAME):
+    for name in (STORE_NAME, f"{STORE_NAME}-wal", SUMMARY_NAME, JSON_NAME):
         try:
             found = os.stat(folder / name)
             marks.append((found.st_mtime_ns, found.st_size, found.st_ino))
@@ -222,57 +247,10 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def line_of(folder: Path) -> dict[str, Any]:
+def line_of(folder: Path, is_new: bool) -> dict[str, Any]:
     """The run in a line, as `fedpg runs --format json` has it."""
-    line = next(line for line in list_runs(folder) if line.run == shown(folder))
+    line = listed_line(folder, looking(folder, is_new))
     return {name: str(value) if name == "state" else value for name, value in dataclasses.asdict(line).items()}
-
-
-@dataclass
-class Comparison:
-    """A federation's curve over its seeds."""
-
-    label: str
-    task: str
-    attack: str
-    seeds: list[int]
-    counts: list[float]
-    mean: list[float]
-    half_width: list[float] | None
-    final: float | None
-    published: list[tuple[float, float, str]] = field(default_factory=list)
-    """(trajectories, return, what it is)."""
-
-
-def compare(runs: Sequence[tuple[Path, Facts, list[RoundRecord]]], honest: bool, window: int) -> list[Comparison]:
-    """Mean and 90 % interval over seeds of the runs that have a round, in the order of the figures."""
-    groups = group_runs([RunData(folder, facts.federation, records) for folder, facts, records in runs if records])
-    return [one for group in groups if (one := _comparison(group, honest, window)) is not None]
-
-
-def _comparison(group: Group, honest: bool, window: int) -> Comparison | None:
-    curve = mean_curve(group.runs, honest=honest, window=window)
-    if curve is None:
-        return None
-    points: list[tuple[float, float, str]] = []
-    published = None if honest else published_for(group.federation)
-    if published is not None:
-        end = float(curve.counts[-1]) * 1.03
-        points = [(float(count), target, "reaches a return") for target, count in published.reaches.items()]
-        points.append((float(published.trajectories), published.final, "final return"))
-        points = [point for point in points if point[0] <= end]
-    finals = [value for run in group.runs if (value := final_return(run.records)) is not None]
-    return Comparison(
-        group.label,
-        group.federation.task.name,
-        group.attack,
-        [run.federation.seed for run in group.runs],
-        curve.counts.tolist(),
-        curve.mean.tolist(),
-        None if curve.half_width is None else curve.half_width.tolist(),
-        sum(finals) / len(finals) if finals else None,
-        points,
-    )
 
 
 def ask_status(address: str, tls: TlsFiles | None, run_id: str) -> dict[str, Any] | None:

@@ -13,7 +13,8 @@ from typing import Any
 from fedpg_common.errors import FedPGError, StorageError, UsageError
 from fedpg_common.files import shown
 
-from fedpg_lab.watch import adapter
+from fedpg_lab.watch import adapter, comparisons
+from fedpg_lab.watch.matrices import matrix_folders, read_matrix
 from fedpg_lab.watch.run_view import Clock, RunView, ServerAccess
 
 REFRESH_S = 2.0
@@ -42,6 +43,7 @@ class Catalogue:
         self._lines: dict[Path, dict[str, Any]] = {}
         self._views: OrderedDict[str, RunView] = OrderedDict()
         self._shown: list[dict[str, Any]] = []
+        self._matrices: list[Path] = []
         self._error: str | None = None
 
     def home(self) -> dict[str, Any]:
@@ -51,7 +53,8 @@ class Catalogue:
                 begun_s = self._now()
                 self._search()
                 self._due_s = self._now() + max(REFRESH_S, REST * (self._now() - begun_s))
-            return {"folder": shown(self.folder), "runs": self._shown, "error": self._error}
+            matrices = [self._name(place) for place in self._matrices]
+            return {"folder": shown(self.folder), "runs": self._shown, "matrices": matrices, "error": self._error}
 
     def view(self, run: str) -> RunView:
         """The run of that name. Raises StorageError if there is none at or below the folder."""
@@ -65,6 +68,16 @@ class Catalogue:
                 self._views.popitem(last=False)
             return view
 
+    def matrix(self, name: str) -> dict[str, Any]:
+        """The matrices of the experiment in that folder. Raises StorageError."""
+        self.home()
+        with self._lock:
+            names = {place: self._name(place) for place in self._lines}
+            found = next((place for place in self._matrices if self._name(place) == name), None)
+        if found is None:
+            raise StorageError(f"there is no matrix of an experiment in {name!r}, in {shown(self.folder)}")
+        return {"name": name, **read_matrix(found, names)}
+
     def compare(self, runs: Sequence[str], honest: bool, window: int) -> dict[str, Any]:
         """Their federations' curves over seeds. Raises StorageError, UsageError."""
         if not 1 <= len(runs) <= COMPARED_MAX:
@@ -73,12 +86,13 @@ class Catalogue:
             raise UsageError(f"smooth must be 1 to 1000 rounds, not {window}")
         found = [records for run in dict.fromkeys(runs) if (records := self.view(run).records()) is not None]
         curves = []
-        for one in adapter.compare(found, honest, window):
+        for one in comparisons.compare(found, honest, window):
             every = -(-len(one.counts) // POINTS_MAX)
             curves.append({
                 "label": one.label, "task": one.task, "attack": one.attack, "seeds": one.seeds, "final": one.final,
                 "counts": one.counts[::every], "mean": one.mean[::every],
                 "half_width": one.half_width[::every] if one.half_width else None, "published": one.published,
+                "runs": [self._name(folder) for folder in one.folders],
             })  # fmt: skip
         return {"runs": list(dict.fromkeys(runs)), "honest": honest, "smooth": window, "curves": curves}
 
@@ -104,22 +118,23 @@ class Catalogue:
         except FedPGError as error:
             self._error = str(error)
             return
+        self._matrices = matrix_folders(self.folder, places)
         lines = {}
         for place in places:
             mark = adapter.signature(place)
             if self._marks.get(place) != mark or place not in self._lines:
                 self._marks[place] = mark
-                lines[place] = {**self._line(place), "run": self._name(place)}
+                lines[place] = {**self._line(place, place not in self._lines), "run": self._name(place)}
             else:
                 lines[place] = self._lines[place]
         if lines != self._lines:
             self._shown = sorted(lines.values(), key=_place)
         self._lines = lines
 
-    def _line(self, place: Path) -> dict[str, Any]:
+    def _line(self, place: Path, is_new: bool) -> dict[str, Any]:
         try:
-            return adapter.line_of(place)
-        except (FedPGError, StopIteration) as error:  # it has just gone
+            return adapter.line_of(place, is_new)
+        except FedPGError as error:  # it has just gone
             return {"state": "unreadable", "note": str(error)}
 
 

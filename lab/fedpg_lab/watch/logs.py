@@ -12,7 +12,7 @@ LOG = Path("logs", "server.log")
 LINES_MAX = 200
 CHUNK_BYTES = 1 << 20
 STARTED = re.compile(r"run (\S+) at (\S+): ")
-ROUND = re.compile(r"^\d\d:\d\d:\d\d INFO +server +round \d+  ")
+ROUND = re.compile(r"^\d\d:\d\d:\d\d INFO +server +round (\d+)  ")
 """A closed round: the page shows these otherwise."""
 
 
@@ -33,6 +33,9 @@ class ServerLog:
         """How many of these there have been."""
         self.starts = 0
         """How often a server process began to serve the run."""
+        self.started_after: list[int] = []
+        """The last round that had ended by the log when each of them began."""
+        self._round = 0
         self.address: str | None = None
         """Where the latest of them serves."""
 
@@ -55,7 +58,10 @@ class ServerLog:
         started = STARTED.search(line)
         if started:
             self.starts += 1
+            self.started_after.append(self._round)
             self.address = started.group(2)
-        if line.strip() and not ROUND.match(line):
+        if round_ := ROUND.match(line):
+            self._round = int(round_.group(1))
+        elif line.strip():
             self.lines.append(line)
             self.count += 1

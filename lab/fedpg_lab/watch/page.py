@@ -13,13 +13,13 @@ from typing import Any
 from fedpg_common.json_text import to_json
 
 STYLES = ("vendor/uPlot.min.css", "style.css")
-OWN_SCRIPTS = ("parts", "charts", "grid", "agents", "run", "home", "compare", "main")
+OWN_SCRIPTS = ("parts", "charts", "grid", "agents", "plane", "video", "run", "home", "matrix", "compare", "main")
 SCRIPTS = ("vendor/uPlot.iife.min.js", *(f"{name}.js" for name in OWN_SCRIPTS))
 """In the order in which they are loaded."""
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 SERVED_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The page loads nothing from elsewhere, and runs no script but its own."""
 DOCUMENT = """<!doctype html>
@@ -35,6 +35,7 @@ DOCUMENT = """<!doctype html>
 <body>
 <noscript>This page needs JavaScript. The same addresses give JSON: add format=json to the query.</noscript>
 <div id="page"></div>
+<svg id="svg" hidden></svg>
 {foot}
 </body>
 </html>
@@ -61,8 +62,8 @@ def saved(run: Mapping[str, Any], title: str) -> str:
     styles = [asset(name) or "" for name in STYLES]
     scripts = [asset(name) or "" for name in SCRIPTS]
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hashes(styles)}; script-src {_hashes(scripts)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src {_hashes(styles)}; "
+        f"script-src {_hashes(scripts)}; base-uri 'none'; form-action 'none'"
     )
     data = to_json(run).replace("<", "\\u003c")  # so that no name in it can end the element
     head = [f'<meta http-equiv="Content-Security-Policy" content="{policy}">']

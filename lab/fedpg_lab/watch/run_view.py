@@ -17,8 +17,10 @@ from fedpg_common.transport.channels import TlsFiles
 from fedpg_lab.watch import adapter
 from fedpg_lab.watch.adapter import Facts, Round
 from fedpg_lab.watch.agents import agents_table, clock, suspects
+from fedpg_lab.watch.events import Span, faults_of, late_rounds, marks_of
 from fedpg_lab.watch.history import History
 from fedpg_lab.watch.logs import ServerLog
+from fedpg_lab.watch.plane import plane_of
 
 Clock = Callable[[], float]
 REFRESH_S = 0.8
@@ -64,6 +66,7 @@ class RunView:
         self._refusals: Mapping[int, Mapping[str, int]] = {}
         self._extensions: list[int] = []
         self._log = ServerLog(folder)
+        self._faults: list[Span] = []
         self._status: dict[str, Any] | None = None
         self._error: str | None = None
         self._sections: dict[str, Any] = {}
@@ -71,8 +74,8 @@ class RunView:
     def patch(self, cursor: Cursor, patience_s: float = READ_S) -> dict[str, Any]:
         """What has changed since the viewer was sent something, by section; `reset` where it has to forget all.
 
-        Sections: run, clock, agents, log; curve and grid begin with the first column that has changed. What cannot be
-        read within `patience_s` is left for the next time, and `run` says so.
+        Sections: run, clock, agents, events, plane, log; curve and grid begin with the first column that has changed.
+        What cannot be read within `patience_s` is left for the next time, and `run` says so.
         """
         with self._lock:
             self._refresh(patience_s)
@@ -95,6 +98,18 @@ class RunView:
         """Everything, for JSON and for a saved page."""
         return self.patch(Cursor(), math.inf)
 
+    def plane(self, number: int) -> dict[str, Any] | None:
+        """The picture of a round's gradients; None where there is none. Raises StorageError."""
+        facts = self.facts()
+        records = adapter.read_records(self.folder, [number]) if facts else []
+        return plane_of(facts.federation, records[0]) if facts and records else None
+
+    def facts(self) -> Facts | None:
+        """What the run's description says; None for a run that cannot be read."""
+        with self._lock:
+            self._refresh(math.inf)
+            return self._facts
+
     def records(self) -> tuple[Path, Facts, list[Any]] | None:
         """What a comparison needs; None for a run that cannot be read."""
         with self._lock:
@@ -108,6 +123,7 @@ class RunView:
         is_live = bool(mark[0])
         if mark != self._signature or not self._is_read:
             self._read(self._now() + patience_s)
+            self._faults = faults_of(self.folder)
             self._signature = mark
         self._log.read()
         self._ask(is_live)
@@ -176,6 +192,10 @@ class RunView:
         })  # fmt: skip
         self._put("clock", clock(facts, history, self._voters, self._status, is_live))
         self._put("agents", rows)
+        spans = [*self._faults, *late_rounds((one.seconds for one in history.records), facts.round_timeout_s),
+                 *marks_of(self._log.started_after, self._extensions)]  # fmt: skip
+        self._put("events", sorted(spans, key=lambda span: (span["first"], span["last"], span["label"])))
+        self._put("plane", plane_of(facts.federation, last.whole) if last else None)
         self._put("log", {"count": self._log.count, "lines": list(self._log.lines)})
 
     def _put(self, name: str, section: Any) -> None:

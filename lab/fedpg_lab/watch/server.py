@@ -19,12 +19,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fedpg_common.errors import AddressError, FedPGError, StorageError
+from fedpg_common.errors import AddressError, FedPGError, StorageError, UsageError
 from fedpg_common.json_text import to_json
 
 from fedpg_lab.watch.catalogue import HERE, Catalogue
 from fedpg_lab.watch.page import SERVED_POLICY, TYPES, asset, served
 from fedpg_lab.watch.run_view import Cursor
+from fedpg_lab.watch.videos import Videos
 
 FIRST_PORT, PORTS_TRIED = 8470, 20
 STREAMS_MAX = 64
@@ -53,11 +54,17 @@ class WatchServer(ThreadingHTTPServer):
     def __init__(self, catalogue: Catalogue, host: str, port: int) -> None:
         """Listen there; port 0 picks a free one. Raises OSError."""
         self.catalogue, self.host = catalogue, host
+        self.videos = Videos()
         self.ended = threading.Event()
         self.streams = threading.BoundedSemaphore(STREAMS_MAX)
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), Handler)
+
+    def server_close(self) -> None:
+        """Stop listening, and making videos."""
+        super().server_close()
+        self.videos.close()
 
     @property
     def url(self) -> str:
@@ -111,11 +118,17 @@ class Handler(BaseHTTPRequestHandler):
         answers: dict[str, Callable[[dict[str, list[str]]], Any]] = {
             "/": lambda _query: self.server.catalogue.home(),
             "/run": lambda query: self.server.catalogue.view(_one(query, "run", HERE)).whole(),
+            "/plane": self._plane,
+            "/matrix": lambda query: self.server.catalogue.matrix(_one(query, "matrix", HERE)),
+            "/video": self._video,
             "/compare": self._compare,
         }
         try:
             if place.path == "/events":
                 self._stream(query)
+            elif place.path == "/video/file":
+                folder = self.server.catalogue.view(_one(query, "run", HERE)).folder
+                self._send(HTTPStatus.OK, *self.server.videos.content(folder))
             elif place.path not in answers:
                 self._fail(HTTPStatus.NOT_FOUND, f"there is no page {place.path!r}: begin with /")
             elif self._wants_json(query):
@@ -149,22 +162,33 @@ class Handler(BaseHTTPRequestHandler):
         window = int(smooth) if smooth.isascii() and smooth.isdecimal() and len(smooth) < 6 else 0
         return self.server.catalogue.compare(query.get("run", []), _one(query, "axis", "") == "honest", window)
 
+    def _video(self, query: dict[str, list[str]]) -> Any:
+        """How the run's video is; with make=yes, it is made, which no foreign page may ask for."""
+        folder = self.server.catalogue.view(_one(query, "run", HERE)).folder
+        if _one(query, "make", "") != "yes" or self.command == "HEAD":
+            return self.server.videos.look(folder)
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            raise UsageError("only the page itself can ask for a video")
+        return self.server.videos.make(folder)
+
+    def _plane(self, query: dict[str, list[str]]) -> Any:
+        number = _one(query, "round", "")
+        if not (number.isascii() and number.isdecimal() and 0 < len(number) < 10):
+            raise UsageError("round must be the number of a round that has ended")
+        return self.server.catalogue.view(_one(query, "run", HERE)).plane(int(number))
+
     def _stream(self, query: dict[str, list[str]]) -> None:
         """Server-sent events: the whole first, then what changes. A viewer that comes back begins with the whole."""
         catalogue = self.server.catalogue
         if "run" in query:
             view, cursor = catalogue.view(_one(query, "run", HERE)), Cursor()
             look: Callable[[], Any] = lambda: view.patch(cursor)  # noqa: E731
+        elif "matrix" in query:
+            name = _one(query, "matrix", HERE)
+            catalogue.matrix(name)  # refused before anything is sent
+            look = _changes(lambda: _or_why(lambda: catalogue.matrix(name)))
         else:
-            sent: list[Any] = []
-
-            def look() -> Any:
-                home = catalogue.home()
-                if sent and sent[0]["runs"] is home["runs"] and sent[0]["error"] == home["error"]:
-                    return None  # the list is made again only where a run has changed
-                sent[:] = [home]
-                return home
-
+            look = _changes(catalogue.home)
         if not self.server.streams.acquire(blocking=False):
             self._fail(HTTPStatus.SERVICE_UNAVAILABLE, f"{STREAMS_MAX} pages are being watched already: close some")
             return
@@ -201,8 +225,8 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._send(status, JSON, json.dumps({"error": sentence}))
 
-    def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
-        content = text.encode("utf-8", "backslashreplace")
+    def _send(self, status: HTTPStatus, kind: str, answer: str | bytes) -> None:
+        content = answer if isinstance(answer, bytes) else answer.encode("utf-8", "backslashreplace")
         self._head(status, kind, len(content))
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -235,6 +259,28 @@ def open_server(catalogue: Catalogue, host: str, port: int | None) -> WatchServe
                 continue
             raise AddressError(f"the page cannot be served at {host}:{number}: {error.strerror or error}") from error
     raise AssertionError("the last port either serves or raises")
+
+
+def _changes(make: Callable[[], Any]) -> Callable[[], Any]:
+    """What `make` makes where it differs from the time before, and otherwise None."""
+    sent: list[Any] = [None]
+
+    def look() -> Any:
+        found = make()
+        if found == sent[0]:
+            return None
+        sent[0] = found
+        return found
+
+    return look
+
+
+def _or_why(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What it makes, or why it cannot."""
+    try:
+        return make()
+    except FedPGError as error:
+        return {"error": str(error)}
 
 
 def _one(query: dict[str, list[str]], name: str, default: str) -> str:

@@ -13,7 +13,7 @@ Conventions
     message is only checked against it.
 
 Status codes of all calls, beside those named at each:
-  UNAUTHENTICATED    the certificate does not name an agent.
+  UNAUTHENTICATED    the certificate does not name an agent, or has been revoked.
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
@@ -32,6 +32,10 @@ Bounds on what a caller can make the server do
     `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
+    20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
+  - A caller has at most 4 streams of the other services on the port, reflection and a watch on the health: with one
+    more, RESOURCE_EXHAUSTED.
   - An agent holds at most 4 long polls: see AwaitRound.
 """
 
@@ -263,6 +267,8 @@ class Task(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     SIGMA_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -297,9 +303,17 @@ class Task(_message.Message):
     """σ of the filter."""
     alpha: _builtins.float
     """α, the tolerated fraction of faulty agents."""
+    wrappers_json: _builtins.str
+    """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
+    settings; empty means none. Like the options they are this agent's own, as is the reward.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
+
+    @_builtins.property
+    def reward(self) -> Global___Reward:
+        """Absent where the reward is perceived as it is."""
 
     def __init__(
         self,
@@ -322,14 +336,43 @@ class Task(_message.Message):
         delta: _builtins.float = ...,
         sigma: _builtins.float = ...,
         alpha: _builtins.float = ...,
+        wrappers_json: _builtins.str = ...,
+        reward: Global___Reward | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Reward(_message.Message):
+    """What becomes of a reward r on its way to the agent: scale * r + shift + N(0, noise^2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    shift: _builtins.float
+    noise: _builtins.float
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float = ...,
+        shift: _builtins.float = ...,
+        noise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reward: _TypeAlias = Reward  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):
@@ -847,7 +890,7 @@ class GetStatusReply(_message.Message):
     round: _builtins.int
     """The open or latest round."""
     trajectories: _builtins.int
-    """Trajectory count of the closed rounds, as on the x-axis of the published figures."""
+    """Trajectory count of the rounds that are closed and evaluated, as on the x-axis of the published figures."""
     trajectories_target: _builtins.int
     """The count at which the run ends."""
     quorum: _builtins.int
@@ -870,7 +913,9 @@ class GetStatusReply(_message.Message):
     """Whether what is for the operator alone is missing: see GetStatus."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
-        """The latest closed round; missing before the first."""
+        """The latest round that is closed and evaluated; missing before the first. The latest round is evaluated while the
+        next one is open.
+        """
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
@@ -913,6 +958,46 @@ class RoundSummary(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiguresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROUND_FIELD_NUMBER: _builtins.int
     EVALUATION_RETURN_FIELD_NUMBER: _builtins.int
     EVALUATION_LENGTH_FIELD_NUMBER: _builtins.int
@@ -924,6 +1009,8 @@ class RoundSummary(_message.Message):
     ABSENT_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """Its number."""
     evaluation_return: _builtins.float
@@ -933,7 +1020,7 @@ class RoundSummary(_message.Message):
     training_return: _builtins.float
     """Mean of the agents' reported training returns; NaN when none reported."""
     rule: _builtins.str
-    """Which rule of the filter decided: "R1", "R2", "none" (nobody survived) or "mean" (no filter)."""
+    """What decided, in the aggregator's own words: for FedPG's filter "R1", "R2" or "none" (nobody survived)."""
     radius: _builtins.float
     """Radius of that rule; 0 without a filter."""
     parameters_digest: _builtins.bytes
@@ -952,6 +1039,14 @@ class RoundSummary(_message.Message):
     def absent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Agents that had not voted when the round closed."""
 
+    @_builtins.property
+    def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the aggregator and the algorithm have to tell of the round, by name; of very many figures, the first by name."""
+
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """How much each voter's vote counted, from 0 to 1; empty where the rule selects nobody in particular."""
+
     def __init__(
         self,
         *,
@@ -966,10 +1061,12 @@ class RoundSummary(_message.Message):
         absent: _abc.Iterable[_builtins.int] | None = ...,
         parameters_digest: _builtins.bytes = ...,
         seconds: _builtins.float = ...,
+        figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        weights: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "figures", b"figures", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

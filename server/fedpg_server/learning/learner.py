@@ -29,7 +29,6 @@ from fedpg_common.learning.parameters import PARAMETERS_MAX, Vector
 from fedpg_common.learning.policies import Policy
 from fedpg_common.learning.recursion import Recursion
 from fedpg_common.learning.streams import Purpose, Role, stream
-from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.shipped import ALGORITHMS
 from fedpg_common.transport.wire import ROUND_VECTORS_MAX
 
@@ -55,7 +54,9 @@ from fedpg_server.learning.answers import (
     checked_improvement,
     checked_recursion,
 )
-from fedpg_server.learning.state import AGGREGATOR, State
+from fedpg_server.learning.records import Evaluation
+from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
+from fedpg_server.learning.worlds import Worlds
 
 EVALUATION_EPISODES = 10
 
@@ -77,25 +78,22 @@ class RoundResult:
     inner: InnerReport
     trajectories: int
     """The round's trajectory count as on the x-axis of the published figures."""
-    evaluation_returns: tuple[float, ...]
-    """Undiscounted return of each greedy episode."""
-    evaluation_lengths: tuple[int, ...]
-    """Steps of each greedy episode."""
     learning_rate: float
+    evaluation: Evaluation | None = None
+    """None where the next round need not wait for it: `Learner.evaluate` makes it of the state's θ."""
     reference: Sampled = field(default_factory=Sampled)
     """The batch of the server's own gradient, where the aggregator needed one."""
-
-    @property
-    def evaluation_sampled(self) -> Sampled:
-        """How much the evaluation sampled."""
-        return Sampled(len(self.evaluation_lengths), sum(self.evaluation_lengths))
 
 
 class Learner:
     """An algorithm, an aggregator and the evaluation: what a round does with its votes."""
 
-    def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
-        """`environments` are the server's own. Of the federation's attackers nothing is read.
+    def __init__(
+        self, federation: Federation, environments: EnvironmentBatch, policy: Policy, worlds: Worlds | None = None
+    ) -> None:
+        """`environments` are the server's own; `worlds` are the agents', where policies are to be evaluated there, too.
+
+        Of the federation's attackers nothing is read.
 
         Raises UsageError if the algorithm or the aggregator cannot be built as described, or for that many agents.
         """
@@ -112,6 +110,8 @@ class Learner:
         check_federation(self._aggregator, self._chosen, self._task, self._agents, has_reference)
         self._check_size(federation.algorithm)
         self._name = federation.algorithm.name
+        self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
+        self._worlds, self._worlds_every = worlds, federation.evaluate_worlds_every
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -134,7 +134,7 @@ class Learner:
         return checked_recursion(lambda: algorithm.recursion(state, plan), state.theta.size, self._name)
 
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
-        """Aggregate, improve the policy, evaluate it.
+        """Aggregate, and improve the policy. It is evaluated, too, if the algorithm needs that for its next round.
 
         `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
         aggregator that does not come with FedPG breaks its promises, and nothing else.
@@ -145,7 +145,10 @@ class Learner:
         mu = aggregate.vector
         improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
         improved = improved.with_memory(AGGREGATOR, aggregate.memory)
-        evaluation = self.evaluate(improved.theta, plan.round_number)
+        evaluation = None
+        if self._needs_evaluation:
+            evaluation = self.evaluate(improved.theta, plan.round_number)
+            improved = improved.with_memory(EVALUATION, {RETURNS: np.array(evaluation.returns, np.float32)})
         return RoundResult(
             state=improved,
             votes=votes,
@@ -153,10 +156,9 @@ class Learner:
             centre_distances=_centre_distances(votes, aggregate),
             gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
-            trajectories=self._trajectory_count(plan, reference.sampled),
-            evaluation_returns=tuple(evaluation.returns().tolist()),
-            evaluation_lengths=tuple(evaluation.lengths().tolist()),
+            trajectories=self._trajectory_count(plan, report.sampled.trajectories + reference.sampled.trajectories),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
+            evaluation=evaluation,
             reference=reference.sampled,
         )
 
@@ -170,9 +172,16 @@ class Learner:
             return algorithm.improve_seeing(state, plan, votes, aggregate)
         return algorithm.improve(state, plan, aggregate.vector)
 
-    def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
-        """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
-        return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        """Greedy episodes of the policy after a round, the same whenever they are played. Only shows how good it is."""
+        played = self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+        worlds = self._evaluate_in_worlds(theta, round_number)
+        return Evaluation(tuple(played.returns().tolist()), tuple(played.lengths().tolist()), worlds)
+
+    def _evaluate_in_worlds(self, theta: Vector, round_number: int) -> dict[int, float] | None:
+        if self._worlds is None or round_number % self._worlds_every:
+            return None
+        return self._worlds.evaluate_round(theta, round_number, EVALUATION_EPISODES)
 
     def _reference(self, state: State, plan: RoundPlan) -> Reference:
         """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
@@ -215,10 +224,11 @@ class Learner:
             return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
         return aggregate
 
-    def _trajectory_count(self, plan: RoundPlan, reference: Sampled) -> int:
-        """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
-        K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
-        server = b * N_t + reference.trajectories
+    def _trajectory_count(self, plan: RoundPlan, server: int) -> int:
+        """Trajectories per participant. Of the `server`, inner batches that steps were made of count, and the batch
+        of its own gradient. docs/algorithm.md, "Trajectory count".
+        """
+        K, B_t = self._agents, plan.batch_size
         return round((B_t * K + server) / (K + 1)) if K > 1 else B_t + server
 
     def _check_size(self, algorithm: Choice) -> None:

@@ -14,7 +14,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
-from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.learning.records import RoundRecord, best_return, final_return, over_worlds
 from fedpg_server.observers.base import Observed
 from fedpg_server.observers.scalar_help import describe_scalar
 
@@ -132,6 +132,11 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     """The round's scalars by TensorBoard tag."""
     yield "evaluation/return", record.evaluation_return
     yield "evaluation/episode_length", record.evaluation_length
+    if record.world_returns:
+        worlds = over_worlds(record.world_returns)
+        yield "worlds/mean_return", worlds.mean
+        yield "worlds/worst_return", worlds.worst
+        yield "worlds/spread", worlds.spread
     optional = {
         "training/return": record.training_return,
         "training/episode_length": record.training_length,

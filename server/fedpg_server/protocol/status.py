@@ -11,6 +11,9 @@ from fedpg_server.protocol.coordinator import Coordinator, Member, Phase
 from fedpg_server.protocol.membership import Presence
 from fedpg_server.protocol.situation import name_agents
 
+FIGURES_MAX, FIGURE_NAME_MAX = 100, 100
+"""How many of a round's figures a status tells, and the characters of their names: aggregators may have any number."""
+
 
 def make_status(
     run_id: str,
@@ -76,6 +79,7 @@ def _note(member: Member) -> str:
 
 def summarize(record: RoundRecord) -> pb.RoundSummary:
     """A closed round as status shows it."""
+    told = sorted(name for name in record.figures if len(name) <= FIGURE_NAME_MAX)
     return pb.RoundSummary(
         round=record.round_number,
         evaluation_return=record.evaluation_return,
@@ -88,6 +92,8 @@ def summarize(record: RoundRecord) -> pb.RoundSummary:
         absent=record.absent,
         parameters_digest=bytes.fromhex(record.parameters_digest),
         seconds=record.seconds,
+        figures={name: record.figures[name] for name in told[:FIGURES_MAX]},
+        weights=record.weights or {},
     )
 
 

@@ -17,7 +17,7 @@ from fedpg_server.storage.mark import ADVICE
 from fedpg_server.storage.seal import DamagedError, Point, Seal, verify
 
 APPLICATION_ID = 0x46504752  # "FPGR"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 PAGE_BYTES = 16384
 """Gradients are large rows."""
 SCHEMA = """
@@ -25,8 +25,9 @@ CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE rounds (            -- that take no more votes
     round INTEGER PRIMARY KEY,
     closed INTEGER NOT NULL,     -- 1
-    chain BLOB,                  -- SHA-256 of record, state's digest and the chain before, once improved
-    record TEXT                  -- RoundRecord as JSON, likewise
+    chain BLOB,                  -- SHA-256 of record, state's digest and the chain before, once evaluated
+    record TEXT,                 -- RoundRecord as JSON, likewise
+    improved TEXT                -- the same without evaluation, once improved and until it is evaluated
 );
 CREATE TABLE votes (
     round INTEGER NOT NULL, agent INTEGER NOT NULL,
@@ -158,8 +159,8 @@ def _copy_in_memory(path: Path, log: Path) -> Opened:
     return Opened(connection, point, seal)
 
 
-def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
-    """How far the store has got. Raises StorageError unless it is an intact store of this format."""
+def check_format(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise StorageError unless it is a store of this format."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise StorageError(f"{path} is not a FedPG store")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -169,6 +170,11 @@ def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
             f"{path} was written by {age} version of FedPG (store format {version}, this version reads "
             f"{FORMAT_VERSION}): use that version for this run, or start a new one"
         )
+
+
+def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
+    """How far the store has got. Raises StorageError unless it is an intact store of this format."""
+    check_format(path, connection)
     connection.execute("BEGIN")  # all of it as of one moment, also while a server writes
     try:
         finding = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]

@@ -40,11 +40,11 @@ class FedPG:
         sigma = votes.task.sigma if self._sigma is None else self._sigma
         delta = votes.task.delta if self._delta is None else self._delta
 
-        V = 2.0 * math.log(2.0 * K / delta)
-        rule, radius = "R1", 2.0 * sigma * math.sqrt(V / votes.plan.batch_size)
+        narrow, wide = radii(sigma, delta, K, votes.plan.batch_size)
+        rule, radius = "R1", narrow
         median, good = _near_the_median(votes, radius)
         if len(good) < K - votes.faulty or not len(good):
-            rule, radius = "R2", 2.0 * sigma
+            rule, radius = "R2", wide
             median, good = _near_the_median(votes, radius)
 
         return Aggregate(
@@ -54,6 +54,12 @@ class FedPG:
             figures={"radius": radius},
             median_agent=None if median is None else votes.agents[median],
         )
+
+
+def radii(sigma: float, delta: float, K: int, batch_size: int) -> tuple[float, float]:
+    """The radii of R1, which is 𝔗, and of R2."""
+    V = 2.0 * math.log(2.0 * K / delta)
+    return 2.0 * sigma * math.sqrt(V / batch_size), 2.0 * sigma
 
 
 def _near_the_median(votes: Votes, radius: float) -> tuple[int | None, Rows]:

@@ -22,8 +22,9 @@ Fedpg.Chart = class {
   again() { if (this.last) this.draw(...this.last); }
 
   /** `series`: [{label, values, colour, width, dash, points}], `bands`: [[upper, lower, colour]] by place. */
-  draw(axis, x, series, bands = []) {
-    this.last = [axis, x, series, bands];
+  draw(axis, x, series, bands = [], spans = []) {
+    this.last = [axis, x, series, bands, spans];
+    this.spans = spans;
     const data = [x, ...series.map((one) => one.values)];
     const shape = JSON.stringify([axis, series.map((one) => [one.label, one.dash, one.marks]), bands.length, x.length === 1]);
     if (shape === this.shape) { this.plot.setData(data); return; }
@@ -38,15 +39,33 @@ Fedpg.Chart = class {
       cursor: { drag: { x: true, y: false } },
       series: [{ label: axis, value: (_, value) => Fedpg.brief(value) },
         ...series.map((one) => this.line(one, x.length))],
+      hooks: { drawClear: [(plot) => this.shade(plot)] },
       bands: bands.map(([upper, lower, fill]) => ({ series: [upper + 1, lower + 1], fill })),
     };
     this.plot = new uPlot(options, data, this.place);
   }
 
+  /** Shade behind the curves: `spans` are [from, to, kind] along x; lines where both are the same. */
+  shade(plot) {
+    const { ctx, bbox } = plot;
+    for (const [from, to, kind] of this.spans) {
+      const [left, right] = [from, to].map((value) => Math.max(bbox.left, Math.min(bbox.left + bbox.width, plot.valToPos(value, "x", true))));
+      ctx.save();
+      ctx.fillStyle = Fedpg.colour(`span-${kind}`);
+      if (kind === "restart" || kind === "extension") {
+        ctx.strokeStyle = ctx.fillStyle;
+        ctx.lineWidth = 2 * devicePixelRatio;
+        ctx.setLineDash(kind === "restart" ? [] : [6, 4]);
+        ctx.beginPath(); ctx.moveTo(left, bbox.top); ctx.lineTo(left, bbox.top + bbox.height); ctx.stroke();
+      } else ctx.fillRect(left, bbox.top, Math.max(2, right - left), bbox.height);
+      ctx.restore();
+    }
+  }
+
   line(one, count) {
     const stroke = Fedpg.colour(one.colour);
     return {
-      label: one.label, stroke: one.marks ? "transparent" : stroke, width: one.width ?? 1.5, dash: one.dash,
+      label: one.label, auto: !one.quiet, stroke: one.marks ? "transparent" : stroke, width: one.width ?? 1.5, dash: one.dash,
       class: one.quiet ? "quiet" : null, spanGaps: true, value: (_, value) => Fedpg.brief(value),
       points: one.marks ? { show: true, size: 10, stroke, fill: Fedpg.colour("ground"), width: 2 } : { show: count === 1 },
       ...(one.marks ? { paths: () => null } : {}),

@@ -77,7 +77,7 @@ Fedpg.ComparePage = class {
       const mark = h("span", { class: "mark" });
       mark.style.background = Fedpg.series(at);
       return h("tr", null, h("td", { class: "wide" }, mark, curve.label), h("td", null, curve.attack || "none"),
-        h("td", null, curve.seeds.join(", ")), h("td", { class: "figure" }, number(curve.final)));
+        h("td", null, curve.seeds.flatMap((seed, number) => [number ? ", " : "", h("a", { href: Fedpg.runAddress(curve.runs[number]) }, `${seed}`)])), h("td", { class: "figure" }, number(curve.final)));
     };
     return h("div", { class: "scroll" }, h("table", { class: "rows" },
       h("thead", null, h("tr", null, h("th", null, "federation"), h("th", null, "attack"), h("th", null, "seeds"), h("th", { class: "figure" }, "return, last 5 %"))),

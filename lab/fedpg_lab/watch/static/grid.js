@@ -14,7 +14,7 @@ Fedpg.Grid = class {
     this.canvas = h("canvas", { tabindex: 0, role: "img", "aria-label": "verdicts, agent by round: arrow keys move, the line below tells",
       onkeydown: (event) => this.key(event), onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event) });
     this.ends = h("div", { class: "ends" });
-    this.tell = h("p", { class: "faint", "aria-live": "polite", id: "cell" }, "Point at a cell, or move with the arrow keys.");
+    this.tell = h("p", { class: "faint", "aria-live": "polite", id: "cell" }, "Point at a cell, or move with the arrow keys; a click or Enter shows its round in the plane.");
     this.legend = h("div", { class: "legend" });
     place.append(this.legend, h("div", { class: "grid" }, this.names, h("div", { class: "cells" }, this.rules, this.canvas, this.ends)), this.tell);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
@@ -109,9 +109,16 @@ Fedpg.Grid = class {
   point(event) {
     const box = this.canvas.getBoundingClientRect();
     this.go(Math.floor((event.clientX - box.left) / this.size[0]), Math.floor((event.clientY - box.top) / this.size[1]));
+    if (event.type === "pointerdown") this.choose();
+  }
+
+  /** Tell of the round that is pointed at, a column's last. */
+  choose() {
+    if (this.data && this.onchoose) this.onchoose(Math.min(this.data.rounds, (this.at[0] + 1) * this.data.width));
   }
 
   key(event) {
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); this.choose(); return; }
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!step || !this.data) return;
     event.preventDefault();

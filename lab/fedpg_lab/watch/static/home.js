@@ -19,26 +19,31 @@ Fedpg.HomePage = class {
     this.sum = h("p", { class: "faint", role: "status" });
     this.go = h("button", { disabled: true, onclick: () => this.compare() }, "Compare");
     this.say = h("div");
+    this.matrices = h("div", { id: "matrices" });
     const search = h("input", { type: "search", "aria-label": "part of a run's name", placeholder: "name",
       oninput: () => { this.text = search.value; this.draw(); } });
-    page.replaceChildren(h("header", null, this.title, this.badge), this.say,
+    page.replaceChildren(h("header", null, this.title, this.badge), this.say, this.matrices,
       h("div", { class: "controls" }, this.controls, h("label", null, "name", search), this.go), this.sum,
       h("div", { class: "scroll" }, h("table", { class: "rows", id: "runs" }, h("thead", null, this.head), this.body)));
     this.controls.style.display = "contents";
   }
 
   take(home) {
-    this.runs = home.runs.map((run) => ({ ...run, attack: run.attack ?? (run.task ? "none" : null) }));
+    this.runs = home.runs.map((run) => ({ ...run, attack: run.attack ?? (run.task ? "none" : null),
+      algorithm: run.aggregator ? run.algorithm.replace(` + ${run.aggregator}`, "") : run.algorithm,
+      aggregator: run.aggregator ?? (run.task ? "its own" : null) }));
     this.title.textContent = `Runs in ${home.folder}`;
     document.title = `Runs – FedPG`;
     Fedpg.show(this.say, ...(home.error ? [Fedpg.h("p", { class: "say bad" }, home.error)] : []),
       ...(!home.error && !home.runs.length ? [Fedpg.h("p", { class: "say" }, "There is no run here yet: one appears as soon as it starts, for example with fedpg train.")] : []));
+    const links = home.matrices.map((name) => Fedpg.h("a", { href: `/matrix?matrix=${encodeURIComponent(name)}` }, name === "." ? "this folder" : name));
+    Fedpg.show(this.matrices, ...(links.length ? [Fedpg.h("p", null, "Matrix of an experiment: ", links.flatMap((link, at) => (at ? [", ", link] : [link])))] : []));
     this.drawControls();
     this.draw();
   }
 
   drawControls() {
-    const names = { state: "state", task: "task", algorithm: "algorithm", attack: "attack", agents: "K" };
+    const names = { state: "state", task: "task", algorithm: "algorithm", aggregator: "aggregator", attack: "attack", agents: "K" };
     const values = Object.fromEntries(Object.keys(names).map((key) =>
       [key, [...new Set(this.runs.map((run) => run[key]))].filter((value) => value !== null && value !== undefined).map(String)
         .sort((a, b) => a.localeCompare(b, "en", { numeric: true }))]));
@@ -56,7 +61,7 @@ Fedpg.HomePage = class {
       && Object.entries(this.filters).every(([key, value]) => !value || String(run[key]) === value);
     let rows = this.runs.filter(fits);
     if (this.order) rows = [...rows].sort(Fedpg.compare(this.order));
-    const columns = [["run", "run"], ["state", "state"], ["task", "task"], ["algorithm", "algorithm"], ["K", "agents", true],
+    const columns = [["run", "run"], ["state", "state"], ["task", "task"], ["algorithm", "algorithm"], ["aggregator", "aggregator"], ["K", "agents", true],
       ["Byzantine", "byzantine", true], ["attack", "attack"], ["seed", "seed", true], ["rounds", "rounds", true],
       ["trajectories", "trajectories", true], ["return", "final_return", true], ["best", "best_return", true]];
     const sort = (key) => {
@@ -82,7 +87,7 @@ Fedpg.HomePage = class {
         disabled: !run.rounds, onchange: () => { this.pick(run.run, tick.checked); this.drawSum(rows); line.classList.toggle("picked", tick.checked); } });
       const name = run.run === "." ? "this folder" : run.run;
       const cells = [[h("a", { href: Fedpg.runAddress(run.run) }, name), run.note ? h("div", { class: "faint" }, run.note) : ""],
-        [Fedpg.state(run.state)], [run.task ?? "–"], [run.algorithm ?? "–"], [number(run.agents)], [number(run.byzantine)],
+        [Fedpg.state(run.state)], [run.task ?? "–"], [run.algorithm ?? "–"], [run.aggregator ?? "–"], [number(run.agents)], [number(run.byzantine)],
         [run.attack ?? "–"], [number(run.seed)], [number(run.rounds)],
         [run.trajectories === null || run.trajectories === undefined ? "–" : `${number(run.trajectories)} / ${number(run.trajectories_target)}`],
         [number(run.final_return)], [number(run.best_return)]];

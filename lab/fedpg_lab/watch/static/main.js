@@ -12,8 +12,9 @@
     Fedpg.page = new Fedpg.ComparePage(page, query);
     return;
   }
-  const isRun = location.pathname === "/run";
-  Fedpg.page = isRun ? new Fedpg.RunPage(page, false) : new Fedpg.HomePage(page);
-  const events = isRun ? `/events?run=${encodeURIComponent(query.get("run") ?? ".")}` : "/events";
+  const name = location.pathname.slice(1);
+  const kinds = { run: () => new Fedpg.RunPage(page, false), matrix: () => new Fedpg.MatrixPage(page) };
+  Fedpg.page = kinds[name] ? kinds[name]() : new Fedpg.HomePage(page);
+  const events = kinds[name] ? `/events?${name}=${encodeURIComponent(query.get(name) ?? ".")}` : "/events";
   Fedpg.listen(events, Fedpg.page.badge, (patch) => Fedpg.page.take(patch));
 })();

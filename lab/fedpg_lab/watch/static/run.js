@@ -17,14 +17,21 @@ Fedpg.RunPage = class {
     const figures = part("Figures of each round", "figures");
     const verdicts = part("Verdicts: each agent in each round", "verdicts");
     const agents = part("Agents", "agent-table");
+    const plane = part("A round's gradients", "plane");
+    const video = part("An episode of the best policy", "video");
+    this.videoPart = video;
+    this.events = h("tbody");
+    this.eventPart = h("section", { hidden: true }, h("h2", null, "Events"), h("div", { class: "scroll short", tabindex: 0, role: "region", "aria-label": "events" },
+      h("table", { class: "rows", id: "events" }, this.events)));
+    this.legend = h("div", { class: "legend" });
     this.log = h("pre", { class: "log", tabindex: 0 });
     this.logPart = h("section", null, h("h2", null, "Log of the server, without its rounds"), this.log);
     page.replaceChildren(
       h("header", null, isSaved ? "" : h("a", { href: "/" }, "All runs"), this.title, this.badge),
-      ...Object.values(this.parts), verdicts, returns, figures, agents, this.logPart);
+      ...Object.values(this.parts), h("div", { class: "pair" }, h("div", null, verdicts, returns, figures), h("div", null, plane, video)), agents, this.eventPart, this.logPart);
     this.axisPlace = h("div", { class: "controls" });
     this.returnsPlace = h("div");
-    returns.lastChild.append(this.axisPlace, this.returnsPlace);
+    returns.lastChild.append(this.axisPlace, this.legend, this.returnsPlace);
     this.figurePlace = h("div", { class: "controls" });
     this.figuresChart = h("div");
     figures.lastChild.append(this.figurePlace, this.figuresChart);
@@ -32,17 +39,32 @@ Fedpg.RunPage = class {
     this.other = new Fedpg.Chart(this.figuresChart, 200, "a figure of each round against trajectories");
     this.grid = new Fedpg.Grid(verdicts.lastChild);
     this.agents = new Fedpg.AgentTable(agents.lastChild);
+    this.plane = new Fedpg.Plane(plane.lastChild, (round) => this.planeOf(round));
+    this.video = new Fedpg.Video(video.lastChild);
+    this.grid.onchoose = (round) => this.plane.choose(round);
     this.axisPlace.append(Fedpg.choice("trajectories counted", [["", "per participant, as published"], ["honest", "sampled by all agents and the server"]], "",
       (value) => { this.honest = value === "honest"; this.drawCurves(); }));
+  }
+
+  /** The picture of an earlier round: from the server, or the nearest that a saved page has. */
+  async planeOf(round) {
+    if (!this.isSaved) return Fedpg.get(`/plane?run=${encodeURIComponent(this.known.run.run)}&round=${round}`);
+    const far = (plane) => Math.abs(plane.round - round);
+    return (this.known.planes ?? []).reduce((best, plane) => (best && far(best) <= far(plane) ? best : plane), null);
   }
 
   take(patch) {
     if (patch.reset) this.curve = this.grid.data = null;
     Object.assign(this.known, patch);
+    if (patch.events) this.drawEvents(patch.events);
+    if (patch.events && !patch.curve && this.curve) this.drawCurves();
     if (patch.curve) { this.curve = Fedpg.extend(this.curve, patch.curve); this.drawCurves(); }
     if (patch.grid) this.grid.take(patch.grid, this.known.run.byzantine ?? {});
     if (patch.run) this.drawRun(patch.run);
     if (patch.run || patch.clock) this.drawClock(this.known.clock, this.known.run);
+    if (patch.plane !== undefined) this.plane.take(patch.plane, this.known.run.rounds ?? 0, this.known.run.byzantine ?? {});
+    if (patch.run) this.video.take(patch.run, this.isSaved ? this.known.video ?? null : undefined);
+    this.videoPart.hidden = this.isSaved && !this.known.video;
     if (patch.agents) this.agents.take(patch.agents, !this.isSaved && Boolean(this.known.clock.source));
     if (patch.log) this.drawLog(patch.log);
   }
@@ -105,8 +127,26 @@ Fedpg.RunPage = class {
       { label: `evaluation, ${each}`, values: figures.evaluation, colour: "series-4", width: 1 },
       { label: "evaluation, mean of the last 10 rounds", values: figures.smoothed, colour: "series-0", width: 2.5 },
       { label: "training, mean of the agents", values: figures.training, colour: "faint", dash: [4, 4], width: 1.2 },
-    ]);
+    ], [], this.shades(x));
     this.drawFigure(axis, x, figures);
+  }
+
+  /** The faults along the axis: from the end of the round before to the end of the last one. */
+  shades(x) {
+    const at = (round) => (round < 1 ? x[0] : x[Math.min(x.length, Math.ceil(round / this.curve.width)) - 1]);
+    return (this.known.events ?? []).map((event) => (["fault", "late"].includes(event.kind)
+      ? [at(event.first - 1), at(event.last), event.kind] : [at(event.first), at(event.first), event.kind]));
+  }
+
+  drawEvents(events) {
+    const { h } = Fedpg;
+    const kinds = { fault: "fault of the scenario", late: "beyond the deadline", restart: "restart of the server", extension: "another end" };
+    const found = [...new Set(events.map((event) => event.kind))];
+    Fedpg.show(this.legend, ...found.map((kind) => h("span", null, h("span", { class: `mark span-${kind}` }), kinds[kind])));
+    this.eventPart.hidden = !events.length;
+    const when = (event) => (["restart", "extension"].includes(event.kind) ? `after round ${event.first}`
+      : event.first === event.last ? `round ${event.first}` : `rounds ${event.first} to ${event.last}`);
+    Fedpg.show(this.events, ...events.slice(-200).reverse().map((event) => h("tr", null, h("td", null, h("span", { class: `mark span-${event.kind}` }), when(event)), h("td", { class: "wide" }, event.label))));
   }
 
   drawFigure(axis, x, figures) {
@@ -119,7 +159,7 @@ Fedpg.RunPage = class {
       this.figurePlace.replaceChildren(Fedpg.choice("figure", names.map((name) => [name, name.replaceAll("_", " ")]), this.figure,
         (value) => { this.figure = value; this.drawCurves(); }));
     }
-    this.other.draw(axis, x, [{ label: this.figure.replaceAll("_", " "), values: shown[this.figure], colour: "series-2" }]);
+    this.other.draw(axis, x, [{ label: this.figure.replaceAll("_", " "), values: shown[this.figure], colour: "series-2" }], [], this.shades(x));
   }
 
   drawLog(log) {

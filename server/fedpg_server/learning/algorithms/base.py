@@ -21,6 +21,10 @@ It may also have `reference_gradient(state, plan)`, the server's own estimate �
 votes are aggregated and which an aggregator finds in `Votes.server_gradient`; and what `WithServerScale`, `WithScreen`,
 `SeesVotes`, `HandsOut` and `Completes` below are about. Memory of its own goes into the state's vectors named
 algorithm/…, and an attribute `title` is its name in figures.
+
+A round's evaluation is played while the agents work on the next round. An algorithm that decides by it says so with the
+class attribute `needs_evaluation = True`: then the next round waits for it, and finds its returns in the state's vector
+evaluation/returns.
 """
 
 from __future__ import annotations
@@ -79,7 +83,7 @@ class InnerReport:
     gradient_norms: list[float] = field(default_factory=list)
     """‖v‖, without the dropped batch."""
     sampled: Sampled = field(default_factory=Sampled)
-    """The batches that steps were made of."""
+    """The batches that steps were made of. They count on the published figures' axis, and so bring a run to its end."""
     dropped: Sampled = field(default_factory=Sampled)
     """The batch that was dropped."""
     judged: Sampled = field(default_factory=Sampled)

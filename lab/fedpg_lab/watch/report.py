@@ -1,4 +1,4 @@
-"""Summaries and pictures of runs, finished or not, made again wherever they lie."""
+"""Summaries, pictures and pages of runs, finished or not, made wherever they lie."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from fedpg_server.storage.store import STORE_NAME, Store
 from fedpg_lab.figures.one_run import plot_run, plot_seeds
 from fedpg_lab.runs.folders import PLOT_NAME, SUMMARY_NAME, RunData, find_run_folders, load_run, write_summary
 from fedpg_lab.runs.listing import failure_of
+from fedpg_lab.watch.saving import save_page
+
+PAGE_NAME = "report.html"
 
 
 def report_runs(folders: Sequence[Path], out: Path | None) -> list[tuple[Path, Mapping[str, Any]]]:
-    """Write the summary and picture of each run at or below `folders`, there or in `out`: where, and the summary.
+    """Write summary, picture and page of each run at or below `folders`, there or in `out`: where, and the summary.
 
     Raises StorageError.
     """
@@ -51,6 +54,7 @@ def _report(run: RunData, place: Path) -> tuple[Path, Mapping[str, Any]]:
     summary = write_summary(run, place, failure)
     if run.records:
         plot_run(run, place / PLOT_NAME)
+        save_page(run.folder, place / PAGE_NAME)
     return place, summary
 
 
@@ -71,5 +75,5 @@ def sentence(place: Path, summary: Mapping[str, Any]) -> str:
     figure = "not a number" if value is None or value != value else f"{value:.1f}"
     return (
         f"{summary['name']}: {state}, {summary['trajectories']}/{summary['trajectories_target']} trajectories, "
-        f"final return {figure}; see {files} and {PLOT_NAME}"
+        f"final return {figure}; see {files}, {PLOT_NAME} and {PAGE_NAME}"
     )
