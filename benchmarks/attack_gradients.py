@@ -1,10 +1,13 @@
-"""How the gradients of attackers lie to the honest ones, at the policy that a run starts with.
+"""How the gradients of attackers lie to the honest ones, at the policy that a run starts with, or at a bolder one.
 
 For each seed seven honest agents and three attackers sample one batch each. Prints a line per attack: the length of the
 attackers' gradients in honest ones, the cosine to the mean of the seven, the attackers' own agreement, and what becomes
 of the mean of all ten, which GPOMDP and SVRPG follow:
 
-    python benchmarks/attack_gradients.py HalfCheetah-v5 [--seeds 3] [--attack constant-action]...
+    python benchmarks/attack_gradients.py HalfCheetah-v5 [--seeds 3] [--attack constant-action]... [--mean-head 5]
+
+`--mean-head` multiplies the weights of a Gaussian policy's means, so that its actions lie as far from zero as those of
+one that has learned.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from fedpg_client.worker import Worker
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import agent_seed
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import GlobalRandom, make_environments
-from fedpg_common.federation import describe
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.learning.streams import Purpose, Role, stream
 from numpy.typing import NDArray
@@ -31,12 +34,16 @@ ATTACKS = ("random-action", "constant-action", "sign-flipping")
 Matrix = NDArray[np.float64]
 
 
-def gradients(task: str, seed: int, attacks: Sequence[str]) -> dict[str, Matrix]:
+def gradients(task: str, seed: int, attacks: Sequence[str], mean_head: float) -> dict[str, Matrix]:
     """The gradients of the honest agents, under "honest", and of the attackers under each attack, shape (agents, d)."""
     federation = describe(task, agents=AGENTS, seed=seed)
     environments = make_environments(federation.task, GlobalRandom(seed))
     policy = make_policy(federation.task, environments.observation_size, environments.action_space)
     theta = policy.initial_parameters(stream(seed, Role.SERVER, Purpose.INITIAL_PARAMETERS))
+    if mean_head != 1.0:
+        theta = theta.copy()
+        place = next(place for tensor, place in policy.spec.slices() if tensor.name == "mean.weight")
+        theta[place] *= np.float32(mean_head)
     members = range(1, AGENTS + 1)
     workers = [Worker(k, AGENTS, agent_seed(seed, k), federation.task, policy, environments) for k in members]
 
@@ -76,12 +83,13 @@ def main() -> None:
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--attack", action="append")
+    parser.add_argument("--mean-head", type=float, default=1.0)
     arguments = parser.parse_args()
     use_one_thread()
     print("| seed | attack | length | cosine to the honest mean | among attackers | mean of all: cosine | length |")
     print("|---|---|---|---|---|---|---|")
     for seed in range(arguments.seeds):
-        found = gradients(arguments.task, seed, arguments.attack or ATTACKS)
+        found = gradients(arguments.task, seed, arguments.attack or ATTACKS, arguments.mean_head)
         honest = found.pop("honest")
         rest = [cosine(vector, np.delete(honest, k, axis=0).mean(axis=0)) for k, vector in enumerate(honest)]
         print(f"| {seed} | honest, to the other six | 1.0 | {np.mean(rest):.2f} | | | |")

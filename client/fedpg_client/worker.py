@@ -74,7 +74,7 @@ class Worker:
         if recursion is not None and recursion.kind is Kind.MOMENTUM:
             product = self._hessian_product(attack, context, recursion, work)
         batch = self._sample(attack, context, batch_size - work.trajectories, work)
-        weights = policy_gradient.advantages(batch, self.task.gamma)
+        weights = policy_gradient.advantages(batch, self.task.gamma, self.task.baseline)
         estimate = policy_gradient.estimate(self.policy, theta, batch, weights)
         gradient = estimate.gradient
         self._check_overflow(gradient, work.sampled[-1])
@@ -119,7 +119,7 @@ class Worker:
         actions = self._stream(Purpose.ACTION, context.round_number, step=1)
         there = replace(context, theta=point, actions=actions)
         batch = self._sample(attack, there, count, work, step=1)
-        weights = policy_gradient.advantages(batch, self.task.gamma)
+        weights = policy_gradient.advantages(batch, self.task.gamma, self.task.baseline)
         return hessian_product(self.policy, point, context.theta - recursion.previous, batch, weights)
 
     def _check_overflow(self, gradient: Vector, sampled: Trajectories) -> None:

@@ -29,6 +29,9 @@ ALGORITHM_TITLES = {
 }
 """How their papers write them, in the order of the figures. Others are called what their choice is."""
 
+ALGORITHM_BASELINES = {"fedpg-guard": "time"}
+"""The baseline of the gradient estimate where the task names none (`fedpg_common.tasks.BASELINES`)."""
+
 ENVIRONMENTS: Choices[Any] = Choices(
     "environment",
     {
@@ -114,6 +117,9 @@ _TOGETHER = {
     "patient": "fedpg_client.attacks.boundary:Patient",
     "drift": "fedpg_client.attacks.boundary:Drift",
     "turns": "fedpg_client.attacks.boundary:Turns",
+    "inside": "fedpg_client.attacks.adaptive:Inside",
+    "seesaw": "fedpg_client.attacks.adaptive:Seesaw",
+    "frame": "fedpg_client.attacks.adaptive:Frame",
 }
 
 _ON_THE_LEARNING = {**_ALONE, **_TOGETHER}

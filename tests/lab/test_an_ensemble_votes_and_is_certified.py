@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import describe
 from fedpg_lab.ensemble.evaluation import evaluate_ensemble, find_policies, warning_of
 from fedpg_lab.ensemble.groups import Grouping, captured, federation_of, split
 from fedpg_lab.ensemble.vote import certifiable, drift_bound, geometric_median, majority

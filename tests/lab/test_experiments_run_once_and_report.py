@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, StorageError, UsageError
-from fedpg_common.federation import describe
 from fedpg_lab.experiments.plan import PATIENT_S, Experiment, PlannedRun, read_experiment, shipped
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
 from fedpg_lab.figures.curves import group_runs
@@ -143,7 +143,7 @@ def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
         assert all(planned.federation.task.trajectories <= 400 for planned in quick.runs)
         sizes[name] = len({planned.name.partition("/")[0] for planned in experiment.runs})
     assert sizes == {
-        "cheetah-settings": 4, "figure-1": 15, "figure-1-leak": 3, "figure-2": 15, "figure-2-cartpole": 15,
+        "cheetah-settings": 4, "figure-1": 15, "figure-1-leak": 15, "figure-2": 15, "figure-2-cartpole": 15,
         "heterogeneity": 24, "other-attacks": 13, "scaling": 6,
     }  # fmt: skip
     assert len(read_experiment("figure-1").runs) == 150  # ten seeds, as published

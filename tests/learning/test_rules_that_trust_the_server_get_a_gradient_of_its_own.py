@@ -158,6 +158,7 @@ def test_nothing_else_of_a_round_is_touched(bench: Bench, algorithm: str) -> Non
     state, plan, updates = plain.initial_state(), plain.plan(ROUND), bench.updates()
     without, with_it = plain.improve(state, plan, updates), trusting.improve(state, plan, updates)
     assert digest_of(without.state) == digest_of(with_it.state)
+    assert without.evaluation == with_it.evaluation
     assert without.inner == with_it.inner
     assert (without.votes.server_gradient, without.reference) == (None, Sampled())
     assert TrustingMean.seen[0] is not None

@@ -10,13 +10,13 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_whole
 from fedpg_common.environments.actions import ActionScale
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import NUMBER_MAX, Guard, name
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.tasks import is_whole
 
 T = TypeVar("T")
 
@@ -76,6 +76,10 @@ class GuardedBatch(EnvironmentBatch):
         if not isinstance(ended, np.ndarray) or ended.shape != (self._live,) or ended.dtype != np.bool_:
             raise self._guard.wrong("step", f"ends must be an array of {self._live} truth values, not {name(ended)}")
         return self._observations("step", observations), self._rewards("step", rewards, self._live), ended
+
+    def use_threads(self, count: int) -> None:
+        """See `EnvironmentBatch.use_threads`."""
+        self._asked("use_threads", lambda: self._batch.use_threads(count))
 
     def keep(self, live: NDArray[np.bool_]) -> None:
         """See `EnvironmentBatch.keep`."""

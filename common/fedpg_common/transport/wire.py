@@ -24,18 +24,21 @@ MESSAGE_BYTES_MAX = 2**31 - 1
 OVERSIZE_FACTOR = 2
 """A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
 STATUS_BYTES_PER_AGENT = 512
-ROUND_VECTORS_MAX = 3
-"""Vectors in a Round at most: the parameters, and two in its recursion."""
-
-_KINDS = {Kind.MOMENTUM: pb.Recursion.KIND_MOMENTUM, Kind.DIFFERENCE: pb.Recursion.KIND_DIFFERENCE}
 SHAPE_BYTES_MAX = 64
 """A gradient has one dimension."""
 _GRADIENT = pb.SubmitUpdateRequest.GRADIENT_FIELD_NUMBER
 _SHAPE = pb.Tensor.SHAPE_FIELD_NUMBER
+ROUND_VECTORS_MAX = 3
+"""Vectors in a Round at most: the parameters, and two in its recursion."""
+
+_KINDS = {Kind.MOMENTUM: pb.Recursion.KIND_MOMENTUM, Kind.DIFFERENCE: pb.Recursion.KIND_DIFFERENCE}
+RECORDS_BYTES = 1024 * 1024
+"""Of rounds' records that one GetStatusReply brings, where they are asked for; one at least, whatever its size."""
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
     "batch_size", "batch_size_min", "batch_size_max", "mini_batch_size", "inner_steps", "delta", "sigma", "alpha",
+    "baseline",
 )  # fmt: skip
 
 
@@ -158,8 +161,8 @@ def message_bytes_max(size: int, vectors: int = 1) -> int:
 
 
 def status_bytes_max(agents: int) -> int:
-    """The largest GetStatusReply of a run with that many agents, in bytes."""
-    return agents * STATUS_BYTES_PER_AGENT + MESSAGE_SLACK_BYTES
+    """The largest GetStatusReply of a run with that many agents, in bytes: the records' last may go beyond theirs."""
+    return agents * STATUS_BYTES_PER_AGENT + 2 * RECORDS_BYTES + MESSAGE_SLACK_BYTES
 
 
 def spec_to_messages(spec: ParameterSpec) -> list[pb.TensorSpec]:

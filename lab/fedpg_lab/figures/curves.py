@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_to_toml, method_of
+from fedpg_common.descriptions import federation_to_toml
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.shipped import ALGORITHM_TITLES
 from fedpg_common.tasks import TASKS, task_to_fields
@@ -44,6 +45,13 @@ class Group:
     """Method, K and B; and whatever else sets it apart from other groups of the same task and attack."""
     runs: tuple[RunData, ...]
     """By ascending seed; each has a round at least."""
+    worlds: str = ""
+    """The end of the label that says how its agents' worlds differ, where that sets groups apart; a panel's title."""
+
+    @property
+    def curve_label(self) -> str:
+        """The label within the panel of its worlds."""
+        return self.label.removesuffix(f", {self.worlds}")
 
     @property
     def federation(self) -> Federation:
@@ -99,7 +107,24 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
             seeds[run.federation.seed] = run
     members = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in by_description.values()]
     members.sort(key=lambda group: _order(group[0].federation))
-    return [Group(label, group) for label, group in zip(_labels(members), members, strict=True)]
+    federations = [group[0].federation for group in members]
+    return [
+        Group(label, group, ", ".join(_worlds_apart(group[0].federation, federations)))
+        for label, group in zip(_labels(members), members, strict=True)
+    ]
+
+
+def cut_after(groups: Sequence[Group], count: int) -> list[Group]:
+    """The groups without the rounds that end beyond that trajectory count. Raises UsageError if that leaves none."""
+    cut = []
+    for group in groups:
+        runs = [(run, [record for record in run.records if record.trajectories_total <= count]) for run in group.runs]
+        left = tuple(dataclasses.replace(run, records=records) for run, records in runs if records)
+        if left:
+            cut.append(dataclasses.replace(group, runs=left))
+    if not cut:
+        raise UsageError(f"no round ends within {count} trajectories")
+    return cut
 
 
 def honest_counts(run: RunData) -> Series:
@@ -201,10 +226,13 @@ def _worlds_apart(federation: Federation, others: Sequence[Federation]) -> list[
     if len({other.worlds_label for other in others}) == 1:
         return []
     drawn = [other.heterogeneity for other in others if other.heterogeneity is not None]
-    same_ranges = len(drawn) == len(others) and all(one.ranges == drawn[0].ranges for one in drawn)
-    if same_ranges and federation.heterogeneity is not None and not any(other.environments for other in others):
-        return [f"spread={federation.heterogeneity.spread:g}"]
-    return [federation.worlds_label or "the same world"]
+    if drawn and any(one.ranges != drawn[0].ranges for one in drawn):
+        return [federation.worlds_label or "one world"]
+    own = federation.heterogeneity
+    parts = [] if own is None else [f"spread={own.spread:g}"]
+    if federation.environments:
+        parts.append(f"worlds={len(federation.environments)}")
+    return parts or ["one world"]
 
 
 def _plain_label(federation: Federation) -> str:

@@ -156,7 +156,7 @@ class Learner:
             centre_distances=_centre_distances(votes, aggregate),
             gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
-            trajectories=self._trajectory_count(plan, report.sampled.trajectories + reference.sampled.trajectories),
+            trajectories=self._trajectory_count(plan, report, reference.sampled),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
             evaluation=evaluation,
             reference=reference.sampled,
@@ -224,11 +224,12 @@ class Learner:
             return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
         return aggregate
 
-    def _trajectory_count(self, plan: RoundPlan, server: int) -> int:
-        """Trajectories per participant. Of the `server`, inner batches that steps were made of count, and the batch
-        of its own gradient. docs/algorithm.md, "Trajectory count".
+    def _trajectory_count(self, plan: RoundPlan, report: InnerReport, reference: Sampled) -> int:
+        """Trajectories per participant: of the inner batches, those that steps were made of count.
+
+        docs/algorithm.md, "Trajectory count".
         """
-        K, B_t = self._agents, plan.batch_size
+        K, B_t, server = self._agents, plan.batch_size, report.sampled.trajectories + reference.trajectories
         return round((B_t * K + server) / (K + 1)) if K > 1 else B_t + server
 
     def _check_size(self, algorithm: Choice) -> None:

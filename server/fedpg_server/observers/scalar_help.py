@@ -57,6 +57,8 @@ def describe_scalar(tag: str) -> str:
     """The description of a tag, with what its x axis is."""
     if tag.startswith("decided_by/"):
         return f"Part of the rounds so far that the rule {tag.removeprefix('decided_by/')} decided. {X_AXIS}"
+    if tag.startswith("weights/agent-"):
+        return f"Weight of agent {tag.removeprefix('weights/agent-')} in the aggregate, from 0 to 1. {X_AXIS}"
     if tag.startswith("filter/deviation-"):
         horizon = tag.removeprefix("filter/deviation-")
         return f"Largest deviation of an agent over {horizon} rounds, in units of what honest noise leaves. {X_AXIS}"

@@ -222,7 +222,7 @@ class Tools:
 
     def advantages(self, batch: Trajectories) -> NDArray[np.float32]:
         """A of each step, shape (n,)."""
-        return advantages(batch, self.task.gamma)
+        return advantages(batch, self.task.gamma, self.task.baseline)
 
     def estimate(
         self,
