@@ -44,7 +44,7 @@ from fedpg_client.trust import names_of
 if TYPE_CHECKING:
     from fedpg_client.process import AgentProcess, Collusion
 
-SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.")
+SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity.", "environments.")
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -155,7 +155,7 @@ def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:
 
 def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:
     """How this attacker meets the others. Raises UsageError for a bad list or address."""
-    from fedpg_common.transport.channels import parse_address
+    from fedpg_common.transport.channels import is_loopback, parse_address
 
     from fedpg_client.collusion.channel import ATTACKERS_MAX
     from fedpg_client.process import Collusion
@@ -172,6 +172,11 @@ def parse_collusion(attackers: str, address: str, listen: str, secret: str, inde
         raise UsageError("an attack that colludes needs --ring, the address where its --attackers meet")
     for given in filter(None, (address, listen)):
         parse_address(given)
+        if not secret and not is_loopback(given):
+            raise UsageError(
+                f"the attackers' channel at {given} can be reached from other machines: keep it with a secret, "
+                "--attackers-secret TEXT, the same on each of them"
+            )
     return Collusion(indices, address, listen, secret)
 
 

@@ -14,7 +14,14 @@ import tomli_w
 
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import UsageError
-from fedpg_common.shipped import AGGREGATORS, ALGORITHM_TITLES, ALGORITHMS, ATTACKS, casts_honest_vote
+from fedpg_common.shipped import (
+    AGGREGATORS,
+    ALGORITHM_BASELINES,
+    ALGORITHM_TITLES,
+    ALGORITHMS,
+    ATTACKS,
+    casts_honest_vote,
+)
 from fedpg_common.tasks import (
     Task,
     find_task,
@@ -32,6 +39,7 @@ from fedpg_common.worlds import (
     heterogeneity_from_plain,
     modules_of_wrappers,
     world_from_plain,
+    world_from_settings,
 )
 
 AGENTS_MAX = 10_000
@@ -108,6 +116,9 @@ class Federation:
                 f"round_timeout_s must be a positive number of seconds up to {ROUND_TIMEOUT_MAX_S:.0f}, "
                 f"not {show(self.round_timeout_s)}"
             )
+        own_baseline = ALGORITHM_BASELINES.get(self.algorithm.name)
+        if own_baseline is not None and not self.task.baseline:  # said here, so that agents are told with the task
+            object.__setattr__(self, "task", dataclasses.replace(self.task, baseline=own_baseline))
         seeds = (*(self.adam_after or ()), self.seed)
         if len(set(seeds)) < len(seeds) or not all(is_whole(seed) and 0 <= seed <= SEED_MAX for seed in seeds):
             raise UsageError(f"adam_after must be different seeds, without the run's own, not {show(self.adam_after)}")
@@ -370,7 +381,8 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
     """Fields of a description with the settings of a command line, NAME=VALUE each.
 
     `aggregator.faulty=3`, `attack.z=1.2` and `algorithm.NAME` go to these parts, `task.gamma=0.9` to the task,
-    `heterogeneity.gravity=[8,12]` to the ranges from which worlds are drawn. A bare
+    `heterogeneity.gravity=[8,12]` and `heterogeneity.reward.noise=[0,1]` to the ranges from which worlds are drawn,
+    `environments.3.gravity=9` to agent 3's own world. A bare
     name goes to the aggregator or attack, if just one of them is among `fields`. Raises UsageError.
     """
     result = {name: value for name, value in fields.items() if value is not None}
@@ -380,6 +392,9 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
         owner, dot, rest = pair.partition(".")
         if not dot or "=" in owner:
             owner, rest = _owner(result, pair), pair
+        if owner in ("heterogeneity", "environments"):
+            result[owner] = _with_world_setting(owner, result.get(owner, {}), rest, pair)
+            continue
         settings = parse_settings([rest])
         if owner == "task":
             unknown = sorted(set(settings) - set(TASK_FIELDS))
@@ -387,18 +402,36 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
                 raise UsageError(f"--set {pair}: a task has no field {unknown[0]!r}; it has {', '.join(TASK_FIELDS)}")
             result.update(settings)
             continue
-        if owner == "heterogeneity":
-            result[owner] = {**result.get(owner, {}), **settings}
-            continue
         if owner not in parts:
             raise UsageError(
-                f"--set {pair}: settings belong to {', '.join(parts)}, heterogeneity or task, not to {show(owner)}"
+                f"--set {pair}: settings belong to {', '.join(parts)}, heterogeneity, environments or task, "
+                f"not to {show(owner)}"
             )
         if owner not in result and owner not in defaults:
             raise UsageError(f"--set {pair}: no {owner} is chosen: add --{owner} NAME")
         choice = parts[owner].parse(result.get(owner, defaults.get(owner)))
         result[owner] = choice.with_settings(settings).to_plain()
     return result
+
+
+def _with_world_setting(owner: str, table: object, rest: str, pair: str) -> dict[str, Any]:
+    """The table of ranges or of worlds with one more setting."""
+    if not isinstance(table, Mapping):
+        raise UsageError(f"--set {pair}: {owner} must be a table, not {show(table)}")
+    agent = ""
+    if owner == "environments":
+        agent, _, rest = rest.partition(".")
+        given = dict(table)
+        if not agent.isdecimal():
+            raise UsageError(f"--set {pair}: say whose environment it is, as in environments.3.gravity=9")
+        try:
+            return {**given, agent: world_from_settings([rest]).over(world_from_plain(given.get(agent, {}))).to_plain()}
+        except UsageError as error:
+            raise UsageError(f"--set {pair}: {error}") from error
+    if rest.startswith("reward."):
+        reward = {**table.get("reward", {}), **parse_settings([rest.removeprefix("reward.")])}
+        return {**table, "reward": reward}
+    return {**table, **parse_settings([rest])}
 
 
 def _owner(fields: Mapping[str, Any], pair: str) -> str:

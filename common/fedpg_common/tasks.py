@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 from fedpg_common.errors import UsageError
 
 ACTIVATIONS = ("relu", "tanh")
+BASELINES = ("", "none", "time")
+"""Of the gradient estimate. Empty: the algorithm's own, which is "none", as published, unless it says otherwise."""
 WHOLE_MAX = 2**31 - 1
 FLOAT_MAX = sys.float_info.max
 BATCH_MAX = 1_000_000
@@ -76,6 +78,8 @@ class Task:
     alpha: float = 0.4
     environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
+    baseline: str = ""
+    """What the gradient estimate subtracts from advantages: see `BASELINES` and `fedpg_common.learning.gradient`."""
     wrappers: tuple[str | Mapping[str, Any], ...] = ()
     """Wrappers of Gymnasium's kind, from the inmost: MODULE:NAME each, or a table of `name` and settings."""
     reward: Reward = dataclasses.field(default_factory=Reward)
@@ -114,6 +118,7 @@ class Task:
             "delta", f"between 0 and 1, and at least {SCALE_MIN:g}", self,
         )  # fmt: skip
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
+        _require(self.baseline in BASELINES, "baseline", '"none" or "time"', self)
         options = self.environment_options
         _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
         wrappers_from_plain(self.wrappers, f"task {self.name}: ")
@@ -289,7 +294,7 @@ def task_to_fields(task: Task) -> dict[str, Any]:
     fields["hidden"] = list(task.hidden)
     fields["environment_options"] = dict(task.environment_options)
     fields["wrappers"] = list(task.wrappers)
-    usual = {"wrappers": [], "reward": dataclasses.asdict(Reward()), "module_folder": ""}
+    usual = {"wrappers": [], "reward": dataclasses.asdict(Reward()), "baseline": "", "module_folder": ""}
     for name, value in usual.items():
         if fields[name] == value:
             del fields[name]

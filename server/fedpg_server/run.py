@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.derived_seeds import agent_seed
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import ParameterSpec, Vector
+from fedpg_common.learning.recursion import Recursion
 from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 
@@ -65,6 +66,17 @@ class RoundLearner(Protocol):
         """How good θ (d,) is, the policy after that round. Follows from the arguments alone."""
 
 
+@runtime_checkable
+class HandingOut(Protocol):
+    """A learner whose rounds may hold more than θ_0."""
+
+    round_vectors: int
+    """How many vectors (d,) a round's message holds at most."""
+
+    def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
+        """What agents need beside θ_0."""
+
+
 class Run:
     """A federation's run. `serve` does the rounds; the other methods are the service's calls."""
 
@@ -87,6 +99,8 @@ class Run:
         self.federation = federation
         self.spec = spec
         self._size = spec.size
+        vectors = learner.round_vectors if isinstance(learner, HandingOut) else 1
+        self._message_bytes = wire.message_bytes_max(spec.size, vectors)
         self.run_id = store.run_id
         self.records = store.records()
         """Of the rounds that have been evaluated; the latest improved one may be missing."""
@@ -204,6 +218,9 @@ class Run:
         round_ = pb.Round(
             number=number, batch_size=plan.batch_size, parameters=parameters, parameters_digest=parameters_digest
         )
+        recursion = self._learner.recursion(state, plan) if isinstance(self._learner, HandingOut) else None
+        if recursion is not None:
+            round_.recursion.CopyFrom(wire.recursion_to_message(recursion))
         self._board.post(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
         await self._closed.wait()
         self._board.clear()
@@ -253,7 +270,7 @@ class Run:
             parameters=wire.spec_to_messages(self.spec),
             seed=agent_seed(self.federation.seed, agent),
             agents=self.federation.agents,
-            message_bytes_max=wire.message_bytes_max(self._size),
+            message_bytes_max=self._message_bytes,
         )
 
     def leave(self, agent: int) -> None:
@@ -297,7 +314,7 @@ class Run:
         """What a submission contains, or what is wrong with it."""
         if request.run_id != self.run_id:
             return None, Verdict.WRONG_RUN
-        if request.ByteSize() > wire.message_bytes_max(self._size):
+        if request.ByteSize() > self._message_bytes:
             return None, Verdict.TOO_LARGE
         if request.gradient_digest != gradient_digest:
             return None, Verdict.DAMAGED

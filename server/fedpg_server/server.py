@@ -128,9 +128,8 @@ async def _serve_learner(
 ) -> ExitCode:
     """Bind, restore or start the run, and serve it; the learner works in `thread`."""
     service = FederationService(authenticated=options.tls is not None)
-    endpoint = await start_listening(
-        options.address, options.tls, service, wire.message_bytes_max(spec.size), federation.agents
-    )
+    message_bytes = wire.message_bytes_max(spec.size, learner.round_vectors)
+    endpoint = await start_listening(options.address, options.tls, service, message_bytes, federation.agents)
     try:
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)

@@ -29,7 +29,7 @@ from fedpg_lab.playback.evaluation import evaluate, load_policy
 from fedpg_lab.playback.tensorboard_videos import record_videos
 from fedpg_lab.playback.video import record
 from fedpg_server.learning.learner import Learner
-from fedpg_server.storage.store import STORE_NAME
+from fedpg_server.storage.store import STORE_NAME, Store
 from odd_environments import LENGTH, odd_task
 from support.lab import Command, run_federation
 
@@ -67,6 +67,19 @@ def test_a_run_whose_servers_environment_fails_ends(tmp_path: Path) -> None:
         run_federation(Federation(odd_task("fails_at_the_server"), agents=2), tmp_path / "run")
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
     assert 'odd_environments.py", line' in (tmp_path / "run" / "logs" / "server.log").read_text()
+
+
+def test_a_run_whose_evaluation_fails_ends_while_the_next_round_is_open(tmp_path: Path) -> None:
+    """Training episodes end before the environment fails. What was learnt is stored, and can be resumed."""
+    task = odd_task("fails_late", horizon=3)
+    with pytest.raises(ProcessFailedError, match=r"failed in step: RuntimeError: out of track") as caught:
+        run_federation(Federation(task, agents=2), tmp_path / "run")
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert "Traceback" not in (tmp_path / "run" / "logs" / "server.log").read_text().partition("DEBUG")[0]
+    with Store.read(tmp_path / "run" / STORE_NAME) as store:
+        unevaluated = store.unevaluated()
+        assert unevaluated is not None
+        assert (unevaluated.round_number, store.latest_state()[0], store.records()) == (1, 1, [])
 
 
 @pytest.mark.parametrize("fault", ["close_raises", "close_exits", "bound_to_its_thread", "prints"])

@@ -26,11 +26,14 @@ from fedpg_lab.experiments.matrix_pictures import (
     to_csv,
     to_markdown,
 )
-from fedpg_lab.experiments.matrix_results import MatrixResult, Outcome, result_of, to_plain
+from fedpg_lab.experiments.matrix_results import MatrixResult, Outcome, begun, result_of, to_plain
 from fedpg_lab.experiments.named import named_parts
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import Experiment, read_experiment
-from fedpg_lab.figures.heat_map import draw_heat_map
+from fedpg_lab.figures.heat_map import MISSING_COLOUR, draw_heat_map
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
+from support.documentation import ROOT
 from support.lab import Command, write_run
 from support.protocol import make_round_record
 
@@ -341,6 +344,35 @@ def test_pictures_and_tables_say_the_same(tmp_path: Path) -> None:
     assert worst_cells == {("fedpg", "sign-flipping")}
 
 
+def test_rows_and_columns_of_which_nothing_is_complete_are_left_out_and_named(tmp_path: Path) -> None:
+    some = {name: run for name, run in runs_of(FEDPG, 500.0, (300.0, 310.0), (0.0, 0.0)).items() if NOISE not in name}
+    shown, missing = begun(result(tmp_path, some))
+    assert missing == ["two krums", "random-noise starts_at=3"]
+    assert returns_map(shown).rows == ("fedpg",)
+    assert [block.columns for block in returns_map(shown).blocks] == [
+        ("undisturbed",),
+        ("sign-flipping",),
+        ("worst attack", "worst single run"),
+    ]
+    assert "two krums" not in to_markdown([shown])
+    undisturbed, missing = begun(result(tmp_path, {name: run for name, run in some.items() if FLIPPING not in name}))
+    assert (undisturbed.matrix.columns, missing) == (("sign-flipping", "random-noise starts_at=3"), ["two krums"])
+    draw_heat_map(threshold_map(undisturbed))
+    nothing, missing = begun(result(tmp_path, {}))
+    assert (len(nothing.rows), missing) == (2, [])
+    draw_heat_map(returns_map(nothing))
+
+
+def test_where_nothing_gets_to_the_threshold_everything_is_as_dark_as_can_be(tmp_path: Path) -> None:
+    never = {name: replace(run, reached=None) for name, run in runs_of(FEDPG, 9.0, (9.0, 9.0), (9.0, 9.0)).items()}
+    until = threshold_map(result(tmp_path, never))
+    assert (until.blocks[1].shades[0][0].text, until.blocks[1].shades[0][0].value, until.high) == ("never", 16.0, 16.0)
+    darkest = to_rgb(colormaps["viridis_r"](1.0))
+    axes = draw_heat_map(until).axes[0]
+    coloured = {to_rgb(patch.get_facecolor()) for patch in axes.patches} - {to_rgb(MISSING_COLOUR)}
+    assert coloured == {darkest}
+
+
 # The command ----------------------------------------------------------------------------------------------------------
 
 
@@ -477,3 +509,17 @@ def test_a_length_of_time_is_said_as_people_say_it() -> None:
     assert [about(seconds) for seconds in (0.4, 89.0, 90.0, 3000.0, 7200.0, 12000.0)] == [
         "0 s", "89 s", "2 min", "50 min", "2 h 0 min", "3 h 20 min",
     ]  # fmt: skip
+
+
+def test_the_matrix_of_the_page_is_read_as_it_stands(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    plan = plan_of(described(tmp_path, text))
+    assert [matrix.byzantine for matrix in plan.matrices] == [3, 4]
+    assert [row.name for row in plan.matrices[0].rows] == ["median", "fedpg-guard", "clipping"]
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (matrix,) = json.loads(example)["matrices"]
+    written = to_plain(result(tmp_path, runs_of(FEDPG, 500.0, (300.0, 310.0), (90.0, 700.0))))
+    assert list(matrix) == list(written)
+    assert list(matrix["cells"][0]) == list(written["cells"][0])
+    assert list(matrix["worst"][0]) == list(written["worst"][0])

@@ -31,6 +31,7 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
     ("delta", 0), ("delta", 1), ("delta", float("nan")),
     ("alpha", -0.1), ("alpha", 0.5), ("alpha", float("nan")),
     ("activation", "gelu"), ("activation", 3),
+    ("baseline", "state"), ("baseline", 3), ("baseline", ["time"]),
     ("hidden", 16), ("hidden", [0]), ("hidden", [16, "x"]), ("hidden", [True]), ("hidden", "16,16"),
     ("batch_size_max", 11),
     ("name", ""), ("name", 5), ("name", "two\nlines"), ("environment", ""), ("environment", 5),
@@ -39,6 +40,7 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
     ("reward", 2), ("reward", {"scale": "x"}), ("reward", {"noise": -0.1}), ("reward", {"bias": 1}),
 ]  # fmt: skip
 
+BAD_RANGES: list[Any] = [3, [1], [2, 1], [1, "x"], [1, 2, 3], [float("nan"), 1], "1..2"]
 BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     *[("agents", bad, "agents") for bad in (0, -1, 2.5, "ten", True, AGENTS_MAX + 1, 10**30)],
     *[("seed", bad, "seed") for bad in (-1, 0.5, "x", True, 2**63)],
@@ -62,10 +64,7 @@ BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     ("environments", {"2": {"wrappers": ["Wrap"]}}, "wrappers"),
     ("environments", {"2": {"reward": {"noise": -1}}}, "noise"),
     ("environments", {"2": {"reward": {"bias": 1}}}, "bias"),
-    *[
-        ("heterogeneity", {"gravity": bad}, "gravity")
-        for bad in (3, [1], [2, 1], [1, "x"], [1, 2, 3], [float("nan"), 1], "1..2")
-    ],
+    *[("heterogeneity", {"gravity": bad}, "gravity") for bad in BAD_RANGES],
     *[("heterogeneity", {"gravity": [1, 2], "spread": bad}, "spread") for bad in (-1, "x", float("inf"), True)],
     ("heterogeneity", {"reward": {"bias": [0, 1]}}, "reward"),
     ("heterogeneity", 3, "heterogeneity"),

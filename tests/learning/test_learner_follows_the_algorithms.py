@@ -20,6 +20,8 @@ from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from fedpg_server.learning.algorithms.adam import adam_step, fresh
+from fedpg_server.learning.algorithms.base import Tools
+from fedpg_server.learning.algorithms.inner_loop import variance_reduced_steps
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.make_record import verdicts_of
 from fedpg_server.learning.records import Evaluation
@@ -278,6 +280,24 @@ def test_the_inner_loop_stops_when_the_policy_has_moved_too_far(
     dropped = plain_batch(bench, adam.theta, 2)
     assert result.inner.dropped.steps == dropped.steps
     assert (len(result.inner.losses), len(result.inner.gradient_norms)) == (2, 1)
+
+
+@pytest.mark.parametrize("with_mu", [True, False])
+def test_who_watches_the_inner_loop_sees_every_batch(bench: Bench, with_mu: bool) -> None:
+    """The first one, too, at which both gradients are the same and one of them is not computed."""
+    tools = Tools(TASK, 5, bench.policy, SEED, bench.environments)
+    state = fresh(bench.policy.initial_parameters(np.random.default_rng(3)))
+    mu = gradients(bench.policy)[1] if with_mu else None
+    seen: list[tuple[Trajectories, Vector]] = []
+    plan = RoundPlan(4, 10, 3)
+    _, report = variance_reduced_steps(tools, state, plan, mu, watch=lambda *what: seen.append(what))
+    assert len(seen) == len(report.losses) >= 2
+    for step, (batch, gradient) in enumerate(seen, start=1):
+        assert batch.count == TASK.mini_batch_size
+        if step == 1:
+            A = tools.advantages(batch)
+            log_probs = tools.estimate(state.theta, batch, A).log_probs
+            assert gradient.tobytes() == tools.estimate(state.theta, batch, A, log_probs).gradient.tobytes()
 
 
 def test_evaluation_is_ten_greedy_episodes(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import support.simulated_federation as simulated_federation
 from fedpg_common.federation import Federation
@@ -13,6 +14,7 @@ from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import Vector
 from fedpg_server import run as server_run
 from fedpg_server.learning.learner import RoundResult
+from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import State
 from fedpg_server.protocol.events import CloseRound
 from fedpg_server.protocol.journal import Journal
@@ -102,6 +104,27 @@ def test_a_learner_whose_step_follows_from_more_than_the_round(tmp_path: Path, m
 
     monkeypatch.setattr(simulated_federation, "SimulatedLearner", Drifting)
     assert "are not those of its votes" in failures(Schedule(seed=1), tmp_path)
+
+
+def test_an_evaluation_that_follows_from_more_than_the_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drifting(SimulatedLearner):
+        count = 0
+
+        def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+            Drifting.count += 1
+            return super().evaluate(theta * np.float32(Drifting.count), round_number)
+
+    monkeypatch.setattr(simulated_federation, "SimulatedLearner", Drifting)
+    assert "the evaluation of round 3 is not that of its parameters" in failures(Schedule(seed=1), tmp_path)
+
+
+def test_a_restarted_server_that_does_not_know_what_it_has_not_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "unevaluated", lambda _self: None)
+    kills = [KillPoint(point, is_before=False) for point in range(1, 16)]
+    found = [failures(Schedule(seed=1, kill_points=(kill,)), tmp_path / str(kill.point)) for kill in kills]
+    assert any("the rounds are [2" in text for text in found)
 
 
 def test_a_run_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

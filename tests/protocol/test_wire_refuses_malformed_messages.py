@@ -6,12 +6,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector, digest
+from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.tasks import CARTPOLE, TASKS, Task
 from fedpg_common.transport import wire
 from fedpg_server.protocol.status import FIGURE_NAME_MAX, FIGURES_MAX
@@ -161,6 +163,71 @@ def test_a_task_with_a_bad_field_is_refused_by_its_name(field: str) -> None:
 def test_options_are_plain_json() -> None:
     task = dataclasses.replace(CARTPOLE, environment_options={"b": [1, 2.5], "a": {"c": True, "d": "x"}})
     assert json.loads(wire.task_to_message(task).environment_options_json) == task.environment_options
+
+
+RECURSIONS = [
+    Recursion(Kind.MOMENTUM, np.arange(4, dtype=np.float32), weight=0.25),
+    Recursion(Kind.DIFFERENCE, np.arange(4, dtype=np.float32), -np.arange(4, dtype=np.float32)),
+]
+
+
+@pytest.mark.parametrize("recursion", RECURSIONS, ids=lambda recursion: recursion.kind.value)
+def test_a_recursion_arrives_as_it_was(recursion: Recursion) -> None:
+    message = pb.Recursion.FromString(wire.recursion_to_message(recursion).SerializeToString())
+    arrived = wire.recursion_from_message(message, 4)
+    assert (arrived.kind, arrived.weight) == (recursion.kind, recursion.weight)
+    assert arrived.previous.tobytes() == recursion.previous.tobytes()
+    assert (arrived.estimate is None) == (recursion.estimate is None)
+    if arrived.estimate is not None and recursion.estimate is not None:
+        assert arrived.estimate.tobytes() == recursion.estimate.tobytes()
+    assert message.digest == wire.recursion_digest(message)
+
+
+def changed_recursion(number: int, **fields: Any) -> pb.Recursion:
+    message = wire.recursion_to_message(RECURSIONS[number])
+    for name, value in fields.items():
+        if isinstance(value, pb.Tensor):
+            getattr(message, name).CopyFrom(value)
+        elif value is None:
+            message.ClearField(name)  # type: ignore[arg-type]
+        else:
+            setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (changed_recursion(0, kind=0), "kind 0 is not one"),
+        (changed_recursion(0, kind=99), "kind 99 is not one"),
+        (changed_recursion(0, weight=0.0), "a weight above 0 and at most 1"),
+        (changed_recursion(0, weight=1.5), "a weight above 0 and at most 1"),
+        (changed_recursion(0, weight=float("nan")), "a weight above 0 and at most 1"),
+        (changed_recursion(0, previous_estimate=wire.vector_to_tensor(np.zeros(4, np.float32))), "and no estimate"),
+        (changed_recursion(1, previous_estimate=None), "needs the estimate"),
+        (changed_recursion(1, weight=0.5), "and no weight"),
+        (changed_recursion(1, previous_parameters=None), "must have dtype float32"),
+        (
+            changed_recursion(1, previous_parameters=wire.vector_to_tensor(np.zeros(5, np.float32))),
+            "shape (4), not (5)",
+        ),
+        (changed_recursion(1, previous_estimate=wire.vector_to_tensor(np.full(4, np.nan, np.float32))), "finite"),
+    ],
+)
+def test_a_malformed_recursion_is_refused(message: pb.Recursion, sentence: str) -> None:
+    with pytest.raises(wire.WireError) as caught:
+        wire.recursion_from_message(message, 4)
+    assert sentence in str(caught.value)
+
+
+def test_a_round_has_room_for_its_recursion() -> None:
+    vector = np.zeros(10**6, np.float32)
+    round_ = pb.Round(
+        number=2**63, batch_size=2**31, parameters=wire.vector_to_tensor(vector), parameters_digest=bytes(32),
+        recursion=wire.recursion_to_message(Recursion(Kind.DIFFERENCE, vector, vector)),
+    )  # fmt: skip
+    reply = pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_)
+    assert reply.ByteSize() < wire.message_bytes_max(vector.size, wire.ROUND_VECTORS_MAX)
 
 
 def test_messages_have_room_for_their_vector_and_little_else() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from fedpg_common.choices import SETTING, Choice, Choices
 from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
-from fedpg_common.tasks import ACTIVATIONS, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Reward, Task
+from fedpg_common.tasks import ACTIVATIONS, BASELINES, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Reward, Task
 from fedpg_common.worlds import Heterogeneity, World
 from hypothesis import strategies as st
 
@@ -58,6 +58,7 @@ def tasks(draw: st.DrawFn) -> Task:
         sigma=draw(POSITIVE),
         alpha=draw(st.floats(0, 0.5, exclude_max=True)),
         environment_options=draw(OPTIONS),
+        baseline=draw(st.sampled_from(BASELINES)),
         wrappers=draw(WRAPPERS),
         reward=Reward(**draw(REWARD_FIELDS)),
         **fields,

@@ -113,7 +113,9 @@ class Target:
 class Attack:
     """An honest agent. An attack overrides the hook that it tampers with.
 
-    A round calls the hooks in the order in which they stand here, each once.
+    A round calls the hooks in the order in which they stand here, each once. Where an agent samples two batches
+    (Res-NHARPG), `choose` and `tamper_trajectories` are called for either: last for the one at θ_0, and before for
+    the other, whose parameters stand in `context.theta`.
     """
 
     knowledge: ClassVar[Knowledge] = Knowledge.OWN

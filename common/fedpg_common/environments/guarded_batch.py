@@ -77,6 +77,10 @@ class GuardedBatch(EnvironmentBatch):
             raise self._guard.wrong("step", f"ends must be an array of {self._live} truth values, not {name(ended)}")
         return self._observations("step", observations), self._rewards("step", rewards, self._live), ended
 
+    def use_threads(self, count: int) -> None:
+        """See `EnvironmentBatch.use_threads`."""
+        self._asked("use_threads", lambda: self._batch.use_threads(count))
+
     def keep(self, live: NDArray[np.bool_]) -> None:
         """See `EnvironmentBatch.keep`."""
         self._asked("keep", lambda: self._batch.keep(live))

@@ -57,6 +57,10 @@ class RewardBatch(EnvironmentBatch):
         self._used += 1
         return observations, self._perceived(rewards, noise), ended
 
+    def use_threads(self, count: int) -> None:
+        """See `EnvironmentBatch.use_threads`."""
+        self._batch.use_threads(count)
+
     def keep(self, live: NDArray[np.bool_]) -> None:
         """See `EnvironmentBatch.keep`."""
         if self._reward.noise:

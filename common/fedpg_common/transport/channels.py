@@ -22,6 +22,8 @@ KEEPALIVE_TIME_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 CONNECT_BACKOFF_MIN_MS = 100
 CONNECT_BACKOFF_MAX_MS = 2_000
+CONNECT_TIMEOUT_MS = 5_000
+"""For one attempt: over a slow link to a busy server, the handshakes of TCP, TLS and HTTP/2 take their time."""
 JOIN_MESSAGE_BYTES_MAX = 1024 * 1024
 """Message limit before a run's own limit is known, that is for Join."""
 AGENT_NAME_PREFIX = "agent-"
@@ -115,7 +117,7 @@ def client_options(message_bytes: int, use_proxy: bool = False) -> list[Option]:
         *_SHARED_OPTIONS,
         *_message_limits(message_bytes, message_bytes),
         ("grpc.initial_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
-        ("grpc.min_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
         ("grpc.max_reconnect_backoff_ms", CONNECT_BACKOFF_MAX_MS),
         ("grpc.enable_retries", 0),  # retries are the agent's own: see fedpg_client.calls
         ("grpc.use_local_subchannel_pool", 1),  # agents that share a process keep connections of their own

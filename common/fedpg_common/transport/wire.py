@@ -12,6 +12,7 @@ import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
+from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.tasks import Reward, Task, task_from_fields
 from fedpg_common.transport.protobuf import TooManyFieldsError, protobuf_fields
 
@@ -27,10 +28,17 @@ SHAPE_BYTES_MAX = 64
 """A gradient has one dimension."""
 _GRADIENT = pb.SubmitUpdateRequest.GRADIENT_FIELD_NUMBER
 _SHAPE = pb.Tensor.SHAPE_FIELD_NUMBER
+ROUND_VECTORS_MAX = 3
+"""Vectors in a Round at most: the parameters, and two in its recursion."""
+
+_KINDS = {Kind.MOMENTUM: pb.Recursion.KIND_MOMENTUM, Kind.DIFFERENCE: pb.Recursion.KIND_DIFFERENCE}
+RECORDS_BYTES = 1024 * 1024
+"""Of rounds' records that one GetStatusReply brings, where they are asked for; one at least, whatever its size."""
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
     "batch_size", "batch_size_min", "batch_size_max", "mini_batch_size", "inner_steps", "delta", "sigma", "alpha",
+    "baseline",
 )  # fmt: skip
 
 
@@ -111,14 +119,50 @@ def tensor_digest(tensor: pb.Tensor) -> bytes:
     return hashlib.sha256(tensor.data).digest()
 
 
+def recursion_to_message(recursion: Recursion) -> pb.Recursion:
+    """What an agent needs beside θ_0, as a message."""
+    message = pb.Recursion(
+        kind=_KINDS[recursion.kind],
+        previous_parameters=vector_to_tensor(recursion.previous),
+        previous_estimate=None if recursion.estimate is None else vector_to_tensor(recursion.estimate),
+        weight=recursion.weight,
+    )
+    message.digest = recursion_digest(message)
+    return message
+
+
+def recursion_from_message(message: pb.Recursion, size: int) -> Recursion:
+    """The inverse, for parameters (size,). Raises WireError."""
+    kinds = {value: kind for kind, value in _KINDS.items()}
+    if message.kind not in kinds:
+        raise WireError(f"a recursion of kind {message.kind} is not one that this version knows")
+    estimate = message.previous_estimate if message.HasField("previous_estimate") else None
+    try:
+        return Recursion(
+            kinds[message.kind],
+            tensor_to_vector(message.previous_parameters, size),
+            None if estimate is None else tensor_to_vector(estimate, size),
+            message.weight,
+        )
+    except WireError:
+        raise
+    except ValueError as error:
+        raise WireError(f"a recursion does not fit its kind: {error}") from error
+
+
+def recursion_digest(message: pb.Recursion) -> bytes:
+    """SHA-256 of the recursion's vectors, one after the other: 32 bytes."""
+    return hashlib.sha256(message.previous_parameters.data + message.previous_estimate.data).digest()
+
+
 def message_bytes_max(size: int, vectors: int = 1) -> int:
     """The largest message of a run with parameters (size,), in bytes."""
     return min(vectors * size * FLOAT32.itemsize + MESSAGE_SLACK_BYTES, MESSAGE_BYTES_MAX)
 
 
 def status_bytes_max(agents: int) -> int:
-    """The largest GetStatusReply of a run with that many agents, in bytes."""
-    return agents * STATUS_BYTES_PER_AGENT + MESSAGE_SLACK_BYTES
+    """The largest GetStatusReply of a run with that many agents, in bytes: the records' last may go beyond theirs."""
+    return agents * STATUS_BYTES_PER_AGENT + 2 * RECORDS_BYTES + MESSAGE_SLACK_BYTES
 
 
 def spec_to_messages(spec: ParameterSpec) -> list[pb.TensorSpec]:

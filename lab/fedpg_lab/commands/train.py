@@ -126,8 +126,9 @@ def check_parts(federation: Federation) -> None:
     algorithm = ALGORITHMS.find(federation.algorithm.name)
     chosen = federation.aggregator
     if chosen is not None:
-        trusts_itself = hasattr(algorithm, "reference_gradient")
-        check_federation(build_aggregator(chosen), chosen, federation.task, federation.agents, trusts_itself)
+        aggregator = build_aggregator(chosen)
+        has_reference = hasattr(algorithm, "reference_gradient") or getattr(aggregator, "needs_reference", False)
+        check_federation(aggregator, chosen, federation.task, federation.agents, has_reference)
     for attack in federation.byzantine.values():
         build_attacker(attack)
 

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def watch_command(
-    folder: Annotated[Path, typer.Argument(help="A run folder, or one that holds some at any depth.")] = Path("runs"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run folder, or one that holds some at any depth.",
+            show_default="runs; with --server, no folder but what that server tells",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.", metavar="HOST")
     ] = "127.0.0.1",
@@ -33,14 +39,14 @@ def watch_command(
     server: Annotated[
         str | None,
         typer.Option(
-            help="Where the aggregation server of a live run is asked.",
+            help="An aggregation server to be asked: about its live run in FOLDER, or without FOLDER for all of it.",
             metavar="HOST:PORT",
             show_default="as its log says",
         ),
     ] = None,
     tls: Annotated[
         Path | None,
-        typer.Option(help="Folder with ca.pem, cert.pem and key.pem to ask it with.", metavar="DIR"),
+        typer.Option(help="Folder with ca.pem, cert.pem and key.pem to ask it with: the operator's.", metavar="DIR"),
     ] = None,
 ) -> None:
     """Serve a page on this machine that shows runs, live or finished: returns, verdicts, agents.
@@ -53,12 +59,21 @@ def watch_command(
 
         fedpg watch runs
         fedpg watch runs/NAME --save NAME.html
+        fedpg watch --server HOST:50051 --tls certs/operator
 
-    Exit codes: 0 saved, or ended with Ctrl-C; 2 bad option; 5 the address cannot be used; 6 the folder or the file
-    cannot be used.
+    Exit codes: 0 saved, or ended with Ctrl-C; 2 bad option; 4 the server refuses; 5 the address cannot be used; 6 the
+    folder or the file cannot be used.
     """
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port must be 0 to 65535, not {port}")
+    if folder is None and server is not None:
+        if save is not None:
+            raise UsageError(
+                "--save needs a run folder: a server's run is watched, and reported on where its folder is"
+            )
+        watch_server(server, tls, host, port, browser)
+        return
+    folder = folder or Path("runs")
     kind = look(folder)
     if kind is not Kind.FOLDER:
         what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
@@ -75,6 +90,19 @@ def watch_command(
         typer.echo(f"Saved the page of {shown(folder)}: {shown(save)}")
         return
     serve_page(Catalogue(folder, access), host, port, browser)
+
+
+def watch_server(server: str, tls: Path | None, host: str, port: int | None, browser: bool) -> None:
+    """Serve the page of a server's run. Raises RefusedError, AddressError, UsageError."""
+    from fedpg_common.transport.channels import parse_address, tls_files
+
+    from fedpg_lab.watch.remote import RemoteCatalogue
+    from fedpg_lab.watch.run_view import ServerAccess
+
+    parse_address(server)
+    catalogue = RemoteCatalogue(server, ServerAccess(server, tls_files(tls)))
+    catalogue.remote.check()
+    serve_page(catalogue, host, port, browser)
 
 
 def serve_page(catalogue: Catalogue, host: str, port: int | None, browser: bool) -> None:

@@ -17,7 +17,7 @@ attacks = ["sign-flipping", { name = "worst-down", starts_at = 40 }]
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
@@ -28,6 +28,7 @@ from fedpg_common.federation import TASK_FIELDS, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
 from fedpg_common.tasks import is_number, is_whole, show
 
+from fedpg_lab.figures.matrix import Matrix, Row, Variant
 from fedpg_lab.figures.published import published_targets
 from fedpg_lab.files.toml_files import refuse_unknown, text_of
 
@@ -39,51 +40,6 @@ LISTS_THEMSELVES = ("hidden", "wrappers")
 
 Register = Callable[[dict[str, Any]], tuple[str, Federation]]
 """Plans the federation with these fields, and answers with its name."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One of a row's settings."""
-
-    label: str
-    """What sets it apart from the row's others; empty for an only one."""
-    undisturbed: str
-    """The federation without attackers, by name."""
-    attacked: Mapping[str, str]
-    """The federation of each column, by name."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A rule."""
-
-    name: str
-    variants: tuple[Variant, ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rules against attacks, for one task, K and number of attackers."""
-
-    example: Federation
-    """Any of its federations: task, K and trajectories are the same in all."""
-    byzantine: int
-    threshold: float | None
-    rows: tuple[Row, ...]
-    columns: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """For people, for example "CartPole-v1, K = 10, B = 3"."""
-        return f"{self.example.task.name}, K = {self.example.agents}, B = {self.byzantine}"
-
-    def federations(self, rows: Sequence[str] | None, columns: Sequence[str] | None) -> Iterator[str]:
-        """The federations of these rows and columns (None: of all), with the rows' undisturbed ones."""
-        for row in self.rows:
-            if rows is None or row.name in rows:
-                for variant in row.variants:
-                    yield variant.undisturbed
-                    yield from (variant.attacked[name] for name in self.columns if columns is None or name in columns)
 
 
 @dataclass(frozen=True)

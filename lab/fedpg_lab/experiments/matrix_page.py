@@ -18,7 +18,7 @@ from fedpg_lab.experiments.matrix_pictures import (
     to_csv,
     to_markdown,
 )
-from fedpg_lab.experiments.matrix_results import MatrixResult
+from fedpg_lab.experiments.matrix_results import MatrixResult, begun
 from fedpg_lab.experiments.plan import Experiment
 from fedpg_lab.figures.heat_map import HeatMap, draw_heat_map
 from fedpg_lab.figures.parts import save_figure
@@ -43,8 +43,8 @@ class Section:
     title: str
     pictures: list[tuple[str, str]]
     """Caption, and the picture as a link that holds it."""
-    choices: list[str]
-    """Sentences on settings that were chosen."""
+    remarks: list[str]
+    """Sentences on settings that were chosen, and on what is missing."""
     tables: list[tuple[str, Table]]
 
 
@@ -58,13 +58,14 @@ def write_matrices(experiment: Experiment, plan: Plan, runs: Sequence[RunData], 
             matrix_file.note(planned, run)
     matrix_file.write()
     results = matrix_file.results()
-    write_text(folder / MATRIX_MARKDOWN, to_markdown(results))
+    write_text(folder / MATRIX_MARKDOWN, to_markdown([begun(result)[0] for result in results]))
     write_text(folder / MATRIX_CSV, to_csv(results))
     return [_section(result, folder, "" if len(results) == 1 else f"-{number}")
             for number, result in enumerate(results, start=1)]  # fmt: skip
 
 
-def _section(result: MatrixResult, folder: Path, suffix: str) -> Section:
+def _section(whole: MatrixResult, folder: Path, suffix: str) -> Section:
+    result, missing = begun(whole)
     maps: dict[str, HeatMap | None] = {
         "returns": returns_map(result),
         "threshold": None if result.matrix.threshold is None else threshold_map(result),
@@ -75,4 +76,7 @@ def _section(result: MatrixResult, folder: Path, suffix: str) -> Section:
         if heat_map is not None:
             _, svg = save_figure(draw_heat_map(heat_map), folder / f"matrix-{name}{suffix}.svg")
             pictures.append((CAPTIONS[name], svg_as_data(svg)))
-    return Section(result.matrix.title, pictures, choices(result), tables(result))
+    sentences = choices(result)
+    if missing:
+        sentences.append(f"Nothing is complete yet of: {', '.join(missing)}.")
+    return Section(result.matrix.title, pictures, sentences, tables(result))

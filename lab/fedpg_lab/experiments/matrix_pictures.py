@@ -53,6 +53,7 @@ def threshold_map(result: MatrixResult) -> HeatMap:
         ),
         scale="trajectories per participant",
         low_is_good=True,
+        high=float(matrix.example.task.trajectories),
     )  # fmt: skip
 
 
@@ -67,6 +68,8 @@ def acceptance_map(result: MatrixResult) -> HeatMap | None:
         blocks=(column_block(result.matrix.columns, [[_accepted(cell) for cell in row.cells] for row in selective]),),
         scale="of the attackers' votes, %",
         low_is_good=True,
+        low=0.0,
+        high=100.0,
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fedpg_lab.experiments.matrix import Matrix, Row, Variant
+from fedpg_lab.figures.matrix import Matrix, Row, Variant
 from fedpg_lab.runs.folders import RunData, final_return, summarize, trajectories_to_reach
 
 FORMAT = 1
@@ -161,6 +161,25 @@ def result_of(matrix: Matrix, seeds: Sequence[int], outcomes: Outcomes) -> Matri
         filled = [_fill(matrix, row, variant, tuple(seeds), outcomes) for variant in row.variants]
         rows.append(max(filled, key=lambda result: _worst_in_common(result, filled)))  # the first of equals
     return MatrixResult(matrix, tuple(seeds), tuple(rows))
+
+
+def begun(result: MatrixResult) -> tuple[MatrixResult, list[str]]:
+    """The rows and columns of which a run is complete, for pictures and tables; and the names of the others.
+
+    All rows as long as there is no such run, and all columns as long as none has one.
+    """
+    columns = [name for place, name in enumerate(result.matrix.columns)
+               if any(row.cells[place].finals for row in result.rows)]  # fmt: skip
+    columns = columns or list(result.matrix.columns)
+    rows = [row for row in result.rows if any(cell.finals for cell in (row.undisturbed, *row.cells))]
+    if not rows:
+        return result, []
+    kept = tuple(replace(row, cells=tuple(cell for cell in row.cells if cell.column in columns)) for row in rows)
+    names = {row.name for row in rows}
+    planned = tuple(row for row in result.matrix.rows if row.name in names)
+    missing = [row.name for row in result.rows if row.name not in names]
+    missing += [name for name in result.matrix.columns if name not in columns]
+    return replace(result, matrix=replace(result.matrix, rows=planned, columns=tuple(columns)), rows=kept), missing
 
 
 def _fill(matrix: Matrix, row: Row, variant: Variant, seeds: tuple[int, ...], outcomes: Outcomes) -> RowResult:

@@ -74,7 +74,7 @@ def run_missing(
     waiting = []
     for planned in runs:
         existing = existing_run(folder, planned)
-        if existing is not None:
+        if existing is not None and existing.federation.modules:
             _check_modules(existing)
         if existing is None or not existing.is_complete:
             waiting.append((planned, existing is not None))

@@ -32,7 +32,7 @@ T_QUANTILES = (
 )  # fmt: skip
 """The 0.95 quantile of Student's t distribution with 1, 2, … 30 degrees of freedom."""
 NORMAL_QUANTILE = 1.645
-LEARNING = ("agents", "inner", "aborted")
+LEARNING = ("agents", "inner", "aborted", "reference")
 """The sampled trajectories that learning costs; evaluation is only for looking."""
 
 
@@ -44,6 +44,13 @@ class Group:
     """Method, K and B; and whatever else sets it apart from other groups of the same task and attack."""
     runs: tuple[RunData, ...]
     """By ascending seed; each has a round at least."""
+    worlds: str = ""
+    """The end of the label that says how its agents' worlds differ, where that sets groups apart; a panel's title."""
+
+    @property
+    def curve_label(self) -> str:
+        """The label within the panel of its worlds."""
+        return self.label.removesuffix(f", {self.worlds}")
 
     @property
     def federation(self) -> Federation:
@@ -99,7 +106,11 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
             seeds[run.federation.seed] = run
     members = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in by_description.values()]
     members.sort(key=lambda group: _order(group[0].federation))
-    return [Group(label, group) for label, group in zip(_labels(members), members, strict=True)]
+    federations = [group[0].federation for group in members]
+    return [
+        Group(label, group, ", ".join(_worlds_apart(group[0].federation, federations)))
+        for label, group in zip(_labels(members), members, strict=True)
+    ]
 
 
 def cut_after(groups: Sequence[Group], count: int) -> list[Group]:
@@ -214,10 +225,13 @@ def _worlds_apart(federation: Federation, others: Sequence[Federation]) -> list[
     if len({other.worlds_label for other in others}) == 1:
         return []
     drawn = [other.heterogeneity for other in others if other.heterogeneity is not None]
-    same_ranges = len(drawn) == len(others) and all(one.ranges == drawn[0].ranges for one in drawn)
-    if same_ranges and federation.heterogeneity is not None and not any(other.environments for other in others):
-        return [f"spread={federation.heterogeneity.spread:g}"]
-    return [federation.worlds_label or "the same world"]
+    if drawn and any(one.ranges != drawn[0].ranges for one in drawn):
+        return [federation.worlds_label or "one world"]
+    own = federation.heterogeneity
+    parts = [] if own is None else [f"spread={own.spread:g}"]
+    if federation.environments:
+        parts.append(f"worlds={len(federation.environments)}")
+    return parts or ["one world"]
 
 
 def _plain_label(federation: Federation) -> str:

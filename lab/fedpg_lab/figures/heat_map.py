@@ -58,6 +58,10 @@ class HeatMap:
     scale: str
     """What the colours mean."""
     low_is_good: bool = False
+    low: float | None = None
+    """Where the colours begin; at the least value if it is None."""
+    high: float | None = None
+    """Where they end."""
 
 
 def draw_heat_map(heat_map: HeatMap) -> Figure:
@@ -72,7 +76,7 @@ def draw_heat_map(heat_map: HeatMap) -> Figure:
     shades = [shade for block in heat_map.blocks for line in block.shades for shade in line]
     values = np.array([shade.value for shade in shades if shade.value is not None], np.float64)
     colours = matplotlib.colormaps[COLOUR_MAP + ("_r" if heat_map.low_is_good else "")]
-    norm = _norm(values)
+    norm = _norm(values, heat_map.low, heat_map.high)
     start = 0.0
     places: list[float] = []
     for block in heat_map.blocks:
@@ -99,10 +103,11 @@ def draw_heat_map(heat_map: HeatMap) -> Figure:
     return figure
 
 
-def _norm(values: NDArray[np.float64]) -> Normalize:
+def _norm(values: NDArray[np.float64], low: float | None, high: float | None) -> Normalize:
     finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return Normalize(low, high if high > low else low + 1.0, clip=True)
+    low = (float(finite.min()) if finite.size else 0.0) if low is None else low
+    high = (float(finite.max()) if finite.size else 1.0) if high is None else high
+    return Normalize(low if low < high else high - 1.0, high, clip=True)
 
 
 def _draw_cell(axes: Axes, x: float, y: int, shade: Shade, rgb: tuple[float, float, float]) -> None:

@@ -49,10 +49,14 @@ class StatusClient:
         """Close the connection."""
         self._channel.close()
 
-    def fetch(self) -> pb.GetStatusReply:
-        """The status as it is now, without control characters. Raises UnreachableError, RefusedError."""
+    def fetch(self, rounds_after: int | None = None) -> pb.GetStatusReply:
+        """The status as it is now, with the rounds after `rounds_after` where that is given.
+
+        Texts are without control characters. Raises UnreachableError, RefusedError.
+        """
+        request = pb.GetStatusRequest(rounds_after=rounds_after)
         try:
-            reply: pb.GetStatusReply = self._stub.GetStatus(pb.GetStatusRequest(), timeout=self._timeout_s)
+            reply: pb.GetStatusReply = self._stub.GetStatus(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
             code, details = error.code(), _printable(error.details() or "")
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -63,10 +67,12 @@ class StatusClient:
         return reply
 
 
-def fetch_status(server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False) -> pb.GetStatusReply:
-    """The status of the run at `server` (HOST:PORT). Raises UnreachableError, RefusedError."""
+def fetch_status(
+    server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False, rounds_after: int | None = None
+) -> pb.GetStatusReply:
+    """The status of the run at `server` (HOST:PORT), as `StatusClient.fetch` has it. Raises likewise."""
     with StatusClient(server, tls, timeout_s, use_proxy) as client:
-        return client.fetch()
+        return client.fetch(rounds_after)
 
 
 def without_control_characters(message: Message) -> None:

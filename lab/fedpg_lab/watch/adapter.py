@@ -115,7 +115,7 @@ class RunStore:
         with ExitStack() as opening:
             look_into = looking(self._folder, self._run_id is None)
             self._store = opening.enter_context(look_into(self._folder / STORE_NAME))
-            facts = facts_of(self._store)
+            facts = facts_of(self._store.run_id, self._store.federation)
             after = self._after if facts.run_id == self._run_id else 0
             fine = ("ACCEPTED", "DUPLICATE")
             refusals = {
@@ -158,11 +158,10 @@ def read_records(folder: Path, numbers: Sequence[int]) -> list[RoundRecord]:
     return [record for record in found if record.round_number in set(numbers)]
 
 
-def facts_of(store: StoredRun) -> Facts:
-    """The description in a store."""
-    federation = store.federation
+def facts_of(run_id: str, federation: Federation) -> Facts:
+    """What the page says of a description."""
     return Facts(
-        run_id=store.run_id,
+        run_id=run_id,
         task=federation.task.name,
         algorithm=method_of(federation),
         agents=federation.agents,

@@ -13,6 +13,7 @@ from typing import Any
 from fedpg_common.errors import FedPGError
 from fedpg_common.files import shown
 from fedpg_common.transport.channels import TlsFiles
+from fedpg_server.learning.records import RoundRecord
 
 from fedpg_lab.watch import adapter
 from fedpg_lab.watch.adapter import Facts, Round
@@ -51,6 +52,8 @@ class Cursor:
 
 class RunView:
     """A run folder, and what is known of it."""
+
+    has_folder = True
 
     def __init__(self, folder: Path, run: str, access: ServerAccess, now: Clock = time.monotonic) -> None:
         """`run` is the name by which the page asks for it."""
@@ -101,8 +104,20 @@ class RunView:
     def plane(self, number: int) -> dict[str, Any] | None:
         """The picture of a round's gradients; None where there is none. Raises StorageError."""
         facts = self.facts()
-        records = adapter.read_records(self.folder, [number]) if facts else []
-        return plane_of(facts.federation, records[0]) if facts and records else None
+        record = self._record(number) if facts else None
+        return plane_of(facts.federation, record) if facts and record else None
+
+    def _record(self, number: int) -> RoundRecord | None:
+        """A round, whole. Raises StorageError."""
+        return next(iter(adapter.read_records(self.folder, [number])), None)
+
+    def _state(self, facts: Facts, trajectories: int) -> str:
+        """As `fedpg runs` names it."""
+        return adapter.state_of(self.folder, facts, trajectories)
+
+    def _why_ended(self) -> str | None:
+        """The sentence with which the run failed, if it did."""
+        return adapter.why_failed(self.folder)
 
     def facts(self) -> Facts | None:
         """What the run's description says; None for a run that cannot be read."""
@@ -181,9 +196,9 @@ class RunView:
             "run": self.run, "folder": shown(self.folder), "run_id": facts.run_id, "task": facts.task,
             "algorithm": facts.algorithm, "agents": facts.agents, "seed": facts.seed, "quorum": facts.quorum,
             "byzantine": {str(agent): what for agent, what in facts.byzantine.items()},
-            "state": adapter.state_of(self.folder, facts, trajectories),
+            "state": self._state(facts, trajectories),
             "is_read": self._is_read,
-            "note": self._error or adapter.why_failed(self.folder),
+            "note": self._error or self._why_ended(),
             "rounds": len(history), "trajectories": trajectories, "target": facts.target,
             **adapter.results_of(history.records), "latest": last.evaluation if last else None,
             "speed": history.speed(), "suspects": suspects(rows, len(history)),
@@ -195,7 +210,7 @@ class RunView:
         spans = [*self._faults, *late_rounds((one.seconds for one in history.records), facts.round_timeout_s),
                  *marks_of(self._log.started_after, self._extensions)]  # fmt: skip
         self._put("events", sorted(spans, key=lambda span: (span["first"], span["last"], span["label"])))
-        self._put("plane", plane_of(facts.federation, last.whole) if last else None)
+        self._put("plane", (plane_of(facts.federation, last.whole) if last else None) or {})
         self._put("log", {"count": self._log.count, "lines": list(self._log.lines)})
 
     def _put(self, name: str, section: Any) -> None:

@@ -164,7 +164,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _video(self, query: dict[str, list[str]]) -> Any:
         """How the run's video is; with make=yes, it is made, which no foreign page may ask for."""
-        folder = self.server.catalogue.view(_one(query, "run", HERE)).folder
+        view = self.server.catalogue.view(_one(query, "run", HERE))
+        if not view.has_folder:
+            note = "The policy is on the server's machine: record it there, or copy the run folder."
+            return {"state": "impossible", "note": note}
+        folder = view.folder
         if _one(query, "make", "") != "yes" or self.command == "HEAD":
             return self.server.videos.look(folder)
         if self.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):

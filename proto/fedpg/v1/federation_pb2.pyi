@@ -269,6 +269,7 @@ class Task(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
     REWARD_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -307,6 +308,10 @@ class Task(_message.Message):
     """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
     settings; empty means none. Like the options they are this agent's own, as is the reward.
     """
+    baseline: _builtins.str
+    """What the gradient estimate subtracts from advantages: "none" or "time"; empty means "none". An agent that does not
+    know the word stops.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
@@ -338,10 +343,11 @@ class Task(_message.Message):
         alpha: _builtins.float = ...,
         wrappers_json: _builtins.str = ...,
         reward: Global___Reward | None = ...,
+        baseline: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "baseline", b"baseline", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,6 +546,7 @@ class Round(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
+    RECURSION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number."""
     batch_size: _builtins.int
@@ -550,6 +557,12 @@ class Round(_message.Message):
     def parameters(self) -> Global___Tensor:
         """θ_0 of the round, shape (d)."""
 
+    @_builtins.property
+    def recursion(self) -> Global___Recursion:
+        """Set where the agents' estimates build on the round before; without it, an agent submits ∇L(θ_0). The same for every
+        agent, and with it an agent needs to remember nothing: one that was started again submits the same bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -557,14 +570,90 @@ class Round(_message.Message):
         batch_size: _builtins.int = ...,
         parameters: Global___Tensor | None = ...,
         parameters_digest: _builtins.bytes = ...,
+        recursion: Global___Recursion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "recursion", b"recursion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "number", b"number", "parameters", b"parameters", "parameters_digest", b"parameters_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "number", b"number", "parameters", b"parameters", "parameters_digest", b"parameters_digest", "recursion", b"recursion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Round: _TypeAlias = Round  # noqa: Y015
+
+@_typing.final
+class Recursion(_message.Message):
+    """What an agent needs beside θ_0 to estimate a gradient that builds on the round before. docs/algorithm.md has the
+    equations, under "Res-NHARPG" and "ByzPG".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Recursion._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Recursion._Kind.ValueType  # 0
+        """Missing; refused."""
+        KIND_MOMENTUM: Recursion._Kind.ValueType  # 1
+        """Res-NHARPG. Half of the B_t trajectories, rounded down, are sampled at a point between `previous_parameters` and
+        θ_0, and the rest at θ_0. What is submitted is what this round adds to the agent's momentum, which the server keeps:
+        η g + (1 − η) v, with v the Hessian's product with the last step.
+        """
+        KIND_DIFFERENCE: Recursion._Kind.ValueType  # 2
+        """ByzPG. What is submitted is `previous_estimate` + ∇L(θ_0) − ∇L_ω(θ of `previous_parameters`), of the same
+        trajectories.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Recursion.Kind.ValueType  # 0
+    """Missing; refused."""
+    KIND_MOMENTUM: Recursion.Kind.ValueType  # 1
+    """Res-NHARPG. Half of the B_t trajectories, rounded down, are sampled at a point between `previous_parameters` and
+    θ_0, and the rest at θ_0. What is submitted is what this round adds to the agent's momentum, which the server keeps:
+    η g + (1 − η) v, with v the Hessian's product with the last step.
+    """
+    KIND_DIFFERENCE: Recursion.Kind.ValueType  # 2
+    """ByzPG. What is submitted is `previous_estimate` + ∇L(θ_0) − ∇L_ω(θ of `previous_parameters`), of the same
+    trajectories.
+    """
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_ESTIMATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    kind: Global___Recursion.Kind.ValueType
+    """Which of these it is."""
+    weight: _builtins.float
+    """With KIND_MOMENTUM: η, above 0 and at most 1. Otherwise unset."""
+    digest: _builtins.bytes
+    """SHA-256 of `previous_parameters.data` followed by `previous_estimate.data`, so that damage on the way is found."""
+    @_builtins.property
+    def previous_parameters(self) -> Global___Tensor:
+        """θ_0 of the round that the estimate builds on, shape (d)."""
+
+    @_builtins.property
+    def previous_estimate(self) -> Global___Tensor:
+        """With KIND_DIFFERENCE: what that round's submissions were aggregated to, shape (d). Otherwise unset."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___Recursion.Kind.ValueType = ...,
+        previous_parameters: Global___Tensor | None = ...,
+        previous_estimate: Global___Tensor | None = ...,
+        weight: _builtins.float = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous_estimate", b"previous_estimate", "previous_parameters", b"previous_parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "previous_estimate", b"previous_estimate", "previous_parameters", b"previous_parameters", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recursion: _TypeAlias = Recursion  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateRequest(_message.Message):
@@ -589,7 +678,7 @@ class SubmitUpdateRequest(_message.Message):
     """SHA-256 of `gradient.data`, so that damage on the way is found."""
     @_builtins.property
     def gradient(self) -> Global___Tensor:
-        """∇L(θ_0), shape (d), every element finite."""
+        """∇L(θ_0), or what `Round.recursion` asks for, shape (d), every element finite."""
 
     @_builtins.property
     def report(self) -> Global___WorkReport:
@@ -758,14 +847,23 @@ Global___LeaveReply: _TypeAlias = LeaveReply  # noqa: Y015
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ROUNDS_AFTER_FIELD_NUMBER: _builtins.int
+    rounds_after: _builtins.int
+    """For an operator who follows the run: the closed rounds after this one come along, see GetStatusReply.records_json.
+    Missing: none do.
+    """
     def __init__(
         self,
+        *,
+        rounds_after: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rounds_after", b"_rounds_after", "rounds_after", b"rounds_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rounds_after", b"_rounds_after", "rounds_after", b"rounds_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rounds_after: _TypeAlias = _typing.Literal["rounds_after"]  # noqa: Y015
+    _WhichOneofArgType__rounds_after: _TypeAlias = _typing.Literal["_rounds_after", b"_rounds_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rounds_after) -> _WhichOneofReturnType__rounds_after | None: ...
 
 Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
@@ -792,12 +890,14 @@ class GetStatusReply(_message.Message):
     UNREADABLE_FIELD_NUMBER: _builtins.int
     CONNECTIONS_CLOSED_FIELD_NUMBER: _builtins.int
     IS_PARTIAL_FIELD_NUMBER: _builtins.int
+    RECORDS_JSON_FIELD_NUMBER: _builtins.int
+    FEDERATION_TOML_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """As in JoinReply."""
     task: _builtins.str
     """Task name."""
     algorithm: _builtins.str
-    """"fedpg-br", "svrpg" or "gpomdp"."""
+    """The algorithm by its name in the description, for example "fedpg-br"."""
     seed: _builtins.int
     """Seed of the run, for the operator."""
     phase: Global___Phase.ValueType
@@ -828,6 +928,8 @@ class GetStatusReply(_message.Message):
     """Connections that this server process has closed because their callers had made no call in time, or had too many."""
     is_partial: _builtins.bool
     """Whether what is for the operator alone is missing: see GetStatus."""
+    federation_toml: _builtins.bytes
+    """Where rounds are asked for: the federation's description, TOML in UTF-8."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
         """The latest round that is closed and evaluated; missing before the first. The latest round is evaluated while the
@@ -837,6 +939,12 @@ class GetStatusReply(_message.Message):
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
         """One entry per agent, in order of index; for an agent its own alone."""
+
+    @_builtins.property
+    def records_json(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where rounds are asked for: the records of the closed rounds after `rounds_after` as the store has them, each a JSON
+        object, in order, the first ones that fit into about 1 MB. Whoever wants more asks again, after the last of them.
+        """
 
     def __init__(
         self,
@@ -860,10 +968,12 @@ class GetStatusReply(_message.Message):
         unreadable: _builtins.int = ...,
         connections_closed: _builtins.int = ...,
         is_partial: _builtins.bool = ...,
+        records_json: _abc.Iterable[_builtins.str] | None = ...,
+        federation_toml: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "connections_closed", b"connections_closed", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "intrusions", b"intrusions", "is_partial", b"is_partial", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "algorithm", b"algorithm", "connections_closed", b"connections_closed", "deadline_in_s", b"deadline_in_s", "environment_steps", b"environment_steps", "federation_toml", b"federation_toml", "intrusions", b"intrusions", "is_partial", b"is_partial", "latest", b"latest", "message", b"message", "phase", b"phase", "quorum", b"quorum", "records_json", b"records_json", "round", b"round", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories", "trajectories_target", b"trajectories_target", "unreadable", b"unreadable", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

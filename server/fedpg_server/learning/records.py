@@ -48,7 +48,8 @@ class RoundRecord:
     trajectories_total: int
     """The x-axis of the published figures, after this round: dropped inner batches do not count."""
     sampled_trajectories: dict[str, int]
-    """Honest counts by "agents", "inner", "aborted" and "evaluation"."""
+    """Honest counts by "agents", "inner", "aborted" and "evaluation"; and by "reference", the batch of the server's own
+    gradient, where the aggregator needed one."""
     environment_steps: dict[str, int]
     """Likewise."""
     rule: str

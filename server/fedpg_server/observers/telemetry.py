@@ -113,7 +113,7 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
         "attack": ", ".join(attacks) or "none",
         "training_seed": federation.seed,  # sorts behind `task`: the page ticks only the first five that differ
     }
-    for name, value in task_to_fields(federation.task).items():
+    for name, value in {"baseline": "none", **task_to_fields(federation.task)}.items():
         key = "task" if name == "name" else f"task.{name}"  # sorts behind the rest
         values[key] = value if isinstance(value, int | float) else str(value)
     return values
@@ -157,6 +157,9 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     yield "filter/filtered", len(record.filtered)
     yield "filter/absent", len(record.absent)
     yield from ((f"filter/{name}", value) for name, value in record.figures.items())
+    weights = record.weights or {}
+    if any(0.0 < weight < 1.0 for weight in weights.values()):  # otherwise it is who was accepted
+        yield from ((f"weights/agent-{agent}", weight) for agent, weight in weights.items())
     yield from ((f"filter/distance_{kind}", value) for kind, value in record.distances.items())
     yield from ((f"filter/{score}", value) for score, value in record.detection.items())
     yield "sampled/environment_steps", sum(record.environment_steps.values())

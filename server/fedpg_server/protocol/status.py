@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import Federation
+from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_server.learning.records import RoundRecord
@@ -22,8 +25,9 @@ def make_status(
     records: list[RoundRecord],
     now_s: float,
     uptime_s: float,
+    rounds_after: int | None = None,
 ) -> pb.GetStatusReply:
-    """A snapshot of the run at the monotonic time `now_s`."""
+    """A snapshot of the run at the monotonic time `now_s`, with the rounds after `rounds_after` where it is given."""
     is_collecting = coordinator.phase is Phase.COLLECTING
     return pb.GetStatusReply(
         run_id=run_id,
@@ -44,7 +48,21 @@ def make_status(
         intrusions=coordinator.intrusions,
         unreadable=coordinator.unreadable,
         connections_closed=coordinator.connections_closed,
+        records_json=[] if rounds_after is None else _records_after(records, rounds_after),
+        federation_toml=b"" if rounds_after is None else federation_to_toml(federation).encode(),
     )
+
+
+def _records_after(records: Sequence[RoundRecord], after: int) -> list[str]:
+    """The rounds after round `after`, the first ones that fit."""
+    found: list[str] = []
+    room = wire.RECORDS_BYTES
+    for record in records[after:]:
+        found.append(record.to_json())
+        room -= len(found[-1])
+        if room <= 0:
+            break
+    return found
 
 
 def _agent_status(agent: int, coordinator: Coordinator, now_s: float) -> pb.AgentStatus:

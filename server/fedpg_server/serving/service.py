@@ -104,8 +104,11 @@ class FederationService(federation_pb2_grpc.FederationServicer):
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusReply:  # noqa: N802
         """See federation.proto."""
         run = await self._require_run(context)
-        whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s)
-        return status_for(viewer_of(context.peer(), common_name(context), self._authenticated), whole)
+        viewer = viewer_of(context.peer(), common_name(context), self._authenticated)
+        is_following = viewer.is_operator and request.HasField("rounds_after")
+        after = request.rounds_after if is_following else None
+        whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s, after)
+        return status_for(viewer, whole)
 
     def _take_leave(self, run: Run, request: pb.LeaveRequest) -> None:
         agent = request.agent

@@ -78,6 +78,11 @@ class After:
         claims = [set(getattr(part, "equivariant", ())) for part in parts]
         self.equivariant = tuple(sorted(set.intersection(*claims)))
         self.unanimous = all(getattr(part, "unanimous", True) for part in parts)
+        trusting = [part for part in parts if getattr(part, "needs_reference", False)]
+        self.needs_reference = bool(trusting)
+        batches = [getattr(part, "reference_batch", None) for part in trusting]
+        # The largest of the stated ones serves all; without any, it is B_t.
+        self.reference_batch = max((batch for batch in batches if batch is not None), default=None)
 
     def check_federation(self, votes: Votes) -> None:
         """Ask the aggregator, if it may refuse, about as many rows as the pre-aggregators leave."""

@@ -4,7 +4,8 @@
   const page = document.getElementById("page");
   const saved = document.getElementById("saved");
   if (saved) {
-    new Fedpg.RunPage(page, true).take(JSON.parse(saved.textContent));
+    Fedpg.saved = new Fedpg.RunPage(page, true);
+    Fedpg.saved.take(JSON.parse(saved.textContent));
     return;
   }
   const query = new URLSearchParams(location.search);

@@ -62,7 +62,7 @@ Fedpg.RunPage = class {
     if (patch.grid) this.grid.take(patch.grid, this.known.run.byzantine ?? {});
     if (patch.run) this.drawRun(patch.run);
     if (patch.run || patch.clock) this.drawClock(this.known.clock, this.known.run);
-    if (patch.plane !== undefined) this.plane.take(patch.plane, this.known.run.rounds ?? 0, this.known.run.byzantine ?? {});
+    if (patch.plane || patch.run) this.plane.take(this.known.plane?.agents ? this.known.plane : null, this.known.run.rounds ?? 0, this.known.run.byzantine ?? {});
     if (patch.run) this.video.take(patch.run, this.isSaved ? this.known.video ?? null : undefined);
     this.videoPart.hidden = this.isSaved && !this.known.video;
     if (patch.agents) this.agents.take(patch.agents, !this.isSaved && Boolean(this.known.clock.source));

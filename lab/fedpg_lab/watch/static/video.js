@@ -19,6 +19,7 @@ Fedpg.Video = class {
       if (saved && !this.shown.firstChild) this.show(saved, saved.address);
       return;
     }
+    this.hasRounds = run.rounds > 0;
     this.ask.disabled = !run.rounds || this.isMaking;
     if (this.run === run.run) return;
     this.run = run.run;
@@ -30,7 +31,8 @@ Fedpg.Video = class {
     let found;
     try { found = await Fedpg.get(`/video?${query}`); } catch (error) { found = { state: "failed", note: error.message }; }
     this.isMaking = found.state === "making";
-    this.ask.disabled = this.isMaking || found.state === "impossible";
+    this.ask.disabled = this.isMaking;
+    this.ask.hidden = found.state === "impossible" && this.hasRounds;
     this.ask.textContent = this.shown.firstChild || found.state === "made" ? "Record the policy as it is now" : "Record an episode";
     if (this.isMaking) {
       this.say.textContent = "The episode is being recorded.";
