@@ -22,8 +22,8 @@ from fedpg_client.worker import Worker
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import agent_seed
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import GlobalRandom, make_environments
-from fedpg_common.federation import describe
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.learning.streams import Purpose, Role, stream
 from numpy.typing import NDArray

@@ -35,8 +35,9 @@ from fedpg_client.worker import Worker
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.derived_seeds import agent_seed, attackers_secret
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import make_environments
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import Vector, digest
 from fedpg_common.learning.policies import make_policy

@@ -14,7 +14,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from fedpg_common.federation import Federation, describe
+from fedpg_common.descriptions import describe
+from fedpg_common.federation import Federation
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.runs.folders import load_run
 

@@ -26,8 +26,8 @@ def plain_loop(trajectories: int) -> str:
     from fedpg_client.worker import Worker
     from fedpg_common.bootstrap import use_one_thread
     from fedpg_common.derived_seeds import agent_seed
+    from fedpg_common.descriptions import describe
     from fedpg_common.environments import make_environments
-    from fedpg_common.federation import describe
     from fedpg_common.learning.parameters import digest
     from fedpg_common.learning.policies import make_policy
     from fedpg_server.learning.learner import Learner

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from fedpg_common.checks import show
 from fedpg_common.errors import RefusedError
-from fedpg_common.tasks import Task, module_of, show
+from fedpg_common.tasks import Task, module_of
 from fedpg_common.worlds import modules_of_wrappers
 
 HARMLESS = re.compile(r"(?![.~])[\w .+-]*")

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from fedpg_common.checks import is_plain, show
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import OWN_NAME, is_plain, show
+from fedpg_common.tasks import OWN_NAME
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ import stat
 from enum import Enum, auto
 from pathlib import Path
 
+from fedpg_common.checks import show
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.tasks import show
 from fedpg_common.words import PATH_SHOWN_MAX, shorten_middle
 
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from fedpg_common.checks import is_number, is_plain, is_whole, show
 from fedpg_common.errors import UsageError
 
 ACTIVATIONS = ("relu", "tanh")
 BASELINES = ("", "none", "time")
 """Of the gradient estimate. Empty: the algorithm's own, which is "none", as published, unless it says otherwise."""
 WHOLE_MAX = 2**31 - 1
-FLOAT_MAX = sys.float_info.max
 BATCH_MAX = 1_000_000
 """Episodes that step together; for most environments each needs an instance of its own."""
 HIDDEN_LAYERS_MAX = 100
 """The server describes each of them when an agent joins."""
 SCALE_MIN, SCALE_MAX = 1e-37, 1e37
 """Where a number that float32 computes with is neither zero nor infinite, with room for Adam's first steps."""
-SHOWN_MAX = 80
-"""Characters of a bad value that an error repeats."""
 
 
 OWN_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -155,16 +152,6 @@ def _is_wrapper(value: object) -> bool:
     return isinstance(name, str) and OWN_NAME.fullmatch(name) is not None and is_plain(value)
 
 
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether this is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT_MAX
-
-
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
 
@@ -173,26 +160,9 @@ def _count(value: object, most: int = WHOLE_MAX) -> bool:
     return is_whole(value) and 1 <= value <= most
 
 
-def is_plain(value: object, depth: int = 8) -> bool:
-    """Whether JSON and TOML carry this value unchanged, to a sane depth."""
-    if isinstance(value, Mapping):
-        return depth > 0 and all(isinstance(key, str) and is_plain(entry, depth - 1) for key, entry in value.items())
-    if isinstance(value, list):
-        return depth > 0 and all(is_plain(entry, depth - 1) for entry in value)
-    if isinstance(value, str):
-        return value.isprintable()
-    return isinstance(value, bool) or is_number(value)
-
-
 def _require(condition: bool, field: str, wanted: str, task: Task) -> None:
     if not condition:
         raise UsageError(f"task {task.name}: {field} must be {wanted}, not {show(getattr(task, field))}")
-
-
-def show(value: object) -> str:
-    """A bad value as an error repeats it, cut to a length that fits in a sentence."""
-    text = repr(value)
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 CARTPOLE = Task(

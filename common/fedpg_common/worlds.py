@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedpg_common.checks import is_number, is_plain, show
 from fedpg_common.choices import parse_settings
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import Reward, Task, is_number, is_plain, show, wrappers_from_plain
+from fedpg_common.tasks import Reward, Task, wrappers_from_plain
 
 FIELDS = ("environment_options", "wrappers", "reward")
 REWARD_FIELDS = tuple(field.name for field in dataclasses.fields(Reward))

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.files import make_folder, write_whole
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy

@@ -18,12 +18,13 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_client import cli as client_cli
 from fedpg_client.trust import check_trusted, trusting
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import describe, federation_from_fields, with_settings
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.rewards import RewardBatch
 from fedpg_common.environments.rollouts import rollout, sample
 from fedpg_common.errors import ExitCode, RefusedError, UsageError
-from fedpg_common.federation import Federation, describe, federation_from_fields, name_of, with_settings
+from fedpg_common.federation import Federation, name_of
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import CARTPOLE, Reward
 from fedpg_common.transport import wire

@@ -18,9 +18,10 @@ import imageio_ffmpeg
 import pytest
 from fedpg_client import cli as client_cli
 from fedpg_client.trust import check_trusted, names_of, trusting
+from fedpg_common.descriptions import federation_from_toml, federation_to_toml
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, RefusedError, UsageError
-from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, TASKS, Task, find_task
 from fedpg_common.transport import wire
 from support.protocol import serving_in_a_thread

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, StorageError, UsageError
-from fedpg_common.federation import describe
 from fedpg_lab.experiments.matrix import Additions, Plan
 from fedpg_lab.experiments.matrix_file import MATRIX_NAME, earlier_additions
 from fedpg_lab.experiments.matrix_pictures import (

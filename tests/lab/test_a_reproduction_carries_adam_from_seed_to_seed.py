@@ -8,15 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fedpg_common.descriptions import describe, federation_from_fields, federation_from_toml, federation_to_toml
 from fedpg_common.errors import ExitCode, StorageError, UsageError
-from fedpg_common.federation import (
-    Federation,
-    describe,
-    federation_from_fields,
-    federation_from_toml,
-    federation_to_toml,
-    name_of,
-)
+from fedpg_common.federation import Federation, name_of
 from fedpg_lab.experiments.plan import PATIENT_S, Experiment, read_experiment
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
 from fedpg_lab.figures.curves import group_runs

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fedpg_common.choices import Choice
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.runs.folders import load_run
 from support.lab import Command, digests, run_federation, small_federation
 

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, StorageError, UsageError
-from fedpg_common.federation import describe
 from fedpg_lab.experiments.plan import PATIENT_S, Experiment, PlannedRun, read_experiment, shipped
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
 from fedpg_lab.figures.curves import group_runs

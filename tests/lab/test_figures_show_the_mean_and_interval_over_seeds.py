@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.shipped import ALGORITHM_TITLES
 from fedpg_lab.figures.comparison import draw_filter, draw_returns, panels_of
 from fedpg_lab.figures.curves import (

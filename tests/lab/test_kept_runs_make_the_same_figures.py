@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_common.errors import ExitCode, StorageError
-from fedpg_common.federation import describe, federation_to_toml
 from fedpg_lab.figures.curves import find_runs, group_runs, honest_counts, published_counts
 from fedpg_lab.figures.tables import row_of, to_csv
 from fedpg_lab.runs.folders import load_run

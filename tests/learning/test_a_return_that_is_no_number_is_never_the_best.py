@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_common.json_text import to_json
 from fedpg_common.learning.checkpoints import read_checkpoint
 from fedpg_lab.playback.evaluation import find_checkpoint

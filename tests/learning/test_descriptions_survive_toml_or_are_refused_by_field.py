@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 import tomli_w
+from fedpg_common.descriptions import describe, federation_from_toml, federation_to_toml, read_federation
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import (
-    AGENTS_MAX,
-    Federation,
-    describe,
-    federation_from_toml,
-    federation_to_toml,
-    read_federation,
-)
+from fedpg_common.federation import AGENTS_MAX, Federation
 from fedpg_common.tasks import CARTPOLE, TASKS, Task, find_task, task_from_fields, task_to_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from fedpg_common.choices import Choice
 from fedpg_common.cli.observer_options import chosen_observers, parse_observer
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import Aggregate, Memory, RoundPlan, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy, make_policy

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import digest
 from fedpg_server.learning.algorithms.adam import fresh

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fedpg_client.worker import Worker
+from fedpg_common.descriptions import describe, federation_from_toml, federation_to_toml, with_settings
 from fedpg_common.environments import make_environments
-from fedpg_common.federation import describe, federation_from_toml, federation_to_toml, with_settings
 from fedpg_common.learning.gradient import advantages, less_the_others
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.learning.trajectories import Trajectories

@@ -15,8 +15,8 @@ import grpc
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe
 from fedpg_server.protocol.board import RoundBoard
 from fedpg_server.server import ServerOptions, serve
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening

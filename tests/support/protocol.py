@@ -16,7 +16,8 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.descriptions import describe, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE

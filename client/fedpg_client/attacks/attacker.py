@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import attackers_seed, secretless
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.shipped import ATTACKS
-from fedpg_common.tasks import show
 
 from fedpg_client.attacks.base import HONEST, Attack, Context, Knowledge
 from fedpg_client.attacks.omniscience import foresee

@@ -25,11 +25,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+from fedpg_common.checks import is_number, show
 from fedpg_common.choices import Choice
 from fedpg_common.learning.parameters import ParameterSpec, Vector
 from fedpg_common.learning.policies import Actor, Policy
 from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.tasks import Task, is_number, show
+from fedpg_common.tasks import Task
 from fedpg_common.transport.channels import TlsFiles
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray

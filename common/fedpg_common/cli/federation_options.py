@@ -14,15 +14,9 @@ import typer
 
 from fedpg_common.cli.options import is_given
 from fedpg_common.cli.seeds import RANDOM, SEED_HELP, parse_seed
+from fedpg_common.descriptions import DEFAULT_ATTACK, federation_from_fields, with_settings
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import (
-    DEFAULT_ALGORITHM,
-    DEFAULT_ATTACK,
-    ROUND_TIMEOUT_S,
-    Federation,
-    federation_from_fields,
-    with_settings,
-)
+from fedpg_common.federation import DEFAULT_ALGORITHM, ROUND_TIMEOUT_S, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS, ATTACKS_HELP
 from fedpg_common.tasks import TASKS
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.generic import GymnasiumBatch
@@ -20,7 +21,7 @@ from fedpg_common.environments.physics import set_physics, settable_options
 from fedpg_common.environments.rewards import RewardBatch
 from fedpg_common.errors import UsageError
 from fedpg_common.shipped import ENVIRONMENTS, WRAPPERS
-from fedpg_common.tasks import Reward, Task, module_of, show
+from fedpg_common.tasks import Reward, Task, module_of
 
 
 def make_environments(task: Task, global_random: GlobalRandom | None = None) -> EnvironmentBatch:

@@ -10,13 +10,13 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_whole
 from fedpg_common.environments.actions import ActionScale
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import NUMBER_MAX, Guard, name
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.tasks import is_whole
 
 T = TypeVar("T")
 

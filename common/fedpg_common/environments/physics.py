@@ -11,8 +11,8 @@ from typing import Any
 
 import gymnasium
 
+from fedpg_common.checks import is_number, show
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import is_number, show
 
 CARTPOLE_ENTRY = "gymnasium.envs.classic_control.cartpole:"
 MUJOCO_ENTRY = "gymnasium.envs.mujoco."

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import grpc
 from cryptography.x509 import load_pem_x509_certificate
 
+from fedpg_common.checks import show
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import show
 
 Option = tuple[str, int]
 

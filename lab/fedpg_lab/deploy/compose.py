@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import attackers_secret
+from fedpg_common.descriptions import DEFAULT_ATTACK, federation_to_toml
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
+from fedpg_common.federation import Federation, name_of
 from fedpg_common.shipped import acts_alone
-from fedpg_common.tasks import TASKS, show
+from fedpg_common.tasks import TASKS
 from fedpg_common.worlds import modules_of_wrappers
 
 RING_PORT = 50052

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.choices import Choice, Choices
+from fedpg_common.descriptions import TASK_FIELDS
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import TASK_FIELDS, Federation
+from fedpg_common.federation import Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
-from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_lab.figures.matrix import Matrix, Row, Variant
 from fedpg_lab.figures.published import published_targets

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedpg_common.descriptions import TASK_FIELDS, with_settings
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import TASK_FIELDS, with_settings
 
 from fedpg_lab.experiments.matrix import Additions
 

@@ -34,10 +34,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedpg_common.checks import is_whole, show
+from fedpg_common.descriptions import TASK_FIELDS, federation_from_fields
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import SEED_MAX, TASK_FIELDS, Federation, federation_from_fields, name_of
+from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.files import exists
-from fedpg_common.tasks import is_whole, show
 from fedpg_server.storage.store import STORE_NAME
 
 from fedpg_lab.experiments.matrix import Additions, Plan, combinations, plan_matrices

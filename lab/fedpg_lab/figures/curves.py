@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import Federation, federation_to_toml, method_of
+from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.shipped import ALGORITHM_TITLES
 from fedpg_common.tasks import TASKS, task_to_fields

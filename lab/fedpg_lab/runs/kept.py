@@ -21,8 +21,9 @@ from typing import Any
 
 import tomli_w
 from fedpg_common.cli.version import version
+from fedpg_common.descriptions import federation_from_fields, federation_to_toml
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import Federation, federation_from_fields, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.files import make_folder, reason, shown, write_whole
 from fedpg_server.learning.make_record import score_filter
 from fedpg_server.learning.records import RoundRecord

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from fedpg_common.checks import show
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.aggregators import Aggregate, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.recursion import Recursion
-from fedpg_common.tasks import show
 from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.base import InnerReport

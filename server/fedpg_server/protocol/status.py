@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.descriptions import federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 

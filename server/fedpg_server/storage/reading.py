@@ -9,8 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fedpg_common.descriptions import federation_from_toml
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.transport.verdicts import Verdict
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.aggregators.base import (
@@ -20,7 +21,7 @@ from fedpg_common.learning.aggregators.base import (
     Votes,
 )
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
-from fedpg_common.tasks import Task, show
+from fedpg_common.tasks import Task
 
 
 def build_aggregator(choice: Choice) -> Aggregator:

@@ -11,13 +11,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
 from fedpg_common.learning.aggregators.checks import check_positive
 from fedpg_common.learning.aggregators.scale import scale_of
 from fedpg_common.learning.aggregators.shares import geometric_median
 from fedpg_common.learning.aggregators.sketch import Sketch, dimensions_for
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.tasks import is_number, is_whole, show
 
 HORIZONS = (1, 3, 9, 39, 199)
 HORIZON_MAX = 1e6

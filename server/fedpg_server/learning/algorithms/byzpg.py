@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.learning.aggregators.base import RoundPlan
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.learning.streams import Purpose
-from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_server.learning.algorithms.base import InnerReport, Tools
 from fedpg_server.learning.state import ALGORITHM, State

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.learning.aggregators.base import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.recursion import Kind, Recursion
-from fedpg_common.tasks import is_number, is_whole, show
 from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.base import InnerReport, Tools
