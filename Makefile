@@ -1,12 +1,13 @@
 # Everything runs in .venv, which the first command makes. Needs only make and Python 3.11 or newer.
 PYTHON ?= python3
 PIP_ARGS ?=
+TRAJECTORIES ?= 150
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help install train watch test simulate test-containers test-browser test-wheel check format proto bench clean
+.PHONY: help install train watch test simulate test-containers test-browser test-hostile test-wheel check format proto bench clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ test-containers: $(INSTALLED) ## Build the images and test federations in contai
 
 test-browser: $(INSTALLED) ## Test the page of fedpg watch in a real browser (needs Chromium: apt-get install chromium).
 	$(BIN)/pytest tests/browser $(ARGS)
+
+test-hostile: $(INSTALLED) ## Attack a federation while it learns (for longer: make test-hostile TRAJECTORIES=5000).
+	FEDPG_HOSTILE_TRAJECTORIES=$(TRAJECTORIES) $(BIN)/pytest tests/hostile $(ARGS)
 
 test-wheel: $(INSTALLED) ## Build the wheel and use it in a clean environment outside the repository.
 	$(BIN)/python .ci/wheel.py

@@ -1,11 +1,16 @@
 """How a federation fares against attacks, in one process: the Learner and the Workers without their network.
 
 An honest agent's updates, the server's draws and the x-axis are those of `fedpg train`. Attackers are the shipped ones,
-or one of these, which know every honest gradient of the round:
+which are told the server's rule and try it on a fresh memory, or one of these, which know every honest gradient of the
+round and the server's whole state:
 
-    edge       on the published filter's radius R1 about the honest mean, against its direction
-    boundary   as far against the honest mean as hurts the rule most, by dry runs of it in its present state
-    worst      as boundary, but tries several directions: against the mean, its signs, the standard deviation
+    edge              on the published filter's radius R1 about the honest mean, against its direction
+    knowing-boundary  as far against the honest mean as hurts the rule most, by dry runs of it in its present state
+    knowing-worst     the same, but tries several directions: against the mean, its signs, the standard deviation
+    knowing-patient   the same, but no attacker's weight ever falls below 0.9
+    alone             no agent votes at all: what a federation must be better than
+    oracle            plays the whole round for each of some votes, the server's inner steps and the guard's verdict
+                      included, and submits the one that leaves the policy with the lowest sampled return
 
 Prints a line of JSON per run:
 
@@ -24,17 +29,21 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import numpy as np
+from fedpg_client.attacks import Context
 from fedpg_client.attacks.attacker import Attacker, build_attacker
 from fedpg_client.worker import Worker
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.derived_seeds import agent_seed, attackers_secret
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import make_environments
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import Vector, digest
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
+from fedpg_lab.local.agent_setup import rule_of
+from fedpg_server.learning.algorithms.base import Tools
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.state import State
 from numpy.typing import NDArray
@@ -43,6 +52,8 @@ Numbers = NDArray[np.float64]
 REACHED = 400.0
 FINAL = 0.95
 """The final return is the mean over the rounds behind this part of the trajectories."""
+HARMLESS = ("none", "alone")
+"""All agents honest, and no agent at all: the server learns alone, on the same x-axis."""
 COUNTED = ("rejected", "rolled-back", "alarm", "bounded")
 """Figures of which a run's line has the number of rounds."""
 SCALES = (0.0, *np.geomspace(0.1, 8.0, 13).tolist())
@@ -64,6 +75,23 @@ class Meeting:
 
 
 @dataclass(frozen=True)
+class Agreed(Attacker):
+    """One of several that submit the same: what the first has computed in a round, the others take over."""
+
+    answers: dict[int, Vector] = field(default_factory=dict)
+    """By round."""
+
+    def agree(self, gradient: Vector, context: Context) -> Vector:
+        """See `Attacker`."""
+        number = context.round_number
+        if not (self.attack.unanimous and self.schedule.is_active(number)):
+            return super().agree(gradient, context)
+        if number not in self.answers:
+            self.answers[number] = super().agree(gradient, context)
+        return self.answers[number]
+
+
+@dataclass(frozen=True)
 class Round:
     """What an omniscient attacker knows."""
 
@@ -73,12 +101,18 @@ class Round:
     federation: Federation
     updates: Mapping[int, Vector]
     """What every agent would send if it were honest."""
+    tools: Tools
+    """For episodes of the attackers' own."""
 
     @property
     def honest(self) -> Numbers:
         """The honest agents' gradients."""
         byzantine = self.federation.byzantine
         return np.array([row for agent, row in self.updates.items() if agent not in byzantine], np.float64)
+
+    def sampled_return(self, theta: Vector) -> float:
+        """Mean return of sixteen sampled episodes, always from the same starts."""
+        return float(self.tools.sample(theta, 10**6, 1, count=16).returns().mean())
 
     def with_attackers(self, vector: Numbers) -> dict[int, Vector]:
         """All updates where every attacker sends this."""
@@ -103,23 +137,55 @@ def boundary(known: Round) -> dict[int, Vector]:
 
 def worst(known: Round) -> dict[int, Vector]:
     """Against the mean, its signs or the standard deviation, whichever hurts most."""
+    return hurting_most(known, three_directions(known))
+
+
+def patient(known: Round) -> dict[int, Vector]:
+    """As `worst`, of those that leave every attacker a weight of at least 0.9."""
+    return hurting_most(known, three_directions(known), stealth=0.9)
+
+
+def oracle(known: Round) -> dict[int, Vector]:
+    """The vote after which the server ends with the worst policy, by sampled episodes that nobody else plays."""
+    mean, spread = known.honest.mean(axis=0), spread_of(known.honest)
+    candidates = [known.with_attackers(mean)]
+    for direction, scale in itertools.product(three_directions(known)[:2], (0.5, 1.0, 1.5, 2.5, 4.0)):
+        candidates.append(known.with_attackers(mean - scale * spread * direction))
+    return min(candidates, key=lambda updates: known.sampled_return(known.learner.improve(
+        known.state, known.plan, updates).state.theta))  # fmt: skip
+
+
+def three_directions(known: Round) -> list[Numbers]:
+    """The honest mean, its signs and the standard deviation, as unit vectors."""
     mean = known.honest.mean(axis=0)
-    return hurting_most(known, [unit(mean), unit(np.sign(mean)), unit(known.honest.std(axis=0))])
+    return [unit(mean), unit(np.sign(mean)), unit(known.honest.std(axis=0))]
 
 
-def hurting_most(known: Round, directions: list[Numbers]) -> dict[int, Vector]:
+def spread_of(honest: Numbers) -> float:
+    """√(tr Cov) of the honest gradients."""
+    return math.sqrt(np.square(honest - honest.mean(axis=0)).sum() / max(len(honest) - 1, 1))
+
+
+def hurting_most(known: Round, directions: list[Numbers], stealth: float = 0.0) -> dict[int, Vector]:
     """Of the places behind the honest mean, the one that leaves μ the least component along that mean."""
-    honest = known.honest
-    mean = honest.mean(axis=0)
-    spread = math.sqrt(np.square(honest - mean).sum() / max(len(honest) - 1, 1))
+    mean, spread = known.honest.mean(axis=0), spread_of(known.honest)
     best, least = known.with_attackers(mean), math.inf
     for direction, scale in itertools.product(directions, SCALES):
         updates = known.with_attackers(mean - scale * spread * direction)
-        mu = known.learner.dry_run(known.state, known.plan, updates).vector
-        along = math.inf if mu is None else float(mu.astype(np.float64) @ mean)
+        made = known.learner.dry_run(known.state, known.plan, updates)
+        weights = made.weights or {}
+        if made.vector is None or any(weights.get(agent, 0.0) < stealth for agent in known.federation.byzantine):
+            continue
+        along = float(made.vector.astype(np.float64) @ mean)
         if along < least:
             best, least = updates, along
     return best
+
+
+def choice_of(attack: str) -> Choice:
+    """A shipped attack, with settings behind commas: worst-down,starts_at=40."""
+    name, *settings = attack.split(",")
+    return ATTACKS.parse({"name": name, **parse_settings(settings)})
 
 
 def unit(vector: Numbers) -> Numbers:
@@ -128,28 +194,34 @@ def unit(vector: Numbers) -> Numbers:
     return vector / length if length > 0 else vector
 
 
-OMNISCIENT: Mapping[str, Callable[[Round], dict[int, Vector]]] = {"edge": edge, "boundary": boundary, "worst": worst}
+OMNISCIENT: Mapping[str, Callable[[Round], dict[int, Vector]]] = {
+    "edge": edge, "knowing-boundary": boundary, "knowing-worst": worst, "knowing-patient": patient, "oracle": oracle,
+}  # fmt: skip
 
 
 class Bench:
     """A federation in this process."""
 
     def __init__(self, federation: Federation, attack: str) -> None:
-        """`attack` is one of this page's, of FedPG's, or "none"."""
+        """`attack` is one of this page's, of FedPG's (see `choice_of`), or "none"."""
         self._federation = federation
         self._attack = OMNISCIENT.get(attack)
+        self._is_alone = attack == "alone"
         environments = make_environments(federation.task)
         policy = make_policy(federation.task, environments.observation_size, environments.action_space)
         self.learner = Learner(federation, environments, policy)
+        self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
         self._meeting = Meeting()
-        shipped = build_attacker(Choice(attack)) if attack in ATTACKS.shipped else Attacker()
+        shipped = build_attacker(choice_of(attack)) if attack not in (*OMNISCIENT, *HARMLESS) else Attacker()
         attackers = tuple(sorted(federation.byzantine))
-        bad = replace(
-            shipped,
+        bad = Agreed(
+            shipped.attack,
+            shipped.schedule,
             attackers=attackers,
             secret=attackers_secret(federation.seed, attackers),
             pool=self._meeting,
             run_seed=federation.seed,
+            aggregator=federation.aggregator or rule_of(federation),
         )
         self._honest = {
             agent: Worker(
@@ -157,7 +229,7 @@ class Bench:
             )
             for agent in range(1, federation.agents + 1)
         }
-        is_shipped = attack in ATTACKS.shipped
+        is_shipped = attack not in (*OMNISCIENT, *HARMLESS)
         self._workers = {
             agent: replace(worker, attacker=bad) if agent in federation.byzantine and is_shipped else worker
             for agent, worker in self._honest.items()
@@ -166,13 +238,15 @@ class Bench:
     def play(self, state: State, number: int) -> RoundResult:
         """One round."""
         plan = self.learner.plan(number)
+        if self._is_alone:
+            return self.learner.improve(state, plan, {})
         at = (number, plan.batch_size, state.theta)
         byzantine = self._federation.byzantine
         is_pooled = any(self._workers[agent] is not self._honest[agent] for agent in byzantine)
         self._meeting.pooled = {agent: self._honest[agent].work(*at).gradient for agent in byzantine if is_pooled}
         updates = {agent: worker.work(*at).gradient for agent, worker in self._workers.items()}
         if self._attack is not None and byzantine:
-            updates = self._attack(Round(self.learner, state, plan, self._federation, updates))
+            updates = self._attack(Round(self.learner, state, plan, self._federation, updates, self._tools))
         return self.learner.improve(state, plan, updates)
 
 
@@ -188,7 +262,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         number += 1
         result = bench.play(state, number)
         state, total = result.state, total + result.trajectories
-        curve.append((total, fmean(result.evaluation_returns)))
+        curve.append((total, fmean(bench.learner.evaluate(state.theta, number).returns)))
         figures.append({**result.aggregate.figures, **result.inner.figures})
         weights.append(dict(result.aggregate.weights or {}))
         if show_rounds:
@@ -199,6 +273,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
     return {
         "algorithm": federation.algorithm.label,
         "aggregator": None if federation.aggregator is None else federation.aggregator.label,
+        "baseline": federation.task.baseline,
         "attack": attack,
         "byzantine": len(byzantine),
         "seed": federation.seed,
@@ -227,6 +302,7 @@ def main() -> None:
     parser.add_argument("--algorithm", nargs="+", default=["fedpg-guard", "fedpg-br"], help=ALGORITHMS.names)
     parser.add_argument("--aggregator", help=AGGREGATORS.names)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the algorithms")
+    parser.add_argument("--baseline", choices=("none", "time"), help="of the gradient estimate; the algorithm's")
     parser.add_argument("--attack", nargs="+", default=["none", "boundary"], help=f"{', '.join(OMNISCIENT)}, …")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--agents", type=int, default=10)
@@ -244,9 +320,10 @@ def main() -> None:
             trajectories=arguments.trajectories,
             algorithm={"name": name, **settings},
             aggregator=arguments.aggregator,
+            baseline=arguments.baseline,
         )
-        attackers = range(1, 1 + (0 if attack == "none" else arguments.byzantine))
-        shipped = Choice(attack if attack in ATTACKS.shipped else "sign-flipping")
+        attackers = range(1, 1 + (0 if attack in HARMLESS else arguments.byzantine))
+        shipped = choice_of("sign-flipping" if attack in (*OMNISCIENT, *HARMLESS) else attack)
         federation = replace(federation, byzantine=dict.fromkeys(attackers, shipped))
         print(json.dumps(run(federation, attack, arguments.rounds)), flush=True)
 

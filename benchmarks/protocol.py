@@ -31,7 +31,7 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.federation import describe, federation_to_toml
+from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE
@@ -40,7 +40,7 @@ from fedpg_common.transport.channels import client_options, server_options
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import InnerReport
 from fedpg_server.learning.learner import RoundResult
-from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.records import Evaluation, RoundRecord
 from fedpg_server.learning.state import State
 from fedpg_server.run import Run
 from fedpg_server.serving.grpc_server import start_listening
@@ -83,7 +83,7 @@ class Timing:
     """gRPC alone."""
 
 
-CASES = (Case(10, 10, target_ms=10.0), Case(1_000, 20, target_ms=1_000.0))
+CASES = (Case(10, 10, target_ms=10.0), Case(100, 20, target_ms=100.0), Case(1_000, 20, target_ms=1_000.0))
 
 
 class IdleLearner:
@@ -98,9 +98,12 @@ class IdleLearner:
         votes = Votes(tuple(updates), np.zeros((len(updates), 1), np.float32), len(updates), plan, CARTPOLE)
         aggregate = Aggregate(None, "mean", dict.fromkeys(updates, 1.0))
         return RoundResult(
-            state, votes, aggregate, {}, gradient_norm=0.0, inner=InnerReport(), trajectories=1,
-            evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
-        )  # fmt: skip
+            state, votes, aggregate, {}, gradient_norm=0.0, inner=InnerReport(), trajectories=1, learning_rate=0.0
+        )
+
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        """One episode of no steps."""
+        return Evaluation(returns=(0.0,), lengths=(0,))
 
 
 class Stopwatch:

@@ -18,13 +18,38 @@ SECTIONS = (
     (
         "starting.py",
         "Starting a command",
-        "CPU time of whole processes, user and system, median of several; what learns nothing imports no torch.",
+        "CPU time of whole processes, user and system, median of several; what learns nothing imports no torch. Below, "
+        "the time on the clock until ten agents have closed a round.",
     ),
     (
         "sampling.py",
         "An agent's sampling",
         "Environment steps per second of an agent, acting, sampling, advantages and gradient included, against the "
         "bare simulator replaying the same episodes with the actions drawn beforehand, on one core.",
+    ),
+    (
+        "critical_path.py",
+        "What a round waits for",
+        "With each agent on a machine of its own: one agent, and then the server's inner loop. CPU time on one core. "
+        "The ten evaluation episodes decide nothing in the published algorithms, and are played while the agents work.",
+    ),
+    (
+        "alternatives.py",
+        "What else samples",
+        "Environment steps per second on one core, acting with the task's network as it starts. FedPG's figure "
+        "includes the gradient. A dash: not installed, or it does not run here.",
+    ),
+    (
+        "whole_run.py",
+        "A whole run",
+        "`fedpg train` on CartPole with ten agents, against the same learner and workers in a plain loop, without "
+        "network, store, telemetry or picture, on one core; both with their imports.",
+    ),
+    (
+        "memory.py",
+        "Memory",
+        "By the size of the federation and of the policy, while a run of CartPole goes on. Processes of one machine "
+        "share the libraries; what is a process's own comes on top for each.",
     ),
     (
         "protocol.py",

@@ -23,7 +23,7 @@ import mujoco
 import numpy as np
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.environments import EnvironmentBatch, make_environments
-from fedpg_common.environments.rollouts import sample
+from fedpg_common.environments.rollouts import rollout
 from fedpg_common.learning.gradient import advantages, estimate
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy, make_policy
@@ -100,8 +100,7 @@ def agent_round(
     task: Task, environments: EnvironmentBatch, policy: Policy, theta: Vector, seeds: NDArray[np.int64]
 ) -> Trajectories:
     """All that an honest agent computes in a round."""
-    actor, rng = policy.actor(theta), np.random.default_rng(2)
-    trajectories = sample(environments, lambda observations: actor.sample(observations, rng), task.horizon, seeds)
+    trajectories = rollout(environments, policy, theta, task.horizon, seeds, np.random.default_rng(2))
     estimate(policy, theta, trajectories, advantages(trajectories, task.gamma))
     return trajectories
 

@@ -171,7 +171,7 @@ def train(K, byzantine, trajectories, seed):
         N_t = int(stream(seed, "server", "inner-steps", round_number=t).geometric(MINI_BATCH / (B_t + MINI_BATCH)))
         vectors = [submit(agent_seed(seed, k), k, k <= byzantine, t, theta, B_t) for k in range(1, K + 1)]
         mu, rule, accepted = aggregate(vectors, B_t)
-        theta_0 = theta  # the inner loop moves on from here, with μ to steady it
+        theta_0, stepped = theta, 0  # the inner loop moves on from here, with μ to steady it
         for n in range(1, N_t + 1):
             seeds = stream(seed, "server", "environment", 0, t, n).integers(0, 2**31, MINI_BATCH)
             rng, net = stream(seed, "server", "action", 0, t, n), layers(theta)
@@ -183,9 +183,9 @@ def train(K, byzantine, trajectories, seed):
                 if not 0.995 <= omega.mean(dtype=np.float64) <= 1.005:
                     break  # the policy has moved too far for μ to say anything about it
                 direction = direction - old_direction + mu
-            steps += 1
+            steps, stepped = steps + 1, stepped + 1
             theta, m, v = adam(theta, m, v, steps, direction)
-        count += round((B_t * K + MINI_BATCH * N_t) / (K + 1)) if K > 1 else B_t + MINI_BATCH * N_t
+        count += round((B_t * K + MINI_BATCH * stepped) / (K + 1)) if K > 1 else B_t + MINI_BATCH * stepped
         seeds, net = stream(seed, "server", "evaluation", round_number=t).integers(0, 2**31, 10), layers(theta)
         earned = sample(lambda now: forward(net, now)[1].argmax(axis=1), seeds)[2].sum() / 10
         yield theta, f"round {t}  trajectories {count}  return {earned:.1f}  {rule} accepted {(accepted + 1).tolist()}"

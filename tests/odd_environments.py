@@ -132,6 +132,8 @@ class Odd(gymnasium.Env[Any, Any]):
             print("step", self.steps)
         if self.fault == "fails_at_the_server" and threading.current_thread().name.startswith("learner"):
             raise RuntimeError("no licence for another simulator")
+        if self.fault == "fails_late" and self.steps > 3:
+            raise RuntimeError("out of track")
         if self.fault in STEPS:
             return STEPS[self.fault]()
         if self.fault == "writes_in_place":

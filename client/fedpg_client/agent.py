@@ -107,12 +107,14 @@ class Agent:
 
     def _do_round(self, round_: pb.Round) -> None:
         assert self._worker is not None
-        if wire.tensor_digest(round_.parameters) != round_.parameters_digest:
+        if not is_whole(round_):
             log.warning("agent %d round %d: the parameters came damaged: fetching again", self.index, round_.number)
             return
         started_s = self._clock()
-        theta = wire.tensor_to_vector(round_.parameters, self._worker.policy.spec.size)
-        update = self._worker.work(round_.number, round_.batch_size, theta)
+        size = self._worker.policy.spec.size
+        theta = wire.tensor_to_vector(round_.parameters, size)
+        asked = [wire.recursion_from_message(round_.recursion, size)] if round_.HasField("recursion") else []
+        update = self._worker.work(round_.number, round_.batch_size, theta, *asked)
         report = make_report(update, self._clock() - started_s)
         reply = self._calls.submit(round_, wire.vector_to_tensor(update.gradient), report)
         verdict = _known(reply.verdict)
@@ -134,6 +136,13 @@ class Agent:
         if verdict is Verdict.WRONG_RUN:
             self._worker = None
         self._done_round = round_number
+
+
+def is_whole(round_: pb.Round) -> bool:
+    """Whether a round's vectors are those that the server sent."""
+    if wire.tensor_digest(round_.parameters) != round_.parameters_digest:
+        return False
+    return not round_.HasField("recursion") or wire.recursion_digest(round_.recursion) == round_.recursion.digest
 
 
 def farewell(error: BaseException) -> tuple[pb.LeaveRequest.Reason.ValueType, str]:

@@ -6,27 +6,45 @@ import signal
 import threading
 import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.bootstrap import LOG_LEVELS, log_to_stderr, use_one_thread
+from fedpg_common.bootstrap import log_to_stderr, use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.cli import ending
-from fedpg_common.cli.command_line import VERSION, complete, finite, judging_paths
+from fedpg_common.cli.command_line import VERSION, judging_paths
+from fedpg_common.cli.options import LogLevel
 from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.modules import make_folders_importable
-from fedpg_common.shipped import AGGREGATORS, ATTACKS, ATTACKS_HELP
+from fedpg_common.shipped import AGGREGATORS, ATTACKS
+from fedpg_common.worlds import World, world_from_settings
 
+from fedpg_client.options import (
+    Aggregator,
+    Allow,
+    Attack,
+    Attackers,
+    AttackersSecret,
+    ConnectTimeout,
+    Index,
+    Patience,
+    Ring,
+    RingListen,
+    RunSeed,
+    Server,
+    Settings,
+    ThreadsOption,
+    Tls,
+    UseProxy,
+    WorldOption,
+)
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.trust import names_of
 
 if TYPE_CHECKING:
     from fedpg_client.process import AgentProcess, Collusion
 
-SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.")
-LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
+SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity.", "environments.")
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -34,118 +52,24 @@ app = typer.Typer(pretty_exceptions_enable=False)
 @app.command()
 @judging_paths
 def agent(
-    server: Annotated[
-        str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")
-    ],
-    index: Annotated[
-        int,
-        typer.Option(
-            "--agent",
-            help="Which agent this is, 1 to K.",
-            envvar="FEDPG_AGENT",
-            metavar="N",
-            min=1,
-            max=AGENTS_MAX,
-        ),
-    ],
-    attack: Annotated[
-        str,
-        typer.Option(
-            help=f"Be Byzantine: {ATTACKS_HELP}; or MODULE:NAME of your own. Or a table of name and settings, as TOML.",
-            envvar="FEDPG_ATTACK",
-            metavar="ATTACK",
-            autocompletion=complete(list(ATTACKS.shipped)),
-        ),
-    ] = "",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several. Of those of the "
-            "server, aggregator.faulty=3 tells an attack that colludes about its rule; others are passed over.",
-            envvar="FEDPG_SET",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
-    attackers: Annotated[
-        str,
-        typer.Option(
-            help="For an attack that colludes: all agents that do, e.g. 1,2,3.",
-            envvar="FEDPG_ATTACKERS",
-            metavar="LIST",
-        ),
-    ] = "",
-    ring: Annotated[
-        str,
-        typer.Option(
-            help="For an attack that colludes: where its agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT"
-        ),
-    ] = "",
-    ring_listen: Annotated[
-        str,
-        typer.Option(
-            help="For an attack that colludes: serve the meeting point here; one of its agents does.",
-            envvar="FEDPG_RING_LISTEN",
-            metavar="HOST:PORT",
-        ),
-    ] = "",
-    attackers_secret: Annotated[
-        str,
-        typer.Option(
-            help="For an attack that colludes: what its agents share; their common random draws follow from it.",
-            envvar="FEDPG_ATTACKERS_SECRET",
-            metavar="TEXT",
-        ),
-    ] = "",
-    run_seed: Annotated[
-        int | None,
-        typer.Option(
-            help="For an omniscient attack: the run's seed.", envvar="FEDPG_RUN_SEED", min=0, show_default=False
-        ),
-    ] = None,
-    aggregator: Annotated[
-        str,
-        typer.Option(
-            help="For an attack that colludes: the server's aggregator, fedpg if it is not given. Its settings are "
-            "--set aggregator.NAME=VALUE.",
-            envvar="FEDPG_AGGREGATOR",
-            metavar="NAME",
-        ),
-    ] = "",
-    connect_timeout: Annotated[
-        float,
-        typer.Option(help="Seconds to wait for the server at the start.", metavar="S", min=0, callback=finite),
-    ] = CONNECT_PATIENCE_S,
-    patience: Annotated[
-        float,
-        typer.Option(
-            help="Seconds of the server's silence to bear later, before giving up.", metavar="S", min=0, callback=finite
-        ),
-    ] = PATIENCE_S,
-    tls: Annotated[
-        Path | None,
-        typer.Option(help="Folder with this agent's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
-    ] = None,
-    use_proxy: Annotated[
-        bool,
-        typer.Option(
-            "--use-proxy",
-            help="Reach the server through the proxy that https_proxy or http_proxy names.",
-            metavar="",
-        ),
-    ] = False,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Trust the server with this module (my_envs) or environment (HalfCheetah-v5); may be repeated.",
-            envvar="FEDPG_ALLOW",
-            metavar="NAME",
-        ),
-    ] = None,
-    log_level: Annotated[
-        str,
-        typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
-    ] = "info",
+    server: Server,
+    index: Index,
+    attack: Attack = "",
+    settings: Settings = None,
+    attackers: Attackers = "",
+    ring: Ring = "",
+    ring_listen: RingListen = "",
+    attackers_secret: AttackersSecret = "",
+    run_seed: RunSeed = None,
+    aggregator: Aggregator = "",
+    connect_timeout: ConnectTimeout = CONNECT_PATIENCE_S,
+    patience: Patience = PATIENCE_S,
+    tls: Tls = None,
+    use_proxy: UseProxy = False,
+    threads: ThreadsOption = 1,
+    allow: Allow = None,
+    world: WorldOption = None,
+    log_level: LogLevel = "info",
     version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Take part in a federation as one agent, in this machine's copy of the environment.
@@ -181,8 +105,10 @@ def agent(
         tls=tls_files(tls),
         connect_patience_s=connect_timeout,
         patience_s=patience,
+        threads=threads,
         use_proxy=use_proxy,
         allow=names_of(allow or []),
+        world=parse_world(world or []),
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 
@@ -206,6 +132,14 @@ def parse_attack(text: str, settings: Sequence[str]) -> Choice | None:
     return ATTACKS.parse(value).with_settings(parse_settings(settings))
 
 
+def parse_world(settings: Sequence[str]) -> World:
+    """This agent's own world. Raises UsageError."""
+    try:
+        return world_from_settings(settings)
+    except UsageError as error:
+        raise UsageError(f"--world: {error}") from error
+
+
 def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:
     """The server's aggregator, as attackers are told it; None if they are not. Raises UsageError."""
     prefix = "aggregator."
@@ -221,7 +155,7 @@ def parse_rule(name: str, settings: Sequence[str]) -> Choice | None:
 
 def parse_collusion(attackers: str, address: str, listen: str, secret: str, index: int) -> Collusion:
     """How this attacker meets the others. Raises UsageError for a bad list or address."""
-    from fedpg_common.transport.channels import parse_address
+    from fedpg_common.transport.channels import is_loopback, parse_address
 
     from fedpg_client.collusion.channel import ATTACKERS_MAX
     from fedpg_client.process import Collusion
@@ -238,6 +172,11 @@ def parse_collusion(attackers: str, address: str, listen: str, secret: str, inde
         raise UsageError("an attack that colludes needs --ring, the address where its --attackers meet")
     for given in filter(None, (address, listen)):
         parse_address(given)
+        if not secret and not is_loopback(given):
+            raise UsageError(
+                f"the attackers' channel at {given} can be reached from other machines: keep it with a secret, "
+                "--attackers-secret TEXT, the same on each of them"
+            )
     return Collusion(indices, address, listen, secret)
 
 

@@ -16,15 +16,19 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
+from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.learning.streams import Role
+from fedpg_common.tasks import Task
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, open_channel
+from fedpg_common.worlds import World
 
 from fedpg_client.agent import Agent
 from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
 from fedpg_client.attacks.omniscience import contribution_size
 from fedpg_client.attacks.reporting import reported
+from fedpg_client.attacks.shared import SharedSearches
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion.channel import PoolClient, PoolServer
 from fedpg_client.fates import Ended, OnFate, tell_nobody
@@ -74,22 +78,27 @@ class AgentOptions:
     """How long to wait for the server at the start."""
     patience_s: float = PATIENCE_S
     """How long a silence of the server to bear later."""
+    threads: int = 1
+    """How many share the agent's episodes, where the environment lets them."""
     use_proxy: bool = False
     """Whether to heed the environment's proxy on the way to the server."""
     allow: tuple[str, ...] = ()
     """Modules and environments that the server may name: see `fedpg_client.trust`."""
     module_folder: str = ""
     """Where to look for an allowed module, besides Python's path and the working folder."""
+    world: World = field(default_factory=World)
+    """What the operator gives this agent's environment, over what the server says."""
 
 
 @dataclass
 class AgentProcess:
-    """Several agents in one process, a thread each. They share nothing but the process."""
+    """Several agents in one process, a thread each. They share the process, and attackers a search that all make."""
 
     agents: Sequence[AgentOptions]
     stop: threading.Event = field(default_factory=threading.Event)
     on_fate: OnFate = tell_nobody
     """Told at once of each agent that ends, also while others go on; from any agent's thread."""
+    _searches: SharedSearches = field(default_factory=SharedSearches, init=False)
 
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
@@ -171,12 +180,12 @@ class AgentProcess:
         resources.close()
         task = wire.task_from_message(joined.task)
         check_trusted(task, options.allow)
-        task = replace(task, module_folder=options.module_folder)
+        task = options.world.of(replace(task, module_folder=options.module_folder))
         environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
+        environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
-        if wire.spec_from_messages(list(joined.parameters)) != policy.spec:
-            raise RefusedError(f"this version's policy for {task.name} is not laid out like the server's: update both")
+        _check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))
         if attacker.attack.knowledge >= Knowledge.COLLUDERS:
             attacker = self._colluding(options, attacker, resources, joined, policy.spec.size)
         return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker)
@@ -196,6 +205,7 @@ class AgentProcess:
             pool=self._open_pool(options.index, collusion, resources, joined.run_id, size),
             run_seed=options.run_seed if knows_all else None,
             aggregator=options.aggregator,
+            searches=self._searches,
         )
 
     def _open_pool(self, index: int, collusion: Collusion, resources: ExitStack, run_id: str, size: int) -> Pool | None:
@@ -209,3 +219,18 @@ class AgentProcess:
         client = PoolClient(index, run_id, size, caller, collusion.wait_s, collusion.secret)
         resources.callback(client.close)
         return client
+
+
+def _check_fit(task: Task, own: ParameterSpec, servers: ParameterSpec) -> None:
+    """Raise RefusedError if the policy for this agent's environment is not the server's."""
+    if own == servers:
+        return
+    mine, theirs = (spec.tensors[0].shape[-1] for spec in (own, servers))
+    names = [tensor.name for tensor in own.tensors] == [tensor.name for tensor in servers.tensors]
+    if mine != theirs:
+        what = f"its environment is observed as {mine} numbers, the server's as {theirs}"
+    elif names and own.tensors[:-2] == servers.tensors[:-2]:
+        what = "its environment takes other actions than the server's"
+    else:
+        what = "this version lays it out in another way: update both"
+    raise RefusedError(f"this agent's policy for {task.name} is not laid out like the server's: {what}")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from fedpg_common.checks import show
 from fedpg_common.errors import RefusedError
-from fedpg_common.tasks import Task, module_of, show
+from fedpg_common.tasks import Task, module_of
+from fedpg_common.worlds import modules_of_wrappers
 
 HARMLESS = re.compile(r"(?![.~])[\w .+-]*")
 """Text that is neither a path nor MODULE:NAME."""
@@ -24,7 +26,7 @@ def names_of(given: Iterable[str]) -> tuple[str, ...]:
 
 def trusting(task: Task) -> tuple[str, ...]:
     """What to allow where the user of this machine has chosen the task."""
-    return (task.environment, *filter(None, [module_of(task.environment)]))
+    return (task.environment, *filter(None, [module_of(task.environment)]), *sorted(modules_of_wrappers(task.wrappers)))
 
 
 def check_trusted(task: Task, allowed: Iterable[str]) -> None:
@@ -36,6 +38,13 @@ def check_trusted(task: Task, allowed: Iterable[str]) -> None:
             f"the server's task {task.name} wants this agent to import the module {show(module)}, which is not allowed "
             f"here: if you trust it, start the agent with --allow {module} or FEDPG_ALLOW={module}"
         )
+    for wrapper in sorted(modules_of_wrappers(task.wrappers)):
+        if not _with_parents(wrapper) & trusted:
+            raise RefusedError(
+                f"the server's task {task.name} wants this agent to import the module {show(wrapper)} for a wrapper, "
+                f"which is not allowed here: if you trust it, start the agent with --allow {wrapper} or "
+                f"FEDPG_ALLOW={wrapper}"
+            )
     paths = [] if colon or task.environment in trusted else list(_suspicious(task.environment_options))
     if paths:
         raise RefusedError(

@@ -13,6 +13,7 @@ from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.learning import gradient as policy_gradient
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.recursion import Kind, Recursion, between, difference, hessian_product, momentum_part
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task
@@ -35,6 +36,17 @@ class Update:
     loss: float
 
 
+@dataclass
+class _Work:
+    """What an agent samples in a round, before its attack tampers with it."""
+
+    sampled: list[Trajectories] = field(default_factory=list)
+
+    @property
+    def trajectories(self) -> int:
+        return sum(batch.count for batch in self.sampled)
+
+
 @dataclass(frozen=True)
 class Worker:
     """An agent without its network: the same round always gives the same update."""
@@ -50,34 +62,65 @@ class Worker:
     attacker: Attacker = field(default_factory=Attacker)
     """By default an honest agent."""
 
-    def work(self, round_number: int, batch_size: int, theta: Vector) -> Update:
-        """Sample `batch_size` trajectories with π_θ and estimate ∇L(θ), both as the agent's attack has it.
+    def work(self, round_number: int, batch_size: int, theta: Vector, recursion: Recursion | None = None) -> Update:
+        """Sample `batch_size` trajectories and estimate what the round asks for, both as the agent's attack has it.
 
-        `theta` has shape (d,). docs/algorithm.md, "Gradient estimate".
+        `theta` has shape (d,). Without a recursion that is ∇L(θ). docs/algorithm.md, "Gradient estimate".
         """
         attack = self.attacker.in_round(round_number)
-        context = self._context(round_number, batch_size, theta)
-        seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, round_number), batch_size)
-        with self.environments.drawing(round_number):
-            if type(attack).choose is Attack.choose:  # it follows the policy, which can be compiled
-                sampled = rollout(self.environments, self.policy, theta, self.task.horizon, seeds, context.actions)
-            else:
-                choose = attack.choose(self.policy.actor(theta), self.policy.action_space, context)
-                sampled = sample(self.environments, choose, self.task.horizon, seeds)
-        trajectories = attack.tamper_trajectories(sampled, context)
-        weights = policy_gradient.advantages(trajectories, self.task.gamma)
-        estimate = policy_gradient.estimate(self.policy, theta, trajectories, weights)
-        self._check_overflow(estimate.gradient, sampled)
-        gradient = attack.tamper_gradient(estimate.gradient, context)
+        context = self._context(round_number, batch_size, theta, recursion)
+        work = _Work()
+        product = None
+        if recursion is not None and recursion.kind is Kind.MOMENTUM:
+            product = self._hessian_product(attack, context, recursion, work)
+        batch = self._sample(attack, context, batch_size - work.trajectories, work)
+        weights = policy_gradient.advantages(batch, self.task.gamma, self.task.baseline)
+        estimate = policy_gradient.estimate(self.policy, theta, batch, weights)
+        gradient = estimate.gradient
+        self._check_overflow(gradient, work.sampled[-1])
+        if recursion is not None and recursion.kind is Kind.DIFFERENCE:
+            gradient = difference(self.policy, batch, weights, estimate, recursion)
+        elif recursion is not None and product is not None:
+            gradient = momentum_part(gradient, product, recursion.weight)
+        gradient = attack.tamper_gradient(gradient, context)
         gradient = self.attacker.agree(gradient, context)
         return Update(
             gradient=gradient,
-            trajectories=sampled.count,
-            environment_steps=sampled.steps,
-            mean_return=float(sampled.returns().mean()),
-            mean_length=float(sampled.lengths().mean()),
+            trajectories=work.trajectories,
+            environment_steps=sum(sampled.steps for sampled in work.sampled),
+            mean_return=float(np.concatenate([sampled.returns() for sampled in work.sampled]).mean()),
+            mean_length=float(np.concatenate([sampled.lengths() for sampled in work.sampled]).mean()),
             loss=estimate.loss,
         )
+
+    def _sample(self, attack: Attack, context: Context, count: int, work: _Work, step: int = 0) -> Trajectories:
+        """`count` trajectories of the policy at `context.theta`, as the attack has them; `step` names their streams."""
+        seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, context.round_number, step), count)
+        with self.environments.drawing(context.round_number, step):
+            if type(attack).choose is Attack.choose:  # it follows the policy, which can be compiled
+                horizon, theta = self.task.horizon, context.theta
+                sampled = rollout(self.environments, self.policy, theta, horizon, seeds, context.actions)
+            else:
+                choose = attack.choose(self.policy.actor(context.theta), self.policy.action_space, context)
+                sampled = sample(self.environments, choose, self.task.horizon, seeds)
+        work.sampled.append(sampled)
+        return attack.tamper_trajectories(sampled, context)
+
+    def _hessian_product(self, attack: Attack, context: Context, recursion: Recursion, work: _Work) -> Vector:
+        """The Hessian's product with the last step, (d,), of half of the round's trajectories.
+
+        They are sampled at a random point of that step: on average, the product is the change of the gradient.
+        """
+        count = context.batch_size // 2
+        if count == 0:
+            return np.zeros_like(context.theta)
+        q = self._stream(Purpose.INTERPOLATION, context.round_number).random()
+        point = between(recursion.previous, context.theta, q)
+        actions = self._stream(Purpose.ACTION, context.round_number, step=1)
+        there = replace(context, theta=point, actions=actions)
+        batch = self._sample(attack, there, count, work, step=1)
+        weights = policy_gradient.advantages(batch, self.task.gamma, self.task.baseline)
+        return hessian_product(self.policy, point, context.theta - recursion.previous, batch, weights)
 
     def _check_overflow(self, gradient: Vector, sampled: Trajectories) -> None:
         """Raise EnvironmentFailedError if observations are so large that the gradient is not finite.
@@ -92,7 +135,7 @@ class Worker:
                     f"{largest:g}, with which the gradient is beyond what float32 can hold: scale them"
                 )
 
-    def _context(self, round_number: int, batch_size: int, theta: Vector) -> Context:
+    def _context(self, round_number: int, batch_size: int, theta: Vector, recursion: Recursion | None) -> Context:
         return Context(
             agent=self.agent,
             agents=self.agents,
@@ -106,11 +149,13 @@ class Worker:
             rng=self._stream(Purpose.ATTACK, round_number),
             common=self.attacker.common_stream(self.agent, round_number),
             run_seed=self.attacker.run_seed,
-            recompute=self._recompute(round_number, batch_size, theta),
+            recompute=self._recompute(round_number, batch_size, theta, recursion),
             aggregator=self.attacker.aggregator,
         )
 
-    def _recompute(self, round_number: int, batch_size: int, theta: Vector) -> Callable[[int], Vector] | None:
+    def _recompute(
+        self, round_number: int, batch_size: int, theta: Vector, recursion: Recursion | None
+    ) -> Callable[[int], Vector] | None:
         """What computes any agent's honest gradient of this round, for who has the run's seed."""
         run_seed = self.attacker.run_seed
         if run_seed is None:
@@ -118,9 +163,9 @@ class Worker:
 
         def recompute(agent: int) -> Vector:
             honest = replace(self, agent=agent, seed=agent_seed(run_seed, agent), attacker=Attacker())
-            return honest.work(round_number, batch_size, theta).gradient
+            return honest.work(round_number, batch_size, theta, recursion).gradient
 
         return recompute
 
-    def _stream(self, purpose: Purpose, round_number: int) -> np.random.Generator:
-        return stream(self.seed, Role.AGENT, purpose, agent=self.agent, round_number=round_number)
+    def _stream(self, purpose: Purpose, round_number: int, step: int = 0) -> np.random.Generator:
+        return stream(self.seed, Role.AGENT, purpose, agent=self.agent, round_number=round_number, step=step)

@@ -9,6 +9,7 @@ from typing import TextIO
 from fedpg_common.errors import UsageError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+TURN_S = 5e-4
 
 
 def use_one_thread() -> None:
@@ -23,6 +24,15 @@ def use_one_thread() -> None:
     import threadpoolctl  # looks through all loaded libraries, which a --help has no use for
 
     threadpoolctl.threadpool_limits(limits=1)
+
+
+def take_short_turns() -> None:
+    """Let this process's threads change places sooner than after Python's 5 ms: for a server.
+
+    Its learner's thread computes, often in Python, while another one answers, which waits for its turn each time it
+    wakes: ten agents, answered one after the other, would hear of a round up to 50 ms late.
+    """
+    sys.setswitchinterval(TURN_S)
 
 
 def log_to_stderr(name: str, level: str) -> None:

@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from fedpg_common.checks import is_plain, show
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import is_plain, show
+from fedpg_common.tasks import OWN_NAME
 
 T = TypeVar("T")
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
-OWN_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-"""MODULE:NAME, the module possibly dotted."""
 SETTING = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
 

@@ -7,8 +7,8 @@ import stat
 from enum import Enum, auto
 from pathlib import Path
 
+from fedpg_common.checks import show
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.tasks import show
 from fedpg_common.words import PATH_SHOWN_MAX, shorten_middle
 
 
@@ -80,11 +80,11 @@ def make_folder(path: Path) -> None:
         raise StorageError(f"cannot write in {shown(path)}: {reason(error)}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was. Raises StorageError."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, so that it is there whole or as it was. Raises StorageError."""
     unfinished = path.with_name(f"{path.name}.new")
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(unfinished, path)
     except OSError as error:
         raise StorageError(f"cannot write {shown(path)}: {reason(error)}") from error

@@ -13,12 +13,42 @@ ALGORITHMS: Choices[Any] = Choices(
         "fedpg-guard": "fedpg_server.learning.algorithms.fedpg_guard:FedPGGuard",
         "svrpg": "fedpg_server.learning.algorithms.svrpg:SVRPG",
         "gpomdp": "fedpg_server.learning.algorithms.gpomdp:GPOMDP",
+        "res-nharpg": "fedpg_server.learning.algorithms.res_nharpg:ResNHARPG",
+        "byzpg": "fedpg_server.learning.algorithms.byzpg:ByzPG",
     },
 )
 """How the server turns a round's μ into the next policy (`fedpg_server.learning.algorithms.base.Algorithm`)."""
 
-ALGORITHM_TITLES = {"gpomdp": "GPOMDP", "svrpg": "SVRPG", "fedpg-br": "FedPG-BR", "fedpg-guard": "FedPG-Guard"}
+ALGORITHM_TITLES = {
+    "gpomdp": "GPOMDP",
+    "svrpg": "SVRPG",
+    "byzpg": "ByzPG",
+    "res-nharpg": "Res-NHARPG",
+    "fedpg-br": "FedPG-BR",
+    "fedpg-guard": "FedPG-Guard",
+}
 """How their papers write them, in the order of the figures. Others are called what their choice is."""
+
+ALGORITHM_BASELINES = {"fedpg-guard": "time"}
+"""The baseline of the gradient estimate where the task names none (`fedpg_common.tasks.BASELINES`)."""
+
+ENVIRONMENTS: Choices[Any] = Choices(
+    "environment",
+    {
+        "CartPole-v1": "fedpg_common.environments.cartpole:CartPoleBatch",
+        "LunarLander-v3": "fedpg_common.environments.lunar_lander:LunarLanderBatch",
+        "HalfCheetah-v5": "fedpg_common.environments.half_cheetah:HalfCheetahBatch",
+        "InvertedPendulum-v5": "fedpg_common.environments.inverted_pendulum:InvertedPendulumBatch",
+    },
+)
+"""Fast batches (`fedpg_common.environments.base.EnvironmentBatch`), by the Gymnasium id whose episodes they play.
+
+Any other environment of Gymnasium's registry is played by its own class, and so is one of these with options that its
+batch does not take.
+"""
+
+WRAPPERS: Choices[Any] = Choices("wrapper", {})
+"""What an environment is wrapped in: MODULE:NAME, called with the environment and its settings."""
 
 AGGREGATORS: Choices[Any] = Choices(
     "aggregator",
@@ -87,6 +117,9 @@ _TOGETHER = {
     "patient": "fedpg_client.attacks.boundary:Patient",
     "drift": "fedpg_client.attacks.boundary:Drift",
     "turns": "fedpg_client.attacks.boundary:Turns",
+    "inside": "fedpg_client.attacks.adaptive:Inside",
+    "seesaw": "fedpg_client.attacks.adaptive:Seesaw",
+    "frame": "fedpg_client.attacks.adaptive:Frame",
 }
 
 _ON_THE_LEARNING = {**_ALONE, **_TOGETHER}

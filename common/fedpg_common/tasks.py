@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from fedpg_common.checks import is_number, is_plain, is_whole, show
 from fedpg_common.errors import UsageError
 
 ACTIVATIONS = ("relu", "tanh")
+BASELINES = ("", "none", "time")
+"""Of the gradient estimate. Empty: the algorithm's own, which is "none", as published, unless it says otherwise."""
 WHOLE_MAX = 2**31 - 1
-FLOAT_MAX = sys.float_info.max
 BATCH_MAX = 1_000_000
 """Episodes that step together; for most environments each needs an instance of its own."""
 HIDDEN_LAYERS_MAX = 100
 """The server describes each of them when an agent joins."""
 SCALE_MIN, SCALE_MAX = 1e-37, 1e37
 """Where a number that float32 computes with is neither zero nor infinite, with room for Adam's first steps."""
-SHOWN_MAX = 80
-"""Characters of a bad value that an error repeats."""
+
+
+OWN_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+"""MODULE:NAME, the module possibly dotted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reward:
+    """What becomes of a reward r on its way to the agent: scale · r + shift + N(0, noise²), drawn for every step."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number, and a negative noise."""
+        for name, value in dataclasses.asdict(self).items():
+            if not (is_number(value) and abs(value) <= SCALE_MAX):
+                raise UsageError(f"reward: {name} must be a number up to {SCALE_MAX:g}, not {show(value)}")
+        if self.noise < 0:
+            raise UsageError(f"reward: noise is a standard deviation and cannot be negative, as {self.noise} is")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +55,7 @@ class Task:
 
     name: str
     environment: str
-    """Gymnasium id, or MODULE:ID for one that a module of the user's own registers."""
+    """Gymnasium id, or MODULE:ID for one that a module of the user's own registers, or MODULE:CLASS for a batch."""
     hidden: tuple[int, ...]
     activation: str
     horizon: int
@@ -54,6 +75,12 @@ class Task:
     alpha: float = 0.4
     environment_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Keyword arguments of `gymnasium.make`: strings, numbers, booleans."""
+    baseline: str = ""
+    """What the gradient estimate subtracts from advantages: see `BASELINES` and `fedpg_common.learning.gradient`."""
+    wrappers: tuple[str | Mapping[str, Any], ...] = ()
+    """Wrappers of Gymnasium's kind, from the inmost: MODULE:NAME each, or a table of `name` and settings."""
+    reward: Reward = dataclasses.field(default_factory=Reward)
+    """How the environment's reward is perceived."""
     module_folder: str = dataclasses.field(default="", compare=False)
     """Where the environment's module was when the task file was read. It stays on this machine, and tasks that differ
     in it alone are the same task."""
@@ -88,8 +115,11 @@ class Task:
             "delta", f"between 0 and 1, and at least {SCALE_MIN:g}", self,
         )  # fmt: skip
         _require(is_number(self.alpha) and 0 <= self.alpha < 0.5, "alpha", "at least 0 and below 0.5", self)
+        _require(self.baseline in BASELINES, "baseline", '"none" or "time"', self)
         options = self.environment_options
         _require(isinstance(options, Mapping) and is_plain(options), "environment_options", "a table of values", self)
+        wrappers_from_plain(self.wrappers, f"task {self.name}: ")
+        _require(isinstance(self.reward, Reward), "reward", "a table with scale, shift and noise", self)
         _require(
             isinstance(self.module_folder, str) and (not self.module_folder or self.module_folder.isprintable()),
             "module_folder", "a printable path", self,
@@ -107,14 +137,19 @@ def module_of(environment: str) -> str:
     return module if colon else ""
 
 
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether this is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def wrappers_from_plain(value: object, prefix: str = "") -> tuple[str | Mapping[str, Any], ...]:
+    """The wrappers in a description. Raises UsageError, whose sentence begins with `prefix`."""
+    if isinstance(value, list | tuple) and all(map(_is_wrapper, value)):
+        return tuple(value)
+    raise UsageError(
+        f'{prefix}wrappers must be a list of MODULE:NAME, as in ["my_envs:Delayed"], or of tables with such a name and '
+        f"settings, not {show(value)}"
+    )
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT_MAX
+def _is_wrapper(value: object) -> bool:
+    name = value.get("name") if isinstance(value, Mapping) else value
+    return isinstance(name, str) and OWN_NAME.fullmatch(name) is not None and is_plain(value)
 
 
 def _is_name(value: object) -> bool:
@@ -125,26 +160,9 @@ def _count(value: object, most: int = WHOLE_MAX) -> bool:
     return is_whole(value) and 1 <= value <= most
 
 
-def is_plain(value: object, depth: int = 8) -> bool:
-    """Whether JSON and TOML carry this value unchanged, to a sane depth."""
-    if isinstance(value, Mapping):
-        return depth > 0 and all(isinstance(key, str) and is_plain(entry, depth - 1) for key, entry in value.items())
-    if isinstance(value, list):
-        return depth > 0 and all(is_plain(entry, depth - 1) for entry in value)
-    if isinstance(value, str):
-        return value.isprintable()
-    return isinstance(value, bool) or is_number(value)
-
-
 def _require(condition: bool, field: str, wanted: str, task: Task) -> None:
     if not condition:
         raise UsageError(f"task {task.name}: {field} must be {wanted}, not {show(getattr(task, field))}")
-
-
-def show(value: object) -> str:
-    """A bad value as an error repeats it, cut to a length that fits in a sentence."""
-    text = repr(value)
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 CARTPOLE = Task(
@@ -162,8 +180,14 @@ HALF_CHEETAH = Task(
     horizon=500, evaluation_horizon=1000, trajectories=10000, gamma=0.995, learning_rate=8e-5,
     batch_size=48, batch_size_min=46, batch_size_max=50, mini_batch_size=16, inner_steps=3, sigma=0.9,
 )  # fmt: skip
+INVERTED_PENDULUM = Task(
+    name="InvertedPendulum-v5", environment="InvertedPendulum-v5", hidden=(64, 64), activation="tanh",
+    horizon=1000, evaluation_horizon=1000, trajectories=5000, gamma=0.995, learning_rate=1e-3,
+    batch_size=64, batch_size_min=64, batch_size_max=64, mini_batch_size=12, inner_steps=3, sigma=0.25,
+)  # fmt: skip
+"""As Fang, Wang and Gong 2025 have it, whose batches all have one size."""
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH)}
+TASKS: Mapping[str, Task] = {task.name: task for task in (CARTPOLE, LUNAR_LANDER, HALF_CHEETAH, INVERTED_PENDULUM)}
 
 
 def find_task(name: str) -> Task:
@@ -210,7 +234,24 @@ def task_from_fields(fields: Mapping[str, Any], source: str = "task") -> Task:
     if not isinstance(values["hidden"], list | tuple):
         raise UsageError(f"{source}: hidden must be a list of layer sizes")
     values["hidden"] = tuple(values["hidden"])
+    if "wrappers" in values:
+        values["wrappers"] = wrappers_from_plain(values["wrappers"], f"{source}: ")
+    if "reward" in values:
+        values["reward"] = reward_from_plain(values["reward"], f"{source}: ")
     return Task(**values)
+
+
+def reward_from_plain(value: object, prefix: str = "") -> Reward:
+    """The reward in a description. Raises UsageError, whose sentence begins with `prefix`."""
+    if isinstance(value, Reward):
+        return value
+    names = [field.name for field in dataclasses.fields(Reward)]
+    if not isinstance(value, Mapping) or set(value) - set(names):
+        raise UsageError(f"{prefix}reward must be a table with {', '.join(names)}, not {show(value)}")
+    try:
+        return Reward(**value)
+    except UsageError as error:
+        raise UsageError(f"{prefix}{error}") from error
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -222,6 +263,9 @@ def task_to_fields(task: Task) -> dict[str, Any]:
     fields = dataclasses.asdict(task)
     fields["hidden"] = list(task.hidden)
     fields["environment_options"] = dict(task.environment_options)
-    if not task.module_folder:
-        del fields["module_folder"]
+    fields["wrappers"] = list(task.wrappers)
+    usual = {"wrappers": [], "reward": dataclasses.asdict(Reward()), "baseline": "", "module_folder": ""}
+    for name, value in usual.items():
+        if fields[name] == value:
+            del fields[name]
     return fields

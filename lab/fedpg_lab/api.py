@@ -59,7 +59,8 @@ def train(
     run can be resumed (`fedpg train --resume`), and KeyboardInterrupt is raised.
     """
     from fedpg_common.cli.observer_options import chosen_observers
-    from fedpg_common.federation import describe, name_of
+    from fedpg_common.descriptions import describe
+    from fedpg_common.federation import name_of
 
     from fedpg_lab.local import train as training
 

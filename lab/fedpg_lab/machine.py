@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from importlib import metadata
 from pathlib import Path
 
+from fedpg_common.machine import cores
+
 LIBRARIES = ("fedpg", "torch", "numpy", "gymnasium", "mujoco", "Box2D", "grpcio")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, str]:

@@ -7,17 +7,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.bootstrap import LOG_LEVELS, log_to_stderr, use_one_thread
+from fedpg_common.bootstrap import log_to_stderr, take_short_turns, use_one_thread
 from fedpg_common.cli import ending
-from fedpg_common.cli.command_line import VERSION, complete, judging_paths
+from fedpg_common.cli.command_line import VERSION, judging_paths
 from fedpg_common.cli.federation_options import Description, federation_options
 from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
-from fedpg_common.cli.options import refuse_ignored_options
+from fedpg_common.cli.options import LogLevel, refuse_ignored_options
 
-LOG_LEVELS_SHOWN = [level.lower() for level in LOG_LEVELS]
+from fedpg_server.options import (
+    CopyHint,
+    Home,
+    Insecure,
+    KeepParameters,
+    ListenOption,
+    Out,
+    ResumeOption,
+    Tensorboard,
+    ThreadsOption,
+    Tls,
+)
 
 TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure", "tensorboard",
-                   "keep_parameters", "log_level")  # fmt: skip
+                   "threads", "keep_parameters", "log_level")  # fmt: skip
 """The options that mean something to a run which has its description already."""
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -30,56 +41,18 @@ log = logging.getLogger(__name__)
 def server(
     described: Description,
     *,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Run folder: the store, checkpoints, TensorBoard files.", envvar="FEDPG_OUT", metavar="FOLDER"
-        ),
-    ] = Path("runs/server"),
-    listen: Annotated[
-        str, typer.Option(help="Address to serve on; port 0 picks one.", envvar="FEDPG_LISTEN", metavar="HOST:PORT")
-    ] = "127.0.0.1:50051",
-    home: Annotated[
-        Path | None,
-        typer.Option(
-            help="In place of --out: a folder of runs. An unfinished run of this federation goes on, else one starts.",
-            envvar="FEDPG_HOME",
-            metavar="FOLDER",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Resume the run in --out; with --trajectories, until there.", metavar=""),
-    ] = False,
-    tls: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", metavar="")
-    ] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
+    out: Out = Path("runs/server"),
+    listen: ListenOption = "127.0.0.1:50051",
+    home: Home = None,
+    resume: ResumeOption = False,
+    tls: Tls = None,
+    insecure: Insecure = False,
+    tensorboard: Tensorboard = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
-    copy_hint: Annotated[
-        str | None,
-        typer.Option(
-            help="Said at the end: the command that copies {folder} to where you are.", hidden=True, metavar="COMMAND"
-        ),
-    ] = None,
-    keep_parameters: Annotated[
-        int | None,
-        typer.Option(
-            help="Of how many latest rounds the store keeps the parameters.",
-            envvar="FEDPG_KEEP_PARAMETERS",
-            metavar="N",
-            show_default="as many as fit in 64 MiB",
-            min=1,
-        ),
-    ] = None,
-    log_level: Annotated[
-        str,
-        typer.Option(help="debug, info, warning or error.", metavar="LEVEL", autocompletion=complete(LOG_LEVELS_SHOWN)),
-    ] = "info",
+    copy_hint: CopyHint = None,
+    threads: ThreadsOption = None,
+    keep_parameters: KeepParameters = None,
+    log_level: LogLevel = "info",
     version: Annotated[bool, VERSION] = False,
 ) -> None:
     """Serve a federation: collect gradients, filter them, improve the policy, until the run ends.
@@ -96,6 +69,7 @@ def server(
     from fedpg_server.storage.run_folders import folder_for
 
     use_one_thread()
+    take_short_turns()
     parse_address(listen)
     federation, trajectories = None, None
     if resume:
@@ -115,6 +89,7 @@ def server(
         trajectories=trajectories,
         tls=tls_files(tls),
         insecure=insecure,
+        threads=threads,
         keep_parameters=keep_parameters,
         observers=chosen_observers(tensorboard, observer or ()),
         copy_hint=copy_hint,

@@ -12,18 +12,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.derived_seeds import agent_seed
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import ParameterSpec, Vector
+from fedpg_common.learning.recursion import Recursion
 from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 
+from fedpg_server.evaluations import Evaluations
 from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
+from fedpg_server.learning.records import Evaluation, RoundRecord
 from fedpg_server.learning.state import State
 from fedpg_server.observers.base import Observer, Observers
 from fedpg_server.protocol import events
@@ -54,7 +57,24 @@ class RoundLearner(Protocol):
         """The round's random choices."""
 
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
-        """Filter, improve and evaluate. Finite vectors cause nothing but the UsageError of a part that is not ours."""
+        """Filter and improve; evaluate where the next round depends on it.
+
+        Finite vectors cause nothing but the UsageError of a part that is not ours.
+        """
+
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        """How good θ (d,) is, the policy after that round. Follows from the arguments alone."""
+
+
+@runtime_checkable
+class HandingOut(Protocol):
+    """A learner whose rounds may hold more than θ_0."""
+
+    round_vectors: int
+    """How many vectors (d,) a round's message holds at most."""
+
+    def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
+        """What agents need beside θ_0."""
 
 
 class Run:
@@ -79,8 +99,11 @@ class Run:
         self.federation = federation
         self.spec = spec
         self._size = spec.size
+        vectors = learner.round_vectors if isinstance(learner, HandingOut) else 1
+        self._message_bytes = wire.message_bytes_max(spec.size, vectors)
         self.run_id = store.run_id
         self.records = store.records()
+        """Of the rounds that have been evaluated; the latest improved one may be missing."""
         self._store = store
         self._learner = learner
         self._observers = Observers(observers)
@@ -88,6 +111,8 @@ class Run:
         self._started_s = clock()
         self._has_said_nan = False
         self._coordinator = restore_coordinator(federation, store, self.records, joining_grace_s)
+        self._evaluations = Evaluations(self._evaluate, self._finish)
+        self._trajectories = self.records[-1].trajectories_total if self.records else 0
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._learner_thread = learner_thread or ThreadPoolExecutor(1, "learner")
         self._made_learner_thread = learner_thread is None
@@ -106,16 +131,16 @@ class Run:
 
         Raises StorageError when the store cannot be written; everything answered so far is in it.
         """
-        writer = asyncio.create_task(self._journal.write())
-        rounds = asyncio.create_task(self._all_rounds())
+        works = (self._journal.write(), self._evaluations.work(), self._all_rounds())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
-            done, _ = await asyncio.wait((writer, rounds), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in (writer, rounds):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writer, rounds, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._journal.stop()
             self._board.close()
             self._taken_up.set()
@@ -127,10 +152,13 @@ class Run:
     async def _all_rounds(self) -> None:
         round_number, state = await self._in_store(self._store.latest_state)
         known = await self._in_store(self._store.recall_round, round_number + 1)
-        while self.trajectories < self.federation.task.trajectories:
+        if (unevaluated := await self._in_store(self._store.unevaluated)) is not None:
+            self._evaluate_beside(unevaluated, state)
+        while self._trajectories < self.federation.task.trajectories:
             round_number += 1
             state = await self._one_round(round_number, state, known)
             known = RecalledRound()
+        await self._evaluations.done()
         self._feed(events.RunEnded())
         self._taken_up.set()
         self._board.post(ENDED)
@@ -143,21 +171,38 @@ class Run:
         ballots = self._journal.ballots
         gradients = {agent: ballots[agent].gradient for agent in sorted(ballots)}
         reports = {agent: ballot.report for agent, ballot in ballots.items()}
-        improve = partial(self._learner.improve, state, plan, gradients)
-        result = await asyncio.get_running_loop().run_in_executor(self._learner_thread, improve)
+        result = await self._in_learner(self._learner.improve, state, plan, gradients)
+        await self._evaluations.done()  # the round before is complete by now; records are stored in their order
         record = make_record(
-            result, plan, self.federation, reports, self.trajectories, seconds=self._clock() - opened_s
+            result, plan, self.federation, reports, self._trajectories, seconds=self._clock() - opened_s
         )
-        await self._in_store(self._store.finish_round, record, result.state)
-        self.records.append(record)
+        if result.evaluation is None:
+            await self._in_store(self._store.improve_round, record, result.state)
+            self._evaluate_beside(record, result.state)
+        else:
+            await self._finish(record, result.state.theta, result.state)
+            self._trajectories = record.trajectories_total
         self._feed(events.RoundImproved(round_number, record.accepted, record.filtered))
-        self._observers.record(record, result.state.theta)
+        return result.state
+
+    def _evaluate_beside(self, record: RoundRecord, state: State) -> None:
+        """Have an improved round evaluated while the next one is open."""
+        self._trajectories = record.trajectories_total
+        self._evaluations.add(record, state.theta)
+
+    async def _evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        return await self._in_learner(self._learner.evaluate, theta, round_number)
+
+    async def _finish(self, record: RoundRecord, theta: Vector, state: State | None = None) -> None:
+        """Record an evaluated round, and the state after it where that is not stored yet. Tell those who look on."""
+        await self._in_store(self._store.finish_round, record, state)
+        self.records.append(record)
+        self._observers.record(record, theta)
         log.info(describe_round(record, self.federation.task.trajectories))
         if not (self._has_said_nan or math.isfinite(record.evaluation_return)):
             self._has_said_nan = True
             log.warning("round %d: the evaluation's return is %s: such a round is never the best (said once)",
-                        round_number, record.evaluation_return)  # fmt: skip
-        return result.state
+                        record.round_number, record.evaluation_return)  # fmt: skip
 
     async def _collect(self, plan: RoundPlan, state: State, known: RecalledRound) -> None:
         """Open the round and wait until it is closed, on disk too. `known` is what an earlier process collected."""
@@ -173,6 +218,9 @@ class Run:
         round_ = pb.Round(
             number=number, batch_size=plan.batch_size, parameters=parameters, parameters_digest=parameters_digest
         )
+        recursion = self._learner.recursion(state, plan) if isinstance(self._learner, HandingOut) else None
+        if recursion is not None:
+            round_.recursion.CopyFrom(wire.recursion_to_message(recursion))
         self._board.post(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
         await self._closed.wait()
         self._board.clear()
@@ -185,11 +233,6 @@ class Run:
         ):
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.1)  # the last goodbye is still being answered
-
-    @property
-    def trajectories(self) -> int:
-        """Trajectory count so far, as on the x-axis of the published figures."""
-        return self.records[-1].trajectories_total if self.records else 0
 
     # The calls --------------------------------------------------------------------------------------------------------
 
@@ -223,11 +266,11 @@ class Run:
         self._feed(events.Joined(agent))
         return pb.JoinReply(
             run_id=self.run_id,
-            task=wire.task_to_message(self.federation.task),
+            task=wire.task_to_message(self.federation.task_of(agent)),
             parameters=wire.spec_to_messages(self.spec),
             seed=agent_seed(self.federation.seed, agent),
             agents=self.federation.agents,
-            message_bytes_max=wire.message_bytes_max(self._size),
+            message_bytes_max=self._message_bytes,
         )
 
     def leave(self, agent: int) -> None:
@@ -271,7 +314,7 @@ class Run:
         """What a submission contains, or what is wrong with it."""
         if request.run_id != self.run_id:
             return None, Verdict.WRONG_RUN
-        if request.ByteSize() > wire.message_bytes_max(self._size):
+        if request.ByteSize() > self._message_bytes:
             return None, Verdict.TOO_LARGE
         if request.gradient_digest != gradient_digest:
             return None, Verdict.DAMAGED
@@ -309,6 +352,10 @@ class Run:
     async def _in_store(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         work = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
+
+    async def _in_learner(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        work = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._learner_thread, work)
 
     # Status -----------------------------------------------------------------------------------------------------------
 

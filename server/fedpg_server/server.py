@@ -15,19 +15,23 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.files import make_folder, write_whole
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
+from fedpg_common.machine import cores
 from fedpg_common.modules import check_fingerprints, make_importable, with_fingerprints
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, is_loopback
 from grpc_health.v1 import health_pb2
 
+from fedpg_server.carried_adam import adam_digest, check_carried, finished_state, with_adam_of
 from fedpg_server.farewell import describe_end
 from fedpg_server.learning.learner import Learner
+from fedpg_server.learning.worlds import Worlds
 from fedpg_server.observers.base import Observed, build_observers
 from fedpg_server.run import Run
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
@@ -65,6 +69,10 @@ class ServerOptions:
     """What looks on."""
     copy_hint: str | None = None
     """The command that copies the run to where the user is, with {folder} for its place; said at the end."""
+    threads: int | None = None
+    """How many share the server's episodes, where the environment lets them; None for the cores of this process."""
+    adam_from: Path | None = None
+    """The run folder of the federation's predecessor, where it has one: a new run starts with its Adam state."""
     keep_parameters: int | None = None
     """Of how many latest rounds the store keeps the parameters; None for as many as fit in 64 MiB."""
 
@@ -76,6 +84,8 @@ def check_options(options: ServerOptions) -> None:
             f"without TLS anyone who reaches {options.address} could vote: give --tls, "
             "listen on 127.0.0.1, or accept that with --insecure"
         )
+    if options.federation is not None:
+        check_carried(options.federation, options.adam_from)
 
 
 async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> ExitCode:
@@ -91,9 +101,15 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     with ThreadPoolExecutor(1, "learner") as thread:
         environments = await _in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
         try:
+            await _in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
-            learner = Learner(federation, environments, policy)
-            return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
+            worlds = await _in(thread, Worlds, federation, policy) if federation.evaluate_worlds_every else None
+            try:
+                learner = Learner(federation, environments, policy, worlds)
+                return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
+            finally:
+                if worlds is not None:
+                    await _in(thread, worlds.close)
         finally:
             await _in(thread, environments.close)
 
@@ -113,9 +129,8 @@ async def _serve_learner(
 ) -> ExitCode:
     """Bind, restore or start the run, and serve it; the learner works in `thread`."""
     service = FederationService(authenticated=options.tls is not None)
-    endpoint = await start_listening(
-        options.address, options.tls, service, wire.message_bytes_max(spec.size), federation.agents
-    )
+    message_bytes = wire.message_bytes_max(spec.size, learner.round_vectors)
+    endpoint = await start_listening(options.address, options.tls, service, message_bytes, federation.agents)
     try:
         on_bound(endpoint.address)
         store = await asyncio.to_thread(_open_store, options, federation, learner)
@@ -211,9 +226,10 @@ def federation_to_resume(folder: Path, trajectories: int | None) -> Federation:
     with Store.read(folder / STORE_NAME) as store:
         federation = store.federation
         progress = store.progress()
+        unevaluated = store.unevaluated()
     if trajectories is None or trajectories == federation.task.trajectories:
         return federation
-    done = progress[-1][0] if progress else 0
+    done = unevaluated.trajectories_total if unevaluated else progress[-1][0] if progress else 0
     if trajectories < done:
         raise UsageError(
             f"the run in {folder} has {done} trajectories already: --trajectories must be more, not {trajectories}"
@@ -224,14 +240,19 @@ def federation_to_resume(folder: Path, trajectories: int | None) -> Federation:
 def _open_store(options: ServerOptions, federation: Federation, learner: Learner) -> Store:
     """The run's store: restored and checked, or new. Raises StorageError."""
     path = options.folder / STORE_NAME
-    description = federation_to_toml(federation)
     if options.federation is None:
+        description = federation_to_toml(federation)
         store = Store.open(path)
         if store.description != description:
             store.extend(description)
         write_whole(options.folder / CONFIG_NAME, description)  # an earlier process may have died before it got there
         return store
     make_folder(options.folder)
-    store = Store.create(path, secrets.token_hex(8), description, learner.initial_state())
+    initial = learner.initial_state()
+    if options.adam_from is not None:
+        initial = with_adam_of(finished_state(options.adam_from, federation), initial)
+        federation = replace(federation, adam_digest=adam_digest(initial))
+    description = federation_to_toml(federation)
+    store = Store.create(path, secrets.token_hex(8), description, initial)
     write_whole(options.folder / CONFIG_NAME, description)
     return store

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.local.processes import SERVER, LocalFederation
 from support.chromium import Page
 from support.watch import page_of

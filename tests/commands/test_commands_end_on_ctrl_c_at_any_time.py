@@ -159,6 +159,7 @@ def test_nothing_is_imported_before_signals_are_heeded(module: str) -> None:
         module,
         f"{module}.__main__",
         "fedpg_common",
+        "fedpg_common.cli",
         "fedpg_common.cli.entry",
     }
 

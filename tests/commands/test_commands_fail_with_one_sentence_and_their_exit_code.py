@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fedpg_client import cli as client_cli
+from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe, federation_to_toml
 from fedpg_server import cli as server_cli
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.storage.store import STORE_NAME, Store

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind, UnsupportedFaultError
 from fedpg_lab.faults.docker.backend import DockerBackend
 from fedpg_lab.faults.docker.engine import connect

@@ -17,7 +17,7 @@ SECTIONS_CITED = re.compile(
     r"(?<![\w-])(?P<page>[\w./-]+\.md), ?(?P<sections>\"[^\"]+\"(?:(?:, | and |, and )\"[^\"]+\")*)"
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-MADE_WHEN_RUN = {"PAGE.md", "table.md"}
+MADE_WHEN_RUN = {"PAGE.md", "matrix.md", "table.md"}
 """Pages that a command writes, which are not part of the repository."""
 
 

@@ -11,7 +11,8 @@ from types import ModuleType
 
 import pytest
 from fedpg_common.bootstrap import use_one_thread
-from fedpg_common.federation import Federation, describe
+from fedpg_common.descriptions import describe
+from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_lab.runs.folders import RunData
 from support.documentation import ROOT

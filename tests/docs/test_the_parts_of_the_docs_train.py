@@ -15,8 +15,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe
 from fedpg_lab.figures.comparison import draw_filter, draw_returns
 from fedpg_lab.figures.curves import group_runs
 from fedpg_lab.figures.distances import draw_distances

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAME = re.compile(r"`((?:containers/)?[a-z]+(?:_[a-z0-9]+){3,})`")
+NAME = re.compile(r"`((?:(?:containers|hostile)/)?[a-z]+(?:_[a-z0-9]+){3,})`")
 """A test file's name without test_ and .py: words with underscores, at least four."""
 
 

@@ -24,12 +24,12 @@ from fedpg_common.learning.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import Task, task_to_fields
 from fedpg_lab.local import preloaded
-from fedpg_lab.local.processes import ProcessFailedError
+from fedpg_lab.local.failures import ProcessFailedError
 from fedpg_lab.playback.evaluation import evaluate, load_policy
 from fedpg_lab.playback.tensorboard_videos import record_videos
 from fedpg_lab.playback.video import record
 from fedpg_server.learning.learner import Learner
-from fedpg_server.storage.store import STORE_NAME
+from fedpg_server.storage.store import STORE_NAME, Store
 from odd_environments import LENGTH, odd_task
 from support.lab import Command, run_federation
 
@@ -69,6 +69,19 @@ def test_a_run_whose_servers_environment_fails_ends(tmp_path: Path) -> None:
     assert 'odd_environments.py", line' in (tmp_path / "run" / "logs" / "server.log").read_text()
 
 
+def test_a_run_whose_evaluation_fails_ends_while_the_next_round_is_open(tmp_path: Path) -> None:
+    """Training episodes end before the environment fails. What was learnt is stored, and can be resumed."""
+    task = odd_task("fails_late", horizon=3)
+    with pytest.raises(ProcessFailedError, match=r"failed in step: RuntimeError: out of track") as caught:
+        run_federation(Federation(task, agents=2), tmp_path / "run")
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert "Traceback" not in (tmp_path / "run" / "logs" / "server.log").read_text().partition("DEBUG")[0]
+    with Store.read(tmp_path / "run" / STORE_NAME) as store:
+        unevaluated = store.unevaluated()
+        assert unevaluated is not None
+        assert (unevaluated.round_number, store.latest_state()[0], store.records()) == (1, 1, [])
+
+
 @pytest.mark.parametrize("fault", ["close_raises", "close_exits", "bound_to_its_thread", "prints"])
 def test_a_run_ends_well_whatever_its_environments_do_at_the_end_and_in_which_thread(
     fault: str, tmp_path: Path
@@ -98,7 +111,8 @@ def test_a_reward_that_is_not_a_number_costs_the_server_a_step_and_agents_their_
     state = learner.initial_state()
     with caplog.at_level(logging.WARNING, "fedpg_common.environments"):
         result = learner.improve(state, learner.plan(1), {1: np.ones_like(state.theta)})
-    assert np.isnan(result.evaluation_returns).all()
+        evaluation = learner.evaluate(result.state.theta, 1)
+    assert np.isnan(evaluation.returns).all()
     assert (result.inner.steps_taken, result.inner.skipped_steps) == (0, 1)
     assert np.array_equal(result.state.theta, state.theta)
     assert caplog.text.count("the reward must be one finite number") == 1

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from fedpg_common.environments import EnvironmentBatch, cartpole, make_environments
+from fedpg_common.environments.actions import ActionScale
+from fedpg_common.environments.factory import make_one
 from fedpg_common.environments.generic import GymnasiumBatch
-from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
+from fedpg_common.environments.rollouts import rollout, sample
+from fedpg_common.errors import UsageError
+from fedpg_common.learning.policies import make_policy
+from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, INVERTED_PENDULUM, LUNAR_LANDER, Task
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
@@ -74,8 +80,7 @@ def assert_gymnasium_plays_the_same(environment: gymnasium.Env[Any, Any], seed: 
         else:
             assert isinstance(space, Box)
             move = np.reshape(action, space.shape).astype(space.dtype)
-            if environment.spec is not None and environment.spec.id == "Pendulum-v1":  # whose torque is −2 to 2
-                move = np.clip(2.0 * move, -2.0, 2.0)
+            move = ActionScale(space).to_environment(move[None])[0]
         observation, reward, terminated, truncated, _ = environment.step(move)
         expected.append(observation)
         rewards.append(float(reward))
@@ -85,6 +90,31 @@ def assert_gymnasium_plays_the_same(environment: gymnasium.Env[Any, Any], seed: 
     assert np.array_equal(actual, np.array(expected).reshape(actual.shape))
     assert episode.rewards == rewards
     assert episode.ended == ended
+
+
+def with_options(task: Task, **options: Any) -> Task:
+    """The task in another world."""
+    return dataclasses.replace(task, environment_options=options)
+
+
+def world_by_hand(task: Task) -> Any:
+    """Gymnasium's environment with other physics, as one would set them without FedPG."""
+    options = dict(task.environment_options)
+    if task.name.startswith("LunarLander"):
+        return gymnasium.make(task.environment, **options).unwrapped
+    bare: Any = gymnasium.make(task.environment).unwrapped
+    if task.name.startswith("CartPole"):
+        for name, value in options.items():
+            setattr(bare, name, value)
+        bare.total_mass, bare.polemass_length = bare.masspole + bare.masscart, bare.masspole * bare.length
+        return bare
+    if "gravity" in options:
+        bare.model.opt.gravity[:] = 0.0, 0.0, options["gravity"]
+    if "mass_scale" in options:
+        bare.model.body_mass[:] = bare.model.body_mass * options["mass_scale"]
+        bare.model.body_inertia[:] = bare.model.body_inertia * options["mass_scale"]
+        mujoco.mj_setConst(bare.model, bare.data)
+    return bare
 
 
 def random_actions(task: Task, batch: EnvironmentBatch, seed: int, horizon: int) -> Choose:
@@ -114,17 +144,27 @@ def land(t: int, s: NDArray[Any]) -> int:
     return 0 if abs(tilt) <= 0.05 else (1 if tilt > 0 else 3)
 
 
+def hold(t: int, s: NDArray[Any]) -> NDArray[Any]:
+    """Keeps the inverted pendulum up for a while, then pushes it over."""
+    return np.array([0.6 * s[0] + 6.0 * s[1] + 0.4 * s[2] + 0.6 * s[3] if t < 100 else 1.0], np.float32)
+
+
 @pytest.mark.parametrize(
     ("task", "horizon", "steer"),
-    [(CARTPOLE, 500, balance), (LUNAR_LANDER, 600, land), (HALF_CHEETAH, 60, None)],
+    [
+        (CARTPOLE, 500, balance),
+        (LUNAR_LANDER, 600, land),
+        (HALF_CHEETAH, 60, None),
+        (INVERTED_PENDULUM, 200, hold),
+    ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_episodes_of_the_three_tasks(task: Task, horizon: int, steer: Choose | None) -> None:
+def test_episodes_of_the_published_tasks(task: Task, horizon: int, steer: Choose | None) -> None:
     """One batch, reset with other numbers of episodes, some of which end or are dropped before the others."""
     batch = make_environments(task)
     assert not isinstance(batch, GymnasiumBatch)
     reference = gymnasium.make(task.environment).unwrapped
-    assert batch.action_space == reference.action_space
+    assert batch.action_space == ActionScale(reference.action_space).policy_space
     last_rewards = set()
     for count in (6, 1, 2, 9):
         seeds = [7919 * count + 31 * i for i in range(count)]
@@ -142,7 +182,70 @@ def test_episodes_of_the_three_tasks(task: Task, horizon: int, steer: Choose | N
     batch.close()
 
 
-@pytest.mark.parametrize("task", [CARTPOLE, LUNAR_LANDER, HALF_CHEETAH], ids=lambda task: task.name)
+OTHER_WORLDS: list[tuple[Task, int, Choose | None]] = [
+    (with_options(CARTPOLE, gravity=12.5, masscart=0.7, masspole=0.31, length=0.8, force_mag=7.0), 300, balance),
+    (with_options(CARTPOLE, length=0.1), 300, balance),
+    (with_options(CARTPOLE, gravity=9), 300, balance),
+    (with_options(LUNAR_LANDER, gravity=-6.5), 500, land),
+    (with_options(LUNAR_LANDER, enable_wind=True, wind_power=19.0, turbulence_power=1.1, gravity=-11), 400, land),
+    (with_options(HALF_CHEETAH, gravity=-4.0, mass_scale=1.7), 40, None),
+    (with_options(HALF_CHEETAH, mass_scale=0.6), 40, None),
+    (with_options(INVERTED_PENDULUM, gravity=-20.0, mass_scale=3.0), 150, hold),
+]
+
+
+@pytest.mark.parametrize(("task", "horizon", "steer"), OTHER_WORLDS, ids=lambda value: getattr(value, "label", None))
+def test_episodes_in_worlds_with_other_physics(task: Task, horizon: int, steer: Choose | None) -> None:
+    """The reference is set up by hand here, as its users would do it, and by our own path for Gymnasium's classes."""
+    batch = make_environments(task)
+    assert not isinstance(batch, GymnasiumBatch)
+    nominal = make_environments(dataclasses.replace(task, environment_options={}))
+    seeds = [3, 2**31 - 1, 77]
+    choose = [
+        steer or random_actions(task, batch, 5, horizon),
+        *[random_actions(task, batch, s, horizon) for s in (6, 7)],
+    ]
+    episodes = play(batch, seeds, choose, horizon, drop_at={1: 6})
+    elsewhere = play(nominal, seeds, choose, horizon, drop_at={1: 6})
+    assert not np.array_equal(episodes[0].observations[-1], elsewhere[0].observations[-1]), "the option does something"
+    references = [world_by_hand(task), make_one(task, task.environment).unwrapped]
+    for seed, episode in zip(seeds, episodes, strict=True):
+        for reference in references:
+            assert_gymnasium_plays_the_same(reference, seed, episode)
+
+
+@pytest.mark.parametrize("options", [{"gravity": 14.0, "length": 0.7}, {"masspole": 0.4, "force_mag": 6.0}])
+def test_compiled_cartpole_rollouts_in_other_worlds(options: dict[str, float]) -> None:
+    batch = make_environments(with_options(CARTPOLE, **options))
+    policy = make_policy(CARTPOLE, 4, batch.action_space)
+    theta = policy.initial_parameters(np.random.default_rng(0))
+    seeds = np.arange(7)
+    whole = rollout(batch, policy, theta, 200, seeds, np.random.default_rng(3))
+    actor, rng = policy.actor(theta), np.random.default_rng(3)
+    stepped = sample(batch, lambda observations: actor.sample(observations, rng), 200, seeds)
+    np.testing.assert_array_equal(whole.observations, stepped.observations)
+    np.testing.assert_array_equal(whole.actions, stepped.actions)
+    np.testing.assert_array_equal(whole.episodes, stepped.episodes)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        (CARTPOLE, {"length": 0}, "length must be a positive number, not 0"),
+        (CARTPOLE, {"gravity": "low"}, "gravity must be a number, not 'low'"),
+        (CARTPOLE, {"masspole": True, "sutton_barto_reward": True}, "masspole must be a number, not True"),
+        (LUNAR_LANDER, {"gravity": -12.0}, "gravity must be between -12 and 0"),
+        (LUNAR_LANDER, {"enable_wind": 1}, "enable_wind must be true or false"),
+        (HALF_CHEETAH, {"mass_scale": -1.0}, "mass_scale must be a positive number"),
+        (INVERTED_PENDULUM, {"gravity": [1]}, "gravity must be a number"),
+    ],
+)  # fmt: skip
+def test_impossible_physics_are_refused(task: Task, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=f"task {task.name}: {task.name} cannot be used: {words}"):
+        make_environments(with_options(task, **options))
+
+
+@pytest.mark.parametrize("task", [CARTPOLE, LUNAR_LANDER, HALF_CHEETAH, INVERTED_PENDULUM], ids=lambda task: task.name)
 def test_the_seed_may_be_any_that_a_run_draws(task: Task) -> None:
     """Small, large, and repeated seeds, against environments made anew."""
     batch = make_environments(task)

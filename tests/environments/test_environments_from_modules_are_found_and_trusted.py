@@ -18,14 +18,15 @@ import imageio_ffmpeg
 import pytest
 from fedpg_client import cli as client_cli
 from fedpg_client.trust import check_trusted, names_of, trusting
+from fedpg_common.descriptions import federation_from_toml, federation_to_toml
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode, RefusedError, UsageError
-from fedpg_common.federation import Federation, federation_from_toml, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, TASKS, Task, find_task
 from fedpg_common.transport import wire
 from support.protocol import serving_in_a_thread
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "my_environment"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_environment"
 MODULE = """
 import gymnasium
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv

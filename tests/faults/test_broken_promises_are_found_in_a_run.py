@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_lab.faults.evidence import Evidence, read_evidence
 from fedpg_lab.faults.history import Ending, History
 from fedpg_lab.faults.invariants import Finding, Outcome, check_run, finding

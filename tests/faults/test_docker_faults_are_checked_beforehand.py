@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from docker.errors import ImageNotFound
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, UsageError
-from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import FaultKind, UnsupportedFaultError
 from fedpg_lab.faults.docker import backend as docker_backend
 from fedpg_lab.faults.docker import engine as docker_engine

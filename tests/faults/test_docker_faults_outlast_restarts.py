@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from fedpg.v1 import federation_pb2 as pb
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, FedPGError
-from fedpg_common.federation import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.docker.backend import KILLED, DockerBackend
 from fedpg_lab.faults.docker.containers import State
 from fedpg_lab.faults.docker.network_rules import Command
-from fedpg_lab.local.processes import RESTARTS_MAX, ProcessFailedError
+from fedpg_lab.local.agents import RESTARTS_MAX
+from fedpg_lab.local.failures import ProcessFailedError
 
 AGENTS = 4
 RUNNING = State("running")

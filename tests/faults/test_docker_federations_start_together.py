@@ -12,7 +12,7 @@ from fedpg_lab.faults.docker.containers import Containers, State
 from fedpg_lab.faults.docker.engine import EngineError
 from fedpg_lab.faults.docker.network_rules import Command
 from fedpg_lab.faults.docker.start import bring_up, has_tried_to_connect
-from fedpg_lab.local.processes import ProcessFailedError
+from fedpg_lab.local.failures import ProcessFailedError
 
 AGENTS = ["agent-1", "agent-2"]
 STATUS = "CAc="

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from docker.errors import APIError
-from fedpg_common.federation import Federation, describe, read_federation
+from fedpg_common.descriptions import describe, read_federation
+from fedpg_common.federation import Federation
 from fedpg_lab.faults.docker import project as docker_project
 from fedpg_lab.faults.docker.engine import EngineError, run_docker
 from fedpg_lab.faults.docker.project import DockerProject

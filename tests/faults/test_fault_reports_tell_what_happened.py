@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_lab.faults.backend import SERVER, FaultKind
 from fedpg_lab.faults.costs import RoundCost, round_costs, usual_round_s

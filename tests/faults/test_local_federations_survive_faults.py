@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.local_backend import LocalBackend
 from fedpg_lab.runs.folders import RunData, load_run

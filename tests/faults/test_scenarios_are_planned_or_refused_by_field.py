@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import tomli_w
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import SEED_MAX, describe
+from fedpg_common.federation import SEED_MAX
 from fedpg_common.tasks import find_task, task_to_fields
 from fedpg_lab.faults import scenario as documented
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind

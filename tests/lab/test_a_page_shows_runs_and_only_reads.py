@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.figures.published import published_for
 from fedpg_lab.watch.page import OWN_SCRIPTS, SCRIPTS, STYLES, asset, saved
 from fedpg_lab.watch.server import WatchServer, open_server

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fedpg_common.choices import Choice
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_common.learning.aggregators.distances import pairwise_distances
 from fedpg_lab.watch.plane import plane_of
 from fedpg_server.learning.pairwise import VOTERS_MAX, pack, unpack

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.runs.folders import load_run, summarize
 from support.lab import Command, small_federation, write_run
 from support.protocol import make_round_record

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.tasks import task_to_fields
 from fedpg_lab import cli
 from fedpg_lab.deploy.compose import compose_file

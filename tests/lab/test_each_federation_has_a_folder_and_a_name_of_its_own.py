@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.deploy.clone import repository
 from fedpg_lab.deploy.compose import PROJECT_NAME, compose_file, project_name
 from fedpg_lab.deploy.compose_folder import settings_file

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, StorageError, UsageError
-from fedpg_common.federation import describe
 from fedpg_lab.experiments.plan import PATIENT_S, Experiment, PlannedRun, read_experiment, shipped
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
 from fedpg_lab.figures.curves import group_runs
@@ -133,14 +133,19 @@ def test_a_task_file_lies_beside_the_experiments(tmp_path: Path, small: Path) ->
 
 
 def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
-    assert shipped() == ["cheetah-settings", "figure-1", "figure-2", "other-attacks", "scaling"]
+    matrices = ["normalized", "robustness"]  # a file of their own tests these
+    figures = ["figure-1", "figure-1-leak", "figure-2", "figure-2-cartpole"]
+    assert shipped() == sorted(["cheetah-settings", "heterogeneity", "other-attacks", "scaling", *figures, *matrices])
     sizes = {}
-    for name in shipped():
+    for name in [name for name in shipped() if name not in matrices]:
         experiment, quick = read_experiment(name), read_experiment(name, quick=True)
         assert {p.name.partition("/")[0] for p in quick.runs} == {p.name.partition("/")[0] for p in experiment.runs}
         assert all(planned.federation.task.trajectories <= 400 for planned in quick.runs)
         sizes[name] = len({planned.name.partition("/")[0] for planned in experiment.runs})
-    assert sizes == {"cheetah-settings": 4, "figure-1": 15, "figure-2": 12, "other-attacks": 13, "scaling": 6}
+    assert sizes == {
+        "cheetah-settings": 4, "figure-1": 15, "figure-1-leak": 15, "figure-2": 15, "figure-2-cartpole": 15,
+        "heterogeneity": 24, "other-attacks": 13, "scaling": 6,
+    }  # fmt: skip
     assert len(read_experiment("figure-1").runs) == 150  # ten seeds, as published
 
 
@@ -164,6 +169,10 @@ def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
         ('seeds = "all"\n[[federation]]\ntask = "CartPole-v1"', "seeds must be how many"),
         ('title = 3\n[[federation]]\ntask = "CartPole-v1"', "title must be text"),
         ('[[federation]]\ntask = "CartPole-v1"\n[quick]\nrounds = 3', "unknown field quick.rounds"),
+        ('reproduction = 3\n[[federation]]\ntask = "CartPole-v1"', "reproduction must be a table"),
+        ('[[federation]]\ntask = "CartPole-v1"\n[reproduction]\nadam = 1', "unknown field reproduction.adam"),
+        ('[[federation]]\ntask = "CartPole-v1"\n[reproduction]\ncarry_adam = 1', "carry_adam must be true or false"),
+        ('[[federation]]\ntask = "CartPole-v1"\nadam_after = [1]', "unknown field federation.adam_after"),
         ('[[federation]]\ntask = "CartPole-v1"\n[quick]\ntrajectories = "few"', "trajectories must be a whole number"),
     ],
 )
@@ -243,7 +252,7 @@ def test_an_unfinished_run_is_resumed_and_a_failing_one_does_not_stop_the_others
     with pytest.raises(RunsFailedError, match=r"^1 of 2 runs failed, first failing/seed-0: .*Nonsense") as caught:
         run_missing([failing, half], tmp_path, jobs=1, console=Console(file=output))
     assert caught.value.exit_code == ExitCode.USAGE
-    assert "going on with half/seed-0" in output.getvalue()
+    assert "resumed half/seed-0" in output.getvalue()
     assert digests(load_run(tmp_path / "half" / "seed-0")) == digests(undisturbed)
 
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedpg_common.errors import ExitCode
-from fedpg_common.federation import Federation, describe
+from fedpg_common.descriptions import describe
+from fedpg_common.errors import ExitCode, UsageError
+from fedpg_common.federation import Federation
 from fedpg_common.shipped import ALGORITHM_TITLES
 from fedpg_lab.figures.comparison import draw_filter, draw_returns, panels_of
 from fedpg_lab.figures.curves import (
     T_QUANTILES,
     centred_mean,
+    cut_after,
     first_reach,
     group_runs,
     half_width,
@@ -136,13 +138,26 @@ def test_federations_without_attackers_stand_in_every_panel_of_their_task() -> N
     assert [[group.label for group in panel.groups] for panel in panels] == [["FedPG-BR K=1", "FedPG-BR K=5, B=2"]] * 2
 
 
+def test_a_figure_ends_where_it_is_told_to() -> None:
+    runs = [run_of(describe("CartPole-v1", agents=10, seed=seed), [100, 600], [10.0, 90.0]) for seed in (0, 1)]
+    late = run_of(describe("CartPole-v1", agents=3), [700], [20.0])
+    (group,) = cut_after(group_runs([*runs, late]), 599)
+    assert [[record.trajectories_total for record in run.records] for run in group.runs] == [[100], [100]]
+    (axes,) = draw_returns([group], honest=False, window=1).axes
+    assert len(axes.lines) == 1, "published points beyond the end are not drawn"
+    with pytest.raises(UsageError, match="no round ends within 50 trajectories"):
+        cut_after(group_runs(runs), 50)
+
+
 def test_published_points_are_found_by_task_method_size_and_attack() -> None:
     curve = published_for(describe("LunarLander-v3", agents=10))
     assert curve is not None
     assert (curve.environment, curve.final, curve.reaches) == ("LunarLander-v2", 198, {0: 980, 100: 1520, 180: 2700})
-    attacked = published_for(describe("HalfCheetah-v5", byzantine=3, attack="random-action", algorithm="svrpg"))
+    attacked = published_for(describe("HalfCheetah-v5", byzantine=3, attack="constant-action", algorithm="svrpg"))
     assert attacked is not None
     assert (attacked.final, attacked.reaches, attacked.trajectories) == (73, {}, 10000)
+    # What was published as random action is a constant one; nothing was published for actions that are random.
+    assert published_for(describe("HalfCheetah-v5", byzantine=3, attack="random-action")) is None
     assert published_for(describe("CartPole-v1", agents=4)) is None
     assert published_for(describe("CartPole-v1", byzantine=3)) is None
     assert published_for(describe("HalfCheetah-v5", byzantine=2)) is None

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from fedpg_common.choices import Choice
-from fedpg_common.federation import Federation, federation_from_toml
-from fedpg_common.federation import federation_to_toml as to_toml
+from fedpg_common.descriptions import federation_from_toml
+from fedpg_common.descriptions import federation_to_toml as to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_lab.runs.folders import RunData
 from fedpg_server.storage.store import STORE_NAME, Store

@@ -10,8 +10,8 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from fedpg_common.derived_seeds import attackers_secret
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe
 from fedpg_lab.deploy.compose import RING_PORT
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes.yaml"

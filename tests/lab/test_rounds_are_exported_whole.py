@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_server.learning.records import RoundRecord
 from support.lab import Command, write_run
 from support.protocol import make_round_record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedpg_common.federation import describe, federation_to_toml
+from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_lab.runs.folders import load_run, summarize, write_summary
 from fedpg_lab.runs.listing import list_runs
 from fedpg_lab.runs.states import State

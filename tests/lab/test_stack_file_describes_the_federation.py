@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import describe
 from fedpg_lab import cli
 from fedpg_lab.deploy.certificates import make_certificates
 from fedpg_lab.deploy.compose import compose_file

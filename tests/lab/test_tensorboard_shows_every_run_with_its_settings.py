@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import make_environments
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.learning.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec
 from fedpg_common.learning.policies import make_policy

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import read_federation
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import name_of, read_federation
+from fedpg_common.federation import name_of
 from fedpg_common.learning.checkpoints import read_checkpoint
 from fedpg_common.learning.parameters import digest
 from fedpg_lab.local.train import new_folder

@@ -6,19 +6,17 @@ import asyncio
 import json
 import logging
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_common.json_text import to_json
 from fedpg_common.learning.checkpoints import read_checkpoint
 from fedpg_lab.playback.evaluation import find_checkpoint
 from fedpg_lab.runs.folders import load_run, write_summary
-from fedpg_server.learning.learner import RoundResult
-from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.learning.records import Evaluation, RoundRecord, best_return, final_return
 from fedpg_server.observers.base import Observed
 from fedpg_server.observers.checkpointing import CheckpointExporter
 from fedpg_server.observers.telemetry import totals
@@ -108,10 +106,9 @@ def test_json_has_null_for_what_it_cannot_say() -> None:
 
 def test_a_run_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment's guard lets no such return pass; should one come all the same, the run goes on and says it."""
-    improve = IdleLearner.improve
 
-    def improve_to_nan(self: IdleLearner, *arguments: Any) -> RoundResult:
-        return replace(improve(self, *arguments), evaluation_returns=(NAN,))
+    def evaluate_to_nan(_self: IdleLearner, *_arguments: Any) -> Evaluation:
+        return Evaluation(returns=(NAN,), lengths=(0,))
 
     async def play() -> None:
         async with serving(tmp_path, idle_federation(1, 3)) as door:
@@ -119,7 +116,7 @@ def test_a_run_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture, mo
                 await door.vote(1, await door.open_round(1, number))
             assert len(await door.finish()) == 3
 
-    monkeypatch.setattr(IdleLearner, "improve", improve_to_nan)
+    monkeypatch.setattr(IdleLearner, "evaluate", evaluate_to_nan)
     with caplog.at_level(logging.WARNING):
         asyncio.run(play())
     assert sum("is never the best" in line for line in caplog.messages) == 1

@@ -130,6 +130,12 @@ def test_an_omniscient_attack_is_told_the_runs_seed_and_the_servers_rule(monkeyp
     assert options_for(monkeypatch, [], environment) == options
 
 
+def test_attackers_on_one_machine_may_meet_without_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("127.0.0.1:1", "localhost:1", "[::1]:1"):
+        options = options_for(monkeypatch, ["--attack", "fedpg", "--attackers", "1,2", "--ring", address])
+        assert options.collusion == Collusion((1, 2), address)
+
+
 def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_attack.py").write_text((EXAMPLES / "orthogonal.py").read_text())
     monkeypatch.chdir(tmp_path)
@@ -145,6 +151,11 @@ def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: py
         (["--attack", "sign-flipping", "--set", "factor=much"], "factor must be a number"),
         (["--attack", "no_such_module:Attack"], "no_such_module cannot be imported"),
         (["--attack", "fedpg", "--attackers", "1,2"], "needs --ring"),
+        (["--attack", "fedpg", "--attackers", "1,2", "--ring", "a:1"], "keep it with a secret"),
+        (
+            ["--attack", "fedpg", "--attackers", "1,2", "--ring", "127.0.0.1:1", "--ring-listen", "0.0.0.0:1"],
+            "keep it with a secret",
+        ),
     ],
 )
 def test_a_wrong_option_ends_the_command_before_it_calls_anybody(arguments: list[str], sentence: str) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from fedpg_client.process import Collusion
 from fedpg_common.choices import Choice
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation, describe
-from fedpg_lab.local.processes import agent_options
+from fedpg_common.federation import Federation
+from fedpg_lab.local.agent_setup import agent_options
 from support.lab import digests, run_federation, small_federation
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "extending"

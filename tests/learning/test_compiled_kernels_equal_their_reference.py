@@ -92,7 +92,8 @@ def test_cartpole_episodes_have_the_same_bits(greedy: bool, seed: int, episodes:
     compiled, expected = both(sizes, "relu", draw_theta(rng, sizes, 0.3))
     starts = rng.integers(0, 2**31, size=episodes)
     uniforms = None if greedy else rng.random(episodes * horizon, np.float32)
-    results = (one.cartpole(starts, horizon, uniforms) for one in (compiled, expected))
+    physics = np.array([9.8, 0.1, 1.1, 0.5, 0.05, 10.0]) * rng.choice([1.0, 0.7, 1.3], 6)
+    results = (one.cartpole(physics, starts, horizon, uniforms) for one in (compiled, expected))
     for mine, theirs in zip(*results, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 

@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 import tomli_w
+from fedpg_common.descriptions import describe, federation_from_toml, federation_to_toml, read_federation
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import (
-    AGENTS_MAX,
-    Federation,
-    describe,
-    federation_from_toml,
-    federation_to_toml,
-    read_federation,
-)
+from fedpg_common.federation import AGENTS_MAX, Federation
 from fedpg_common.tasks import CARTPOLE, TASKS, Task, find_task, task_from_fields, task_to_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,12 +25,16 @@ BAD_TASK_FIELDS: list[tuple[str, Any]] = [
     ("delta", 0), ("delta", 1), ("delta", float("nan")),
     ("alpha", -0.1), ("alpha", 0.5), ("alpha", float("nan")),
     ("activation", "gelu"), ("activation", 3),
+    ("baseline", "state"), ("baseline", 3), ("baseline", ["time"]),
     ("hidden", 16), ("hidden", [0]), ("hidden", [16, "x"]), ("hidden", [True]), ("hidden", "16,16"),
     ("batch_size_max", 11),
     ("name", ""), ("name", 5), ("name", "two\nlines"), ("environment", ""), ("environment", 5),
     ("environment_options", 3), ("environment_options", {"a": float("nan")}), ("environment_options", [1]),
+    ("wrappers", "my:Wrap"), ("wrappers", ["Wrap"]), ("wrappers", [{"size": 1}]), ("wrappers", [3]),
+    ("reward", 2), ("reward", {"scale": "x"}), ("reward", {"noise": -0.1}), ("reward", {"bias": 1}),
 ]  # fmt: skip
 
+BAD_RANGES: list[Any] = [3, [1], [2, 1], [1, "x"], [1, 2, 3], [float("nan"), 1], "1..2"]
 BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     *[("agents", bad, "agents") for bad in (0, -1, 2.5, "ten", True, AGENTS_MAX + 1, 10**30)],
     *[("seed", bad, "seed") for bad in (-1, 0.5, "x", True, 2**63)],
@@ -52,6 +50,19 @@ BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     ("task", "NoSuchTask", "NoSuchTask"),
     ("task", {}, "name"),
     ("attackers", 3, "attackers"),
+    *[("environments", bad, "environments") for bad in (3, [1])],
+    *[("environments", {index: {"reward": {}}}, "environments") for index in ("x", "-1", "11", "0")],
+    ("environments", {"1": {"gravity": 3}}, "environments.1"),
+    ("environments", {"1": 3}, "environments.1"),
+    ("environments", {"2": {"environment_options": [1]}}, "environment_options"),
+    ("environments", {"2": {"wrappers": ["Wrap"]}}, "wrappers"),
+    ("environments", {"2": {"reward": {"noise": -1}}}, "noise"),
+    ("environments", {"2": {"reward": {"bias": 1}}}, "bias"),
+    *[("heterogeneity", {"gravity": bad}, "gravity") for bad in BAD_RANGES],
+    *[("heterogeneity", {"gravity": [1, 2], "spread": bad}, "spread") for bad in (-1, "x", float("inf"), True)],
+    ("heterogeneity", {"reward": {"bias": [0, 1]}}, "reward"),
+    ("heterogeneity", 3, "heterogeneity"),
+    *[("evaluate_worlds_every", bad, "evaluate_worlds_every") for bad in (-1, 1.5, "x", True)],
 ]
 
 

@@ -27,12 +27,20 @@ from fedpg_server.learning.algorithms.fedpg_guard import FedPGGuard
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.state import ADAM_M, ADAM_V, ALGORITHM, THETA, State, digest_of, from_bytes, to_bytes
+from fedpg_server.observers.scalar_help import describe_scalar
 from fedpg_server.observers.telemetry import scalars
 from hypothesis import given
 from hypothesis import strategies as st
 
 TASK = dataclasses.replace(
-    CARTPOLE, hidden=(8,), horizon=30, evaluation_horizon=60, batch_size=10, batch_size_min=8, batch_size_max=12
+    CARTPOLE,
+    hidden=(8,),
+    horizon=30,
+    evaluation_horizon=60,
+    batch_size=10,
+    batch_size_min=8,
+    batch_size_max=12,
+    baseline="none",
 )
 AGENTS = 6
 PARTS = ("scale", "anchor", "gate", "guard", "bound", "reset")
@@ -151,13 +159,27 @@ def test_what_it_thinks_is_in_the_records_and_the_telemetry(bench: Bench) -> Non
     plan = learner.plan(1)
     result = learner.improve(learner.initial_state(), plan, bench.updates(1))
     federation = Federation(TASK, AGENTS, Choice("fedpg-guard"), seed=7)
-    record = make_record(result, plan, federation, {}, trajectories_before=0, seconds=1.0)
+    unevaluated = make_record(result, plan, federation, {}, trajectories_before=0, seconds=1.0)
+    record = unevaluated.evaluated(learner.evaluate(result.state.theta, 1))
     wanted = {"scale", "gate", "anchor-cosine", "anchor-deviation", "alarm", "armed", "rejected", "rolled-back"}
     assert wanted <= set(record.figures)
     assert {f"filter/{name}" for name in wanted} <= {name for name, _ in scalars(record)}
     assert record.weights is not None
     assert set(record.weights) == set(range(1, AGENTS + 1))
     assert record.sampled_trajectories["evaluation"] == 20, "ten of the evaluation and ten of the guard"
+    shown = dict(scalars(dataclasses.replace(record, weights={1: 0.25, 2: 1.0})))
+    assert (shown["weights/agent-1"], shown["weights/agent-2"]) == (0.25, 1.0)
+    assert "Weight of agent 1 " in describe_scalar("weights/agent-1")
+    chosen = dataclasses.replace(record, weights={1: 0.0, 2: 1.0})
+    assert not any(name.startswith("weights/") for name, _ in scalars(chosen)), "it is who was accepted"
+
+
+def test_the_baseline_is_the_algorithms_own_unless_the_task_names_one() -> None:
+    """FedPG-Guard's own is "time"; the others' is the published estimate."""
+    plain = dataclasses.replace(TASK, baseline="")
+    assert Federation(plain, AGENTS, Choice("fedpg-guard")).task.baseline == "time"
+    assert Federation(TASK, AGENTS, Choice("fedpg-guard")).task.baseline == "none"
+    assert Federation(plain, AGENTS, Choice("fedpg-br")).task == plain
 
 
 @pytest.mark.parametrize("part", PARTS)

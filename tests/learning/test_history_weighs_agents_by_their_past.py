@@ -380,3 +380,36 @@ def test_wrong_settings_are_refused_with_one_sentence(wrong: dict[str, Any], wor
 
 def test_betas_are_those_of_their_horizons() -> None:
     assert [beta_of(horizon) for horizon in (1, 3, 9, 39, 199)] == pytest.approx([0, 0.5, 0.8, 0.95, 0.99])
+
+
+@pytest.mark.parametrize("is_lopsided", [False, True])
+@pytest.mark.parametrize("attackers", ["none", "far away", "in the middle"])
+def test_the_scale_is_about_right_without_the_servers_help(is_lopsided: bool, attackers: str) -> None:
+    """Whatever four of ten do about it. A single round's votes are a third too small where noise is lopsided."""
+    rng = np.random.default_rng(1)
+    memory: Memory = {}
+    scales, heard = [], []
+    for _ in range(40):
+        rows = honest(rng, is_lopsided=is_lopsided)
+        if attackers != "none":
+            rows[:4] = rows[4:].mean(axis=0)
+        if attackers == "far away":
+            rows[:4, 0] += 2.0
+        result = History().aggregate(votes_of(rows, scale=None), memory)
+        memory = result.memory
+        scales.append(result.figures["scale"])
+        heard.append(weights_of(result)[4:].mean())
+    assert 0.7 < np.mean(scales[9:]) < 1.25
+    assert np.mean(heard) > 0.6
+
+
+@given(seeds)
+def test_votes_of_smaller_batches_may_scatter_more(seed: int) -> None:
+    """The scale remembers noise per trajectory: four times the batch is half of the scale."""
+    rng = np.random.default_rng(seed)
+    small, large = honest(rng), 0.5 * honest(rng)
+    first = votes_of(small, scale=None)
+    memory = History().aggregate(first, {}).memory
+    second = dataclasses.replace(votes_of(large, scale=None), plan=RoundPlan(2, 64, 3))
+    result = History().aggregate(second, memory)
+    assert result.figures["scale"] == pytest.approx(0.5, rel=0.25)

@@ -20,8 +20,11 @@ from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from fedpg_server.learning.algorithms.adam import adam_step, fresh
+from fedpg_server.learning.algorithms.base import Tools
+from fedpg_server.learning.algorithms.inner_loop import variance_reduced_steps
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.make_record import verdicts_of
+from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import ADAM_M, ADAM_V, THETA, State
 from numpy.typing import NDArray
 
@@ -256,7 +259,7 @@ def test_without_a_gradient_gpomdp_stays_where_it_is(bench: Bench) -> None:
     result = learner.improve(state, learner.plan(1), {})
     assert bits(result.state) == bits(state)
     assert (result.inner.steps_taken, result.inner.skipped_steps) == (0, 0)
-    assert len(result.evaluation_returns) == 10
+    assert len(learner.evaluate(result.state.theta, 1).returns) == 10
 
 
 @pytest.mark.parametrize(("learning_rate", "direction"), [(0.3, 1), (1.0, -1)])
@@ -279,36 +282,57 @@ def test_the_inner_loop_stops_when_the_policy_has_moved_too_far(
     assert (len(result.inner.losses), len(result.inner.gradient_norms)) == (2, 1)
 
 
+@pytest.mark.parametrize("with_mu", [True, False])
+def test_who_watches_the_inner_loop_sees_every_batch(bench: Bench, with_mu: bool) -> None:
+    """The first one, too, at which both gradients are the same and one of them is not computed."""
+    tools = Tools(TASK, 5, bench.policy, SEED, bench.environments)
+    state = fresh(bench.policy.initial_parameters(np.random.default_rng(3)))
+    mu = gradients(bench.policy)[1] if with_mu else None
+    seen: list[tuple[Trajectories, Vector]] = []
+    plan = RoundPlan(4, 10, 3)
+    _, report = variance_reduced_steps(tools, state, plan, mu, watch=lambda *what: seen.append(what))
+    assert len(seen) == len(report.losses) >= 2
+    for step, (batch, gradient) in enumerate(seen, start=1):
+        assert batch.count == TASK.mini_batch_size
+        if step == 1:
+            A = tools.advantages(batch)
+            log_probs = tools.estimate(state.theta, batch, A).log_probs
+            assert gradient.tobytes() == tools.estimate(state.theta, batch, A, log_probs).gradient.tobytes()
+
+
 def test_evaluation_is_ten_greedy_episodes(bench: Bench) -> None:
     learner = bench.learner("svrpg")
     result = learner.improve(learner.initial_state(), ROUND, gradients(bench.policy))
     seeds = episode_seeds(stream(SEED, Role.SERVER, Purpose.EVALUATION, round_number=ROUND.round_number), 10)
     greedy = bench.policy.actor(result.state.theta).greedy
     expected = sample(bench.environments, greedy, TASK.evaluation_horizon, seeds)
-    assert result.evaluation_returns == tuple(expected.returns())
-    assert result.evaluation_lengths == tuple(expected.lengths())
-    assert (result.evaluation_sampled.trajectories, result.evaluation_sampled.steps) == (10, expected.steps)
+    assert result.evaluation is None, "nothing waits for it"
+    evaluation = learner.evaluate(result.state.theta, ROUND.round_number)
+    assert evaluation == Evaluation(tuple(expected.returns()), tuple(expected.lengths()))
     assert result.learning_rate == TASK.learning_rate
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "agents", "plan", "count"),
+    ("algorithm", "agents", "plan", "whole", "stopped"),
     [
-        ("fedpg-br", 10, RoundPlan(1, 16, 3), 16),  # (160 + 12) / 11 = 15.6
-        ("fedpg-br", 10, RoundPlan(1, 12, 9), 14),  # (120 + 36) / 11 = 14.2
-        ("svrpg", 3, RoundPlan(1, 16, 3), 15),  # (48 + 12) / 4
-        ("svrpg", 1, RoundPlan(1, 16, 3), 28),
-        ("gpomdp", 10, RoundPlan(1, 16, 0), 15),  # 160 / 11 = 14.5
-        ("gpomdp", 1, RoundPlan(1, 16, 0), 16),
+        ("fedpg-br", 10, RoundPlan(1, 16, 3), 16, 15),  # (160 + 12) / 11 = 15.6, (160 + 4) / 11 = 14.9
+        ("fedpg-br", 10, RoundPlan(1, 12, 9), 14, 11),  # (120 + 36) / 11 = 14.2, (120 + 4) / 11 = 11.3
+        ("svrpg", 3, RoundPlan(1, 16, 3), 15, 13),  # (48 + 12) / 4, (48 + 4) / 4
+        ("svrpg", 1, RoundPlan(1, 16, 3), 28, 20),
+        ("gpomdp", 10, RoundPlan(1, 16, 0), 15, 15),  # 160 / 11 = 14.5
+        ("gpomdp", 1, RoundPlan(1, 16, 0), 16, 16),
     ],
 )
 def test_trajectories_are_counted_as_in_the_published_figures(
-    bench: Bench, algorithm: str, agents: int, plan: RoundPlan, count: int
+    bench: Bench, algorithm: str, agents: int, plan: RoundPlan, whole: int, stopped: int
 ) -> None:
-    # At this learning rate the second inner batch is dropped: the count is of the plan.
-    learner = bench.learner(algorithm, agents, learning_rate=0.3)
+    # With small steps every planned inner batch counts; with large ones the second is dropped, and only the first does.
     present = {agent: gradient for agent, gradient in gradients(bench.policy, agents).items() if agent != 2}
-    assert learner.improve(learner.initial_state(), plan, present).trajectories == count
+    for learning_rate, count in ((1e-6, whole), (1.0, stopped)):
+        learner = bench.learner(algorithm, agents, learning_rate=learning_rate)
+        result = learner.improve(learner.initial_state(), plan, present)
+        assert result.trajectories == count
+        assert result.inner.aborted == (learning_rate == 1.0 and plan.inner_steps > 0)
 
 
 # Hostile numbers ------------------------------------------------------------------------------------------------------
@@ -363,7 +387,7 @@ def test_a_round_recomputed_from_stored_bytes_has_the_same_bits(bench: Bench, al
     restarted = bench.learner(algorithm)
     rest = run_rounds(restarted, State(stored, half.steps), range(3, 5), updates)
     assert bits(rest.state) == bits(whole.state)
-    assert rest.evaluation_returns == whole.evaluation_returns
+    assert restarted.evaluate(rest.state.theta, 4) == learner.evaluate(whole.state.theta, 4)
     assert rest.inner == whole.inner
 
 

@@ -26,7 +26,7 @@ from fedpg_common.errors import UsageError
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import find_task
-from fedpg_lab.local.processes import agent_options
+from fedpg_lab.local.agent_setup import agent_options
 from support.attacks import SPEC, context
 from support.lab import digests, run_federation, small_federation
 from support.protocol import CALL_TIMEOUT_S

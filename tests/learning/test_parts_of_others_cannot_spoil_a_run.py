@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from fedpg_common.choices import Choice
 from fedpg_common.cli.observer_options import chosen_observers, parse_observer
+from fedpg_common.descriptions import describe
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import Aggregate, Memory, RoundPlan, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.modules import check_fingerprints, fingerprint, with_fingerprints
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.learning.algorithms.base import InnerReport, Tools
@@ -28,6 +30,7 @@ from fedpg_server.learning.learner import Learner
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.state import ADAM_M, State, check_memory
 from fedpg_server.observers.base import Observed, Observers, build_observers
+from numpy.typing import NDArray
 from support.protocol import SPEC, make_round_record
 
 TASK = dataclasses.replace(
@@ -196,6 +199,64 @@ def test_an_aggregator_finds_the_servers_own_gradient(learner: Learner, policy: 
     assert none is None
     assert own is not None
     assert own.tolist() == updates(policy)[2].tolist()
+
+
+class Recalling(Scripted):
+    """An algorithm that hands something out, and completes votes, as a test says."""
+
+    handed_out: Callable[[State], object] = lambda state: None
+    completed: Callable[[NDArray[np.float32]], object] = lambda matrix: matrix
+
+    def recursion(self, state: State, plan: RoundPlan) -> Any:
+        return Recalling.handed_out(state)
+
+    def complete(self, state: State, plan: RoundPlan, agents: Sequence[int], matrix: NDArray[np.float32]) -> Any:
+        return Recalling.completed(matrix)
+
+
+@pytest.fixture
+def recalling(environments: EnvironmentBatch, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Learner:
+    for owner, name in ((Recalling, "handed_out"), (Recalling, "completed"), (Scripted, "improved")):
+        monkeypatch.setattr(owner, name, vars(owner)[name])
+    return Learner(Federation(TASK, 3, Choice(f"{HERE}:Recalling"), Choice("mean")), environments, policy)
+
+
+@pytest.mark.parametrize(
+    ("handed_out", "sentence"),
+    [
+        (lambda state: 1 / 0, "ZeroDivisionError"),
+        (lambda state: state.theta, "must be a Recursion or None"),
+        (lambda state: Recursion(Kind.MOMENTUM, state.theta), "a weight above 0"),
+        (lambda state: Recursion(Kind.MOMENTUM, state.theta[:2], weight=0.5), "finite float32 of shape"),
+        (lambda state: Recursion(Kind.DIFFERENCE, state.theta, state.theta * np.float32("nan")), "finite float32"),
+        (lambda state: Recursion(Kind.DIFFERENCE, state.theta.astype(float), state.theta), "finite float32"),
+    ],
+)
+def test_what_an_algorithm_hands_out_is_checked(
+    recalling: Learner, handed_out: Callable[[State], object], sentence: str
+) -> None:
+    state = recalling.initial_state()
+    assert recalling.recursion(state, recalling.plan(1)) is None
+    Recalling.handed_out = handed_out
+    with pytest.raises(UsageError, match=f"the algorithm {HERE}:Recalling failed: .*{sentence}"):
+        recalling.recursion(state, recalling.plan(1))
+
+
+@pytest.mark.parametrize(
+    ("completed", "sentence"),
+    [
+        (lambda matrix: 1 / 0, "ZeroDivisionError"),
+        (lambda matrix: matrix[:1], "finite float32 of shape"),
+        (lambda matrix: matrix.astype(float), "finite float32 of shape"),
+        (lambda matrix: matrix * np.float32("inf"), "finite float32 of shape"),
+    ],
+)
+def test_what_an_algorithm_completes_is_checked(
+    recalling: Learner, policy: Policy, completed: Callable[[NDArray[np.float32]], object], sentence: str
+) -> None:
+    Recalling.completed = completed
+    with pytest.raises(UsageError, match=f"the algorithm {HERE}:Recalling failed: .*{sentence}"):
+        recalling.improve(recalling.initial_state(), recalling.plan(1), updates(policy))
 
 
 def test_a_memory_is_copied() -> None:

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import digest
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import InnerReport, Sampled
 from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
-from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.records import Evaluation, RoundRecord
 from fedpg_server.observers.telemetry import scalars, totals
 from support.protocol import make_round_record
 
@@ -39,7 +39,7 @@ def result_of(
     inner = InnerReport(steps_taken=2, aborted=True, sampled=Sampled(8, 160), dropped=Sampled(4, 70))
     return RoundResult(
         fresh(np.arange(3, dtype=np.float32)), votes, aggregate, centre, gradient_norm=0.5, inner=inner,
-        trajectories=17, evaluation_returns=(10.0, 30.0), evaluation_lengths=(10, 30), learning_rate=1e-3,
+        trajectories=17, learning_rate=1e-3, evaluation=Evaluation((10.0, 30.0), (10, 30)),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from fedpg_common.learning.aggregators.eigen import top_eigenpair
 from fedpg_common.learning.aggregators.sign_guard import largest_cluster
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import CARTPOLE
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.lab import Command
@@ -329,6 +329,8 @@ def test_buckets_follow_from_the_round_alone() -> None:
 @settings(max_examples=15)
 @given(seeds, st.sampled_from([1.0, 1e3, 1e30, 3e38]), st.sampled_from(["together", "apart", "opposite"]))
 def test_f_votes_of_any_size_leave_the_result_near_the_honest(name: str, seed: int, size: float, kind: str) -> None:
+    # DnC looks along one direction a draw: of huge votes at right angles to each other, one may go unseen.
+    assume(name != "dnc" or kind != "apart")
     rows = honest(seed)
     rng = np.random.default_rng(seed + 1)
     faulty = 2 if name == "bulyan" else 3
@@ -428,7 +430,7 @@ def test_what_a_rule_cannot_do_is_said_before_a_run(choice: Choice, agents: int,
 def test_a_command_that_asks_for_it_ends_before_a_run_folder_is_made(tmp_path: Path, fedpg: Command) -> None:
     for arguments, sentence in (
         (("--aggregator", "smea", "--agents", "30", "--alpha", "0.3"), "smea tries all subsets of 21 of 30 votes"),
-        (("--aggregator", "monna"), "monna trusts the server's own gradient"),
+        (("--aggregator", "mda", "--agents", "60"), "mda searches subsets without f votes"),
         (("--aggregator", "bulyan", "--byzantine", "2"), "bulyan needs 4f + 3 agents"),
     ):
         code, _, text = fedpg("train", *arguments, "--out", str(tmp_path), "--name", "run")
@@ -454,7 +456,8 @@ def test_a_command_that_asks_for_it_ends_before_a_run_folder_is_made(tmp_path: P
         ("signguard", {"longest": 0.5}, "longest must be a number of at least 1, not 0.5"),
         ("dnc", {"draws": 0}, "draws must be a whole number from 1 to 100, not 0"),
         ("dnc", {"share": "x"}, "share must be above 0 and at most 1, not 'x'"),
-        ("fltrust", {"faulty": 1}, "its settings are none"),
+        ("median", {"faulty": 1}, "its settings are none"),
+        ("fltrust", {"faulty": 1}, "its settings are batch"),
         (
             "krum",
             {"after": [{"name": "bucketing", "size": 0}]},

@@ -22,7 +22,7 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_lab.cli import app
-from fedpg_lab.local.processes import agent_options
+from fedpg_lab.local.agent_setup import agent_options
 from fedpg_lab.runs.folders import load_run
 from fedpg_server.storage.run_folders import folder_for
 from hypothesis import given

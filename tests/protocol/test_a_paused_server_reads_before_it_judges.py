@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import UnreachableError
-from fedpg_common.federation import describe
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.status import fetch_status
 from fedpg_lab.runs.folders import load_run

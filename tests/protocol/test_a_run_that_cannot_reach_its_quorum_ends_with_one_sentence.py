@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from failing_environments import failing_task
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, FedPGError, QuorumLostError
-from fedpg_common.federation import Federation, describe
+from fedpg_common.federation import Federation
 from fedpg_lab.experiments.plan import PlannedRun
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
-from fedpg_lab.local.processes import LocalFederation, ProcessFailedError
+from fedpg_lab.local.failures import ProcessFailedError
+from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.train import TrainOptions, train
 from fedpg_lab.runs.folders import load_run
 from rich.console import Console

@@ -12,8 +12,8 @@ import grpc
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe
 from fedpg_server import server as server_module
 from fedpg_server.server import ServerOptions, serve
 from fedpg_server.serving.grpc_server import SERVICE_NAME

@@ -7,15 +7,16 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_common.federation import describe
 from fedpg_server.protocol.board import RoundBoard
 from fedpg_server.server import ServerOptions, serve
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
@@ -82,9 +83,9 @@ def test_whoever_keeps_it_waiting_for_a_request_is_sent_away_at_once(
     begun = asyncio.Semaphore(0)
     arrival = Gate._arrival
 
-    async def noted_arrival(gate: Gate, requests: AsyncIterable[bytes]) -> bytes | None:
+    async def noted_arrival(gate: Gate, requests: AsyncIterable[bytes], *more: Any) -> bytes | None:
         begun.release()
-        return await arrival(gate, requests)
+        return await arrival(gate, requests, *more)
 
     monkeypatch.setattr(Gate, "_arrival", noted_arrival)
 
@@ -112,7 +113,7 @@ def test_a_gate_may_be_closed_again_while_callers_are_on_their_way_out() -> None
 
     async def play() -> object:
         gate = Gate(SERVICE_NAME, lambda: None, lambda _peer, _name: None, WAIT_S)
-        arrival = asyncio.create_task(gate._arrival(never()))
+        arrival = asyncio.create_task(gate._arrival(never(), "agent-1", AsyncExitStack()))
         await asyncio.sleep(0)
         for _ in range(5):  # once for each step of the way
             gate.close()

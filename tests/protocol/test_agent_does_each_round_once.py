@@ -11,8 +11,10 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.agent import Agent
 from fedpg_client.retry import ServerRefusedError, StoppedError
-from fedpg_client.worker import Worker
+from fedpg_client.worker import Update, Worker
 from fedpg_common.errors import RefusedError, UnreachableError
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 from support.agent_stubs import ENDED, JOINED, NOT_YET, StubWorker, open_reply
@@ -109,6 +111,40 @@ def test_parameters_that_came_damaged_are_fetched_again_and_never_worked_with(da
     stepped.agent.run()
     assert script.calls == ["join", "await 0", "await 0", "submit 1", "await 1", "leave"]
     assert stepped.workers[0].asked == [(1, 4, [0.0] * SIZE)]
+
+
+def reply_with_recursion() -> pb.AwaitRoundReply:
+    reply = open_reply(1)
+    recursion = Recursion(Kind.DIFFERENCE, np.ones(SIZE, np.float32), np.zeros(SIZE, np.float32))
+    reply.round.recursion.CopyFrom(wire.recursion_to_message(recursion))
+    return reply
+
+
+class AskedWorker(StubWorker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recursions: list[Recursion | None] = []
+
+    def work(self, round_number: int, batch_size: int, theta: Vector, recursion: Recursion | None = None) -> Update:
+        self.recursions.append(recursion)
+        return super().work(round_number, batch_size, theta)
+
+
+@pytest.mark.parametrize("field", ["previous_parameters", "previous_estimate", "digest"])
+def test_what_comes_damaged_beside_the_parameters_is_fetched_again(field: str) -> None:
+    damaged = reply_with_recursion()
+    if field == "digest":
+        damaged.round.recursion.digest = bytes(32)
+    else:
+        tensor = getattr(damaged.round.recursion, field)
+        tensor.data = b"\x01" + tensor.data[1:]
+    script = Script(damaged, reply_with_recursion(), ENDED)
+    worker = AskedWorker()
+    Agent(2, script, lambda joined: cast(Worker, worker), lambda: 0.0).run()
+    assert script.calls == ["join", "await 0", "await 0", "submit 1", "await 1", "leave"]
+    (recursion,) = worker.recursions
+    assert recursion is not None
+    assert (recursion.kind, recursion.previous.tolist()) == (Kind.DIFFERENCE, [1.0] * SIZE)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.learning.records import RoundRecord

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fedpg_common.transport.channels import tls_files
 from fedpg_lab.deploy.certificates import make_certificates
-from fedpg_lab.local.processes import free_address
+from fedpg_lab.local.agent_setup import free_address
 from fedpg_server import healthcheck
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
 from fedpg_server.serving.service import FederationService

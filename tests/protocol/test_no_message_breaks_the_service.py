@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from fedpg_server.serving import connections
 from fedpg_server.serving.grpc_server import SERVICE_NAME
 from fedpg_server.serving.request_guard import Gate
 from fedpg_server.serving.service import FederationService
+from support.memory import resident_bytes
 from support.mutations import mutate
 from support.protocol import (
     CALL_TIMEOUT_S,
@@ -173,11 +173,6 @@ async def attack(
         [over_the_wire(channel, *draw()) for _ in range(OVER_THE_WIRE_PER_ROUND)], AT_ONCE_OVER_THE_WIRE
     )
     return Counter(outcomes)
-
-
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def expected_digests() -> list[str]:

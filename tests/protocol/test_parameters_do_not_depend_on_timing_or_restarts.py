@@ -19,8 +19,9 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.calls import FederationCalls
 from fedpg_client.process import AgentOptions, AgentProcess
 from fedpg_common.bootstrap import use_one_thread
+from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_common.errors import ExitCode, StorageError
-from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_server.server import ServerOptions, serve
 from fedpg_server.storage.store import STORE_NAME, Store
 from support.protocol import CALL_TIMEOUT_S, wait_until

@@ -11,6 +11,7 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_server.serving.request_guard import UNREAD_REPLIES_MAX
+from support.memory import resident_bytes
 from support.protocol import CALL_TIMEOUT_S, Door, idle_federation, open_aio_channel, serving
 from support.raw_http2 import RawCaller
 from support.tls_files import client_credentials, make_identity, write_files
@@ -28,14 +29,6 @@ async def status_of(door: Door) -> pb.GetStatusReply:
     async with open_aio_channel(door.address, client_credentials(AUTHORITY, OPERATOR)) as channel:
         stub = federation_pb2_grpc.FederationStub(channel)
         return await stub.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S, wait_for_ready=True)
-
-
-def resident_bytes() -> int:
-    """Of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError
 
 
 async def all_closed(callers: list[RawCaller]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_server.protocol.coordinator import Coordinator, Phase, Rules
 from fedpg_server.protocol.events import Effect, Joined, Left, Seen, Tick, Warn
 from support.coordinator_driver import QUORUM, ROUND_TIMEOUT_S, Driver, K

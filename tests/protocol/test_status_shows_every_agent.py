@@ -11,8 +11,8 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import RefusedError, UnreachableError
 from fedpg_lab import cli
-from fedpg_lab.local.processes import free_address
-from fedpg_lab.local.status import fetch_status, render
+from fedpg_lab.local.agent_setup import free_address
+from fedpg_lab.local.status import fetch_status, render, to_plain, without_control_characters
 from rich.console import Console
 from support.protocol import idle_federation, serving, serving_in_a_thread
 from typer.testing import CliRunner
@@ -99,6 +99,25 @@ def test_the_votes_of_a_real_round_are_in_it(tmp_path: Path) -> None:
     lines = shown(reply)
     assert "round 1 closed by mean: accepted 3, filtered 0, absent 0; return 0.0" in lines
     assert [line.split()[-4:] for line in lines[-3:]] == [["accepted", "1", "0", "0"]] * 3
+
+
+def test_whatever_the_aggregator_tells_is_shown() -> None:
+    reply = status()
+    reply.latest.figures.update({"radius": 0.251, "alarms": 2.0})
+    assert "alarms 2, radius 0.251" in shown(reply)
+    assert "weight" not in " ".join(shown(reply))
+    reply.latest.weights.update({1: 1.0, 2: 0.25})
+    lines = shown(reply)
+    assert any(" weight " in line for line in lines)
+    assert any(" 0.25 " in line for line in lines)
+    assert to_plain(reply)["latest"]["weights"] == {"1": 1.0, "2": 0.25}
+
+
+def test_a_figure_whose_name_gives_orders_is_named_without_them() -> None:
+    reply = status()
+    reply.latest.figures["\x1b[2Jradius"] = 1.0
+    without_control_characters(reply)
+    assert dict(reply.latest.figures) == {"?[2Jradius": 1.0}
 
 
 def test_what_others_have_named_gives_the_terminal_no_orders() -> None:

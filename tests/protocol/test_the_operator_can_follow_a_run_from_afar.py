@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from fedpg.v1 import federation_pb2 as pb
+from fedpg_common.descriptions import federation_from_toml
 from fedpg_common.errors import RefusedError, StorageError
-from fedpg_common.federation import federation_from_toml
 from fedpg_common.transport import wire
 from fedpg_lab.local.status import fetch_status
 from fedpg_lab.watch import remote

@@ -6,14 +6,17 @@ import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector, digest
+from fedpg_common.learning.recursion import Kind, Recursion
 from fedpg_common.tasks import CARTPOLE, TASKS, Task
 from fedpg_common.transport import wire
+from fedpg_server.protocol.status import FIGURE_NAME_MAX, FIGURES_MAX
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,6 +165,71 @@ def test_options_are_plain_json() -> None:
     assert json.loads(wire.task_to_message(task).environment_options_json) == task.environment_options
 
 
+RECURSIONS = [
+    Recursion(Kind.MOMENTUM, np.arange(4, dtype=np.float32), weight=0.25),
+    Recursion(Kind.DIFFERENCE, np.arange(4, dtype=np.float32), -np.arange(4, dtype=np.float32)),
+]
+
+
+@pytest.mark.parametrize("recursion", RECURSIONS, ids=lambda recursion: recursion.kind.value)
+def test_a_recursion_arrives_as_it_was(recursion: Recursion) -> None:
+    message = pb.Recursion.FromString(wire.recursion_to_message(recursion).SerializeToString())
+    arrived = wire.recursion_from_message(message, 4)
+    assert (arrived.kind, arrived.weight) == (recursion.kind, recursion.weight)
+    assert arrived.previous.tobytes() == recursion.previous.tobytes()
+    assert (arrived.estimate is None) == (recursion.estimate is None)
+    if arrived.estimate is not None and recursion.estimate is not None:
+        assert arrived.estimate.tobytes() == recursion.estimate.tobytes()
+    assert message.digest == wire.recursion_digest(message)
+
+
+def changed_recursion(number: int, **fields: Any) -> pb.Recursion:
+    message = wire.recursion_to_message(RECURSIONS[number])
+    for name, value in fields.items():
+        if isinstance(value, pb.Tensor):
+            getattr(message, name).CopyFrom(value)
+        elif value is None:
+            message.ClearField(name)  # type: ignore[arg-type]
+        else:
+            setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (changed_recursion(0, kind=0), "kind 0 is not one"),
+        (changed_recursion(0, kind=99), "kind 99 is not one"),
+        (changed_recursion(0, weight=0.0), "a weight above 0 and at most 1"),
+        (changed_recursion(0, weight=1.5), "a weight above 0 and at most 1"),
+        (changed_recursion(0, weight=float("nan")), "a weight above 0 and at most 1"),
+        (changed_recursion(0, previous_estimate=wire.vector_to_tensor(np.zeros(4, np.float32))), "and no estimate"),
+        (changed_recursion(1, previous_estimate=None), "needs the estimate"),
+        (changed_recursion(1, weight=0.5), "and no weight"),
+        (changed_recursion(1, previous_parameters=None), "must have dtype float32"),
+        (
+            changed_recursion(1, previous_parameters=wire.vector_to_tensor(np.zeros(5, np.float32))),
+            "shape (4), not (5)",
+        ),
+        (changed_recursion(1, previous_estimate=wire.vector_to_tensor(np.full(4, np.nan, np.float32))), "finite"),
+    ],
+)
+def test_a_malformed_recursion_is_refused(message: pb.Recursion, sentence: str) -> None:
+    with pytest.raises(wire.WireError) as caught:
+        wire.recursion_from_message(message, 4)
+    assert sentence in str(caught.value)
+
+
+def test_a_round_has_room_for_its_recursion() -> None:
+    vector = np.zeros(10**6, np.float32)
+    round_ = pb.Round(
+        number=2**63, batch_size=2**31, parameters=wire.vector_to_tensor(vector), parameters_digest=bytes(32),
+        recursion=wire.recursion_to_message(Recursion(Kind.DIFFERENCE, vector, vector)),
+    )  # fmt: skip
+    reply = pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_)
+    assert reply.ByteSize() < wire.message_bytes_max(vector.size, wire.ROUND_VECTORS_MAX)
+
+
 def test_messages_have_room_for_their_vector_and_little_else() -> None:
     assert wire.message_bytes_max(10**6) == 4 * 10**6 + wire.MESSAGE_SLACK_BYTES
     spec = ParameterSpec((TensorSpec("w", (10**6,)),))
@@ -179,7 +247,11 @@ def test_a_status_of_many_busy_agents_fits() -> None:
         last_verdict=pb.VERDICT_DAMAGED, verdicts=counts, rounds_accepted=2**63, rounds_filtered=2**63, last_seen_s=1e9,
     )  # fmt: skip
     for agents in (1, 10_000):
-        latest = pb.RoundSummary(accepted=[10_000] * agents, parameters_digest=bytes(32))
+        latest = pb.RoundSummary(
+            accepted=[10_000] * agents, parameters_digest=bytes(32),
+            weights=dict.fromkeys(range(1, agents + 1), 0.1),
+            figures={f"{number:0{FIGURE_NAME_MAX}d}": 0.1 for number in range(FIGURES_MAX)},
+        )  # fmt: skip
         status = pb.GetStatusReply(agents=[agent] * agents, latest=latest)
         assert status.ByteSize() < wire.status_bytes_max(agents)
 

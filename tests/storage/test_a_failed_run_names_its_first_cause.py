@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fedpg_common.errors import ExitCode, StorageError
 from fedpg_lab.local import train as train_module
-from fedpg_lab.local.processes import ProcessFailedError, last_words
+from fedpg_lab.local.failures import ProcessFailedError, last_words
 from fedpg_lab.local.train import TrainOptions, train
 from rich.console import Console
 from support.lab import small_federation

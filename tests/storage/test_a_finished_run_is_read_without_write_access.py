@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import describe
 from fedpg_lab.runs.folders import load_run
 from fedpg_server.storage.store import STORE_NAME, Store
 from support.lab import Command, write_run

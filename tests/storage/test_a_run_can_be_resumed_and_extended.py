@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fedpg_common.federation import Federation, federation_from_toml, read_federation
+from fedpg_common.descriptions import federation_from_toml, read_federation
+from fedpg_common.federation import Federation
 from fedpg_lab.runs.folders import load_run
 from fedpg_server import cli as server_cli
 from fedpg_server.storage.store import STORE_NAME, Store

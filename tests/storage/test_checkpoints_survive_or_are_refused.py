@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import describe
 from fedpg_common.learning.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE, LUNAR_LANDER, task_to_fields

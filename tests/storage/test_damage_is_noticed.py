@@ -102,6 +102,7 @@ def everything(store: Store) -> object:
         {agent: (ballot.gradient.tobytes(), ballot.report) for agent, ballot in known.ballots.items()},
         {number: store.parameters(number).tobytes() for number in store.state_rounds()}, store.votes(),
         store.vote_digests(1), store.vote_digest(2, 1), store.last_votes(), store.verdict_counts(), store.conflicts(),
+        store.unevaluated(),
     )  # fmt: skip
 
 
@@ -262,7 +263,7 @@ def test_a_text_that_is_not_text(tmp_path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("DELETE FROM verdicts")
             connection.execute("INSERT INTO conflicts VALUES (1, 1, x'00') ON CONFLICT DO NOTHING")
-            connection.execute(f"INSERT OR REPLACE INTO rounds VALUES (1, 1, x'00', {broken})")
+            connection.execute(f"INSERT OR REPLACE INTO rounds VALUES (1, 1, x'00', {broken}, {broken})")
         assert "damaged" in refusal(lambda: read(path)) or "cannot be used" in refusal(lambda: read(path))
 
 

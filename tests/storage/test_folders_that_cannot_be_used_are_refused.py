@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import describe, name_of
+from fedpg_common.federation import name_of
 from fedpg_common.files import Kind, look, require_name, shown, write_whole
 from support.lab import Command, small_federation
 from support.privileges import as_an_ordinary_user

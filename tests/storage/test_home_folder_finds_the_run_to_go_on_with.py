@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_server.storage.run_folders import folder_for
 from fedpg_server.storage.store import STORE_NAME, Store
 from support.protocol import initial_state, make_round_record

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import describe
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec
 from fedpg_server.observers.base import Observed, Observers
 from fedpg_server.observers.checkpointing import CheckpointExporter

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import describe
+from fedpg_common.descriptions import describe
 from fedpg_lab.faults.backend import Fault, FaultKind
 from fedpg_lab.faults.history import FaultSpan, History
 from fedpg_lab.faults.runner import run_scenario

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedpg_common.cli.observer_options import chosen_observers
-from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.descriptions import describe, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_lab.local.train import TrainOptions, train
 from fedpg_lab.runs.folders import RunData
 from fedpg_server.learning.records import RoundRecord

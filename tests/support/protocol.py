@@ -16,7 +16,8 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.federation import Federation, describe, federation_to_toml
+from fedpg_common.descriptions import describe, federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE
@@ -25,7 +26,7 @@ from fedpg_common.transport.channels import TlsFiles
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import InnerReport
 from fedpg_server.learning.learner import RoundResult
-from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.records import Evaluation, RoundRecord
 from fedpg_server.learning.state import THETA, State
 from fedpg_server.protocol.coordinator import Phase
 from fedpg_server.run import Run
@@ -77,8 +78,12 @@ class IdleLearner:
         aggregate = Aggregate(None, rule="mean", weights=dict.fromkeys(updates, 1.0))
         return RoundResult(
             state.with_vectors({THETA: theta}, state.steps + 1), votes, aggregate, {}, gradient_norm=0.0,
-            inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
+            inner=InnerReport(), trajectories=1, learning_rate=0.0,
         )  # fmt: skip
+
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        """One episode of no steps."""
+        return Evaluation(returns=(0.0,), lengths=(0,))
 
 
 def initial_state(size: int = SIZE) -> State:

@@ -9,7 +9,7 @@ from support.simulated_network import CALM, Weather
 
 FAULTS_UNTIL_S = 60.0
 """Faults begin and end before this time."""
-POINTS_MAX = 40
+POINTS_MAX = 50
 """A run of this size has about that many persistence points."""
 
 

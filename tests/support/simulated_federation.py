@@ -24,8 +24,8 @@ from fedpg_client.agent import Agent
 from fedpg_client.calls import FederationCalls
 from fedpg_client.retry import Caller
 from fedpg_client.worker import Update, Worker
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import EnvironmentFailedError
-from fedpg_common.federation import federation_to_toml
 from fedpg_common.learning.parameters import Vector
 from fedpg_server.run import Run
 from fedpg_server.serving.service import FederationService

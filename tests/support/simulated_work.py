@@ -13,6 +13,7 @@ from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.learning.algorithms.base import InnerReport
 from fedpg_server.learning.learner import RoundResult
+from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import ADAM_M, THETA, State
 from support.protocol import SIZE
 
@@ -33,8 +34,11 @@ class SimulatedLearner:
         moved = {THETA: state.theta - mu / np.float32(3), ADAM_M: state.vectors[ADAM_M] + mu}
         return RoundResult(
             state.with_vectors(moved, state.steps + 1), votes, aggregate, {}, gradient_norm=0.0,
-            inner=InnerReport(), trajectories=1, evaluation_returns=(0.0,), evaluation_lengths=(0,), learning_rate=0.0,
+            inner=InnerReport(), trajectories=1, learning_rate=0.0,
         )  # fmt: skip
+
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        return Evaluation(returns=(float(theta[0]), float(round_number)), lengths=(round_number, 1))
 
 
 def gradient_of(agent: int, round_number: int, theta: Vector) -> Vector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedpg.v1 import federation_pb2 as pb
@@ -134,11 +135,16 @@ def _counts(history: History, store: Store) -> list[str]:
 
 def _parameters(simulation: Simulation, records: list[RoundRecord]) -> list[str]:
     """The parameters are, bit for bit, what the voters of each round make of them, computed again without a network."""
-    expected = replay(simulation, {record.round_number: {*record.accepted, *record.filtered} for record in records})
+    voters = {record.round_number: {*record.accepted, *record.filtered} for record in records}
+    states = replay(simulation, voters)
+    expected = {number: digest(state.theta) for number, state in states.items()}
+    evaluate = SimulatedLearner(simulation.federation).evaluate
     found = {record.round_number: record.parameters_digest for record in records}
     handed_out = simulation.history.parameters
     before = {1: digest_of_vector(initial_state().theta).hex()} | {number + 1: theta for number, theta in found.items()}
     return [
+        *(f"the evaluation of round {record.round_number} is not that of its parameters" for record in records
+          if record.evaluation_returns != evaluate(states[record.round_number].theta, record.round_number).returns),
         *(f"the parameters after round {number} are not those of its votes" for number in found
           if found[number] != expected[number]),
         *(f"round {number} was handed out with other parameters than round {number - 1} ended with"
@@ -146,23 +152,28 @@ def _parameters(simulation: Simulation, records: list[RoundRecord]) -> list[str]
     ]  # fmt: skip
 
 
-def replay(simulation: Simulation, voters: Mapping[int, set[int]]) -> dict[int, str]:
-    """The digest of the parameters after each round, computed in order from who voted in it."""
+def replay(simulation: Simulation, voters: Mapping[int, set[int]]) -> dict[int, State]:
+    """The state after each round, computed in order from who voted in it."""
     learner = SimulatedLearner(simulation.federation)
     state: State = initial_state()
-    digests = {}
+    states = {}
     for number in sorted(voters):
         updates = {agent: gradient_of(agent, number, state.theta) for agent in sorted(voters[number])}
         state = learner.improve(state, learner.plan(number), updates).state
-        digests[number] = digest(state.theta)
-    return digests
+        states[number] = state
+    return states
 
 
 def digests(simulation: Simulation) -> list[str]:
     """The parameters' digest after each round of a run that kept its promises."""
+    return [record.parameters_digest for record in records_of(simulation)]
+
+
+def records_of(simulation: Simulation) -> list[RoundRecord]:
+    """The records of a run that kept its promises, without the time that they took."""
     assert check(simulation) == []
     store = Store.read(simulation.path)
     try:
-        return [record.parameters_digest for record in store.records()]
+        return [replace(record, seconds=0.0) for record in store.records()]
     finally:
         store.close()

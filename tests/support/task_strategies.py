@@ -7,7 +7,8 @@ from typing import Any
 from fedpg_common.choices import SETTING, Choice, Choices
 from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
-from fedpg_common.tasks import ACTIVATIONS, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Task
+from fedpg_common.tasks import ACTIVATIONS, BASELINES, BATCH_MAX, SCALE_MAX, SCALE_MIN, WHOLE_MAX, Reward, Task
+from fedpg_common.worlds import Heterogeneity, World
 from hypothesis import strategies as st
 
 NAMES = st.text(min_size=1, max_size=12).filter(str.isprintable)
@@ -21,6 +22,18 @@ SCALARS = st.one_of(
     st.text(max_size=5).filter(str.isprintable),
 )
 OPTIONS = st.dictionaries(NAMES, st.one_of(SCALARS, st.lists(SCALARS, max_size=3)), max_size=3)
+
+
+WRAPPERS = st.lists(
+    st.sampled_from(["my_module:Wrap", "a.b:C"]) | st.fixed_dictionaries({"name": st.just("a:B"), "size": SCALARS}),
+    max_size=2,
+).map(tuple)
+PERCEIVED = st.floats(-1e6, 1e6)
+REWARD_FIELDS = st.fixed_dictionaries({}, optional={"scale": PERCEIVED, "shift": PERCEIVED, "noise": st.floats(0, 1e6)})
+WORLDS = st.builds(World, OPTIONS, st.none() | WRAPPERS, REWARD_FIELDS)
+RANGES = st.tuples(PERCEIVED, PERCEIVED).map(lambda pair: (min(pair), max(pair)))
+RANGE_NAMES = st.sampled_from(["gravity", "length", "reward.noise", "reward.scale"])
+HETEROGENEITY = st.builds(Heterogeneity, st.dictionaries(RANGE_NAMES, RANGES, min_size=1), st.floats(0, 3))
 
 
 @st.composite
@@ -45,6 +58,9 @@ def tasks(draw: st.DrawFn) -> Task:
         sigma=draw(POSITIVE),
         alpha=draw(st.floats(0, 0.5, exclude_max=True)),
         environment_options=draw(OPTIONS),
+        baseline=draw(st.sampled_from(BASELINES)),
+        wrappers=draw(WRAPPERS),
+        reward=Reward(**draw(REWARD_FIELDS)),
         **fields,
     )
 
@@ -72,4 +88,7 @@ def federations(draw: st.DrawFn) -> Federation:
         seed=draw(st.integers(0, SEED_MAX)),
         byzantine=draw(st.dictionaries(st.integers(1, agents), choices(ATTACKS))),
         round_timeout_s=draw(st.floats(1e-3, 1e6)),
+        environments=draw(st.dictionaries(st.integers(1, agents), WORLDS, max_size=2)),
+        heterogeneity=draw(st.none() | HETEROGENEITY),
+        evaluate_worlds_every=draw(st.integers(0, 1000)),
     )

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedpg_common.federation import Federation, describe
+from fedpg_common.descriptions import describe
+from fedpg_common.federation import Federation
 from fedpg_lab.watch.catalogue import Catalogue
 from fedpg_lab.watch.run_view import ServerAccess
 from fedpg_lab.watch.server import WatchServer, open_server

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import attackers_seed, secretless
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.shipped import ATTACKS
-from fedpg_common.tasks import show
 
 from fedpg_client.attacks.base import HONEST, Attack, Context, Knowledge
 from fedpg_client.attacks.omniscience import foresee
 from fedpg_client.attacks.protocol.base import ProtocolAttack
 from fedpg_client.attacks.schedule import ALWAYS, Schedule, take_schedule
+from fedpg_client.attacks.shared import SharedSearches
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class Attacker:
     """For an omniscient attack."""
     aggregator: Choice | None = None
     """The server's rule, for an attack that colludes."""
+    searches: SharedSearches = field(default_factory=SharedSearches, compare=False)
+    """Those of the attackers in this process."""
 
     def in_round(self, round_number: int) -> Attack:
         """The attack, or an honest agent in a round without it."""
@@ -75,12 +78,12 @@ class Attacker:
                 self.pool.contribute(context.round_number, gradient)
             return gradient
         if is_omniscient:
-            return self.attack.collude(*foresee(self.pool, gradient, context))
+            return self.searches.collude(self.attack, *foresee(self.pool, gradient, context))
         pooled = {context.agent: gradient}
         if self.pool is not None:
             # What this agent contributes stands, also where the pool has kept what it had sent before a restart.
             pooled = {**pooled, **self.pool.exchange(context.round_number, gradient)}
-        return self.attack.collude(dict(sorted(pooled.items())), context)
+        return self.searches.collude(self.attack, dict(sorted(pooled.items())), context)
 
 
 def build_attacker(choice: Choice | None) -> Attacker:

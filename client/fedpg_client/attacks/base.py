@@ -25,11 +25,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+from fedpg_common.checks import is_number, show
 from fedpg_common.choices import Choice
 from fedpg_common.learning.parameters import ParameterSpec, Vector
 from fedpg_common.learning.policies import Actor, Policy
 from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.tasks import Task, is_number, show
+from fedpg_common.tasks import Task
 from fedpg_common.transport.channels import TlsFiles
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
@@ -113,7 +114,9 @@ class Target:
 class Attack:
     """An honest agent. An attack overrides the hook that it tampers with.
 
-    A round calls the hooks in the order in which they stand here, each once.
+    A round calls the hooks in the order in which they stand here, each once. Where an agent samples two batches
+    (Res-NHARPG), `choose` and `tamper_trajectories` are called for either: last for the one at θ_0, and before for
+    the other, whose parameters stand in `context.theta`.
     """
 
     knowledge: ClassVar[Knowledge] = Knowledge.OWN

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from fedpg_common.checks import is_whole, show
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.learning.aggregators import pairwise_distances
-from fedpg_common.tasks import is_whole, show
 
 from fedpg_client.attacks.scene import Array, Scene, SceneAttack
 from fedpg_client.attacks.searches import DIRECTIONS, checked_direction

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
-from fedpg_common.tasks import is_whole, show
+from fedpg_common.checks import is_whole, show
 
 from fedpg_client.attacks.base import Knowledge, checked_number
 from fedpg_client.attacks.scene import Array, Scene, SceneAttack, length, unit

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedpg_common.tasks import is_whole, show
+from fedpg_common.checks import is_whole, show
 
 SETTINGS = ("starts_at", "ends_at", "on", "off")
 ROUNDS_MAX = 2**53

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from fedpg_common.tasks import show
+from fedpg_common.checks import show
 
 from fedpg_client.attacks.scene import Array, Scene, length, unit
 

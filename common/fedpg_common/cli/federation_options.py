@@ -14,15 +14,9 @@ import typer
 
 from fedpg_common.cli.options import is_given
 from fedpg_common.cli.seeds import RANDOM, SEED_HELP, parse_seed
+from fedpg_common.descriptions import DEFAULT_ATTACK, federation_from_fields, with_settings
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import (
-    DEFAULT_ALGORITHM,
-    DEFAULT_ATTACK,
-    ROUND_TIMEOUT_S,
-    Federation,
-    federation_from_fields,
-    with_settings,
-)
+from fedpg_common.federation import DEFAULT_ALGORITHM, ROUND_TIMEOUT_S, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS, ATTACKS_HELP
 from fedpg_common.tasks import TASKS
 
@@ -59,10 +53,12 @@ OPTIONS = (
     Option("alpha", float | None, None, "Tolerated faulty fraction.", "X", shown_default="task's"),
     Option("round_timeout_s", float, ROUND_TIMEOUT_S, "Seconds after which a round closes with a quorum.", "S",
            flag="--round-timeout"),
+    Option("evaluate_worlds_every", int, 0, "Every N rounds, evaluate in each agent's world as well; 0: never.", "N"),
 )  # fmt: skip
 SET_HELP = (
     "A setting of the chosen aggregator or attack, for example faulty=3; where both are chosen, aggregator.faulty=3 or "
-    "attack.z=1.2. task.NAME=VALUE is a setting of the task. Repeat for several."
+    "attack.z=1.2. task.NAME=VALUE is a setting of the task, heterogeneity.NAME=[LEAST,MOST] a range from which the "
+    "environment of each agent is drawn, environments.3.NAME=VALUE the environment of agent 3. Repeat for several."
 )
 FILE_HELP = "A description of the federation (TOML). Options on the command line replace what it says."
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from fedpg_common.bootstrap import LOG_LEVELS
+from fedpg_common.cli.command_line import complete
 from fedpg_common.errors import UsageError
+
+LogLevel = Annotated[
+    str,
+    typer.Option(
+        help="debug, info, warning or error.",
+        metavar="LEVEL",
+        autocompletion=complete([level.lower() for level in LOG_LEVELS]),
+    ),
+]
 
 
 def refuse_ignored_options(context: typer.Context | None, taken: Sequence[str]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fedpg_common.checks import show
 from fedpg_common.derived_seeds import random_seed
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX
-from fedpg_common.tasks import show
 
 RANDOM = "random"
 SEED_HELP = (

@@ -21,8 +21,16 @@ class EnvironmentBatch(ABC):
 
     observation_size: int
     """D, the length of a flattened observation."""
+    gymnasium_id: str = ""
+    """The id of the environment in Gymnasium's registry whose episodes these are, for who plays or draws one alone."""
     action_space: Discrete[Any] | Box
     """As a policy sees it. A Box's dimension with finite bounds has −1 and 1, to which those are scaled (`actions`)."""
+
+    def use_threads(self, count: int) -> None:  # noqa: B027  # most batches have nothing to do
+        """Step the episodes of a batch in up to `count` threads from now on, where that is faster: same bits.
+
+        Only where the simulation lets other threads run meanwhile; otherwise nothing changes.
+        """
 
     def drawing(self, round_number: int, step: int = 0, *, finite_rewards: bool = True) -> AbstractContextManager[None]:
         """To be held while a batch of episodes is sampled: seeds the global generators where a batch may use them.

@@ -7,21 +7,17 @@ when it is several times cheaper. So the arrays of every batch size are laid out
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.environments.physics import checked_option, positive_option
 from fedpg_common.learning.policies import CategoricalActor
 from fedpg_common.learning.trajectories import Trajectories
 
-GRAVITY = 9.8
-POLE_MASS = 0.1
-TOTAL_MASS = POLE_MASS + 1.0
-HALF_LENGTH = 0.5
-POLE_MASS_LENGTH = POLE_MASS * HALF_LENGTH
-FORCES = np.array([-10.0, 10.0])
 TIME_STEP_S = 0.02
 POSITION_LIMIT = 2.4
 ANGLE_LIMIT_RAD = 12 * 2 * math.pi / 360
@@ -30,8 +26,25 @@ ANGLE_LIMIT_RAD = 12 * 2 * math.pi / 360
 class CartPoleBatch(EnvironmentBatch):
     """Gymnasium's arithmetic in float64, in its order of operations."""
 
-    def __init__(self) -> None:
-        """A batch without episodes: `reset` starts them."""
+    def __init__(
+        self,
+        gravity: float = 9.8,
+        masscart: float = 1.0,
+        masspole: float = 0.1,
+        length: float = 0.5,
+        force_mag: float = 10.0,
+    ) -> None:
+        """A batch without episodes: `reset` starts them. The physics are called as Gymnasium's class calls them.
+
+        Gravity in m/s², masses in kg, `length` in m and half the pole's, `force_mag` in N. Raises UsageError.
+        """
+        self._physics = _Physics(
+            checked_option("gravity", gravity),
+            positive_option("masscart", masscart),
+            positive_option("masspole", masspole),
+            positive_option("length", length),
+            checked_option("force_mag", force_mag),
+        )
         self.observation_size = 4
         self.action_space = Discrete(2)
         self._columns: dict[int, _Columns] = {}
@@ -63,7 +76,7 @@ class CartPoleBatch(EnvironmentBatch):
         if not isinstance(actor, CategoricalActor):
             return None
         uniforms = None if rng is None else rng.random(len(seeds) * horizon, np.float32)
-        observations, actions, episodes = actor.mlp.cartpole(seeds, horizon, uniforms)
+        observations, actions, episodes = actor.mlp.cartpole(self._physics.for_kernel(), seeds, horizon, uniforms)
         return Trajectories(observations, actions, np.ones(len(actions)), episodes, count=len(seeds))
 
     def close(self) -> None:
@@ -72,14 +85,40 @@ class CartPoleBatch(EnvironmentBatch):
 
     def _columns_of(self, count: int) -> _Columns:
         if count not in self._columns:
-            self._columns[count] = _Columns(count)
+            self._columns[count] = _Columns(count, self._physics)
         return self._columns[count]
+
+
+@dataclass(frozen=True)
+class _Physics:
+    """What differs between carts."""
+
+    gravity: float
+    cart_mass: float
+    pole_mass: float
+    half_length: float
+    force: float
+
+    @property
+    def total_mass(self) -> float:
+        """In Gymnasium's order of addition."""
+        return self.pole_mass + self.cart_mass
+
+    @property
+    def pole_mass_length(self) -> float:
+        """As Gymnasium multiplies it."""
+        return self.pole_mass * self.half_length
+
+    def for_kernel(self) -> NDArray[np.float64]:
+        """As `Mlp.cartpole` takes it, shape (6,)."""
+        mass, length = self.pole_mass, self.half_length
+        return np.array([self.gravity, mass, self.total_mass, length, self.pole_mass_length, self.force])
 
 
 class _Columns:
     """The state of `count` episodes, one a column, and what a step needs."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, physics: _Physics) -> None:
         # Rows are position, angle, their velocities, their accelerations: each pair is the derivative of the one
         # before, so that one multiplication and one addition take the Euler step of all four state variables.
         rows = np.zeros((6, count))
@@ -97,11 +136,12 @@ class _Columns:
         self._sin = np.empty(count)
         self._first, self._second, self._sizes = np.empty((3, 2, count))
         self._change = np.empty((4, count))
-        self._masses = np.repeat([[POLE_MASS_LENGTH], [POLE_MASS]], count, axis=1)
-        self._total_masses = np.full((2, count), TOTAL_MASS)
+        self._masses = np.repeat([[physics.pole_mass_length], [physics.pole_mass]], count, axis=1)
+        self._total_masses = np.full((2, count), physics.total_mass)
         self._pole_mass_length, self._total_mass = self._masses[0], self._total_masses[0]
-        self._gravity = np.full(count, GRAVITY)
-        self._half_length = np.full(count, HALF_LENGTH)
+        self._gravity = np.full(count, physics.gravity)
+        self._half_length = np.full(count, physics.half_length)
+        self._forces = np.array([-physics.force, physics.force])
         self._four_thirds = np.full(count, 4.0 / 3.0)
         self._time_step = np.full((4, count), TIME_STEP_S)
         self._beyond = np.empty((2, count), np.bool_)
@@ -114,7 +154,7 @@ class _Columns:
 
     def step(self, actions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Take one Euler step; returns which episodes have ended."""
-        force, sin, cos, angle_acc = FORCES[actions], self._sin, self._cos, self._angle_acc
+        force, sin, cos, angle_acc = self._forces[actions], self._sin, self._cos, self._angle_acc
         # Results go to one and the other in turns, since a single number is slow to be overwritten by its own result.
         first, second = self._first, self._second
         a, b = first[0], second[0]

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
+from fedpg_common.checks import show
+from fedpg_common.choices import Choice
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import Guard, place, raise_if_ours, reason
-from fedpg_common.environments.modules import import_module_of
+from fedpg_common.environments.guarded_batch import GuardedBatch
+from fedpg_common.environments.modules import import_module, import_module_of, named_in_module
+from fedpg_common.environments.physics import set_physics, settable_options
+from fedpg_common.environments.rewards import RewardBatch
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import Task, show
-
-OWN_BATCHES = ("CartPole-v1", "LunarLander-v3", "HalfCheetah-v5")
-"""Environments with a fast batch of our own."""
+from fedpg_common.shipped import ENVIRONMENTS, WRAPPERS
+from fedpg_common.tasks import Reward, Task, module_of
 
 
 def make_environments(task: Task, global_random: GlobalRandom | None = None) -> EnvironmentBatch:
-    """The environments of a task: a fast batch of our own where there is one, else Gymnasium's class per episode.
+    """The environments of a task: a fast batch where there is one, else Gymnasium's class per episode.
 
-    A task with environment options always gets the latter, and `global_random` says whose they are. Episodes are not
-    cut at the task's horizon: rollouts do that. Raises UsageError with one sentence if Gymnasium does not know the
-    environment or cannot make it (a missing dependency, a wrong option), or its spaces are not supported.
+    A task with options that the fast batch does not take gets the latter, and `global_random` says whose they are.
+    Episodes are not cut at the task's horizon: rollouts do that. Raises UsageError with one sentence if Gymnasium does
+    not know the environment or cannot make it (a missing dependency, a wrong option), or its spaces are not supported.
     """
     try:
-        return _make(task, global_random)
+        batch = _make(task, global_random)
+        return batch if task.reward == Reward() else RewardBatch(batch, task.reward)
     except UsageError as error:
-        raise UsageError(f"task {task.name}: {task.environment} cannot be used: {error}") from error
+        why = str(error).removeprefix(f"environment {task.environment}: ")
+        raise UsageError(f"task {task.name}: {task.environment} cannot be used: {why}") from error
     except BaseException as error:  # Environments are others' code, and refuse options with whatever they like.
         raise_if_ours(error)
         why = f"{reason(error)}{place(error)}{_drawing_advice(error)}"
@@ -49,29 +56,80 @@ def _drawing_advice(error: BaseException) -> str:
 
 
 def has_own_batch(task: Task) -> bool:
-    """Whether a fast batch of our own runs the task, which draws from nothing but its episodes' seeds."""
-    return task.environment in OWN_BATCHES and not task.environment_options
+    """Whether a fast batch of our own runs the task, which draws from nothing but its episodes' seeds.
+
+    MuJoCo and Box2D, on which a batch may depend, are imported to see that.
+    """
+    return task.environment in ENVIRONMENTS.shipped and not task.wrappers and _takes(task)
 
 
 def make_one(task: Task, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
     """One environment of a task from Gymnasium's registry, under the `name` that `import_module_of` gives."""
     ours = {"max_episode_steps": max(task.horizon, task.evaluation_horizon), "disable_env_checker": True}
-    return gymnasium.make(name, **{**ours, **task.environment_options, **options})
+    settable = settable_options(name)
+    physics = {option: value for option, value in task.environment_options.items() if option in settable}
+    arguments = {option: value for option, value in task.environment_options.items() if option not in settable}
+    made = gymnasium.make(name, **{**ours, **arguments, **options})
+    if physics:
+        set_physics(made, physics)
+    for choice in map(WRAPPERS.parse, task.wrappers):
+        import_module(task, choice.name.partition(":")[0])
+        made = WRAPPERS.build(choice, made)
+        if not isinstance(made, gymnasium.Env):
+            raise UsageError(f"wrapper {choice.name}: it made {show(made)}, which is not an environment of Gymnasium's")
+    return made
+
+
+def gymnasium_id(task: Task) -> str:
+    """The id in Gymnasium's registry of the task's environment, once its module is imported.
+
+    For a batch of somebody's own it is the one that the batch names. Raises UsageError if it names none.
+    """
+    name = import_module_of(task)
+    batch = _batch_in_module(task)
+    if batch is None:
+        return name
+    if not batch.gymnasium_id:
+        raise UsageError(f"{task.environment} is a batch that names no gymnasium_id, so it cannot be played alone")
+    return batch.gymnasium_id
 
 
 def _make(task: Task, global_random: GlobalRandom | None) -> EnvironmentBatch:
     # Imported when needed: MuJoCo and Box2D are heavy, and a machine that runs another task may lack them.
     if has_own_batch(task):
-        if task.environment == "CartPole-v1":
-            from fedpg_common.environments.cartpole import CartPoleBatch
-
-            return CartPoleBatch()
-        if task.environment == "LunarLander-v3":
-            from fedpg_common.environments.lunar_lander import LunarLanderBatch
-
-            return LunarLanderBatch()
-        from fedpg_common.environments.half_cheetah import HalfCheetahBatch
-
-        return HalfCheetahBatch()
+        _shipped_batch(task.environment)
+        return _build(task)
     name = import_module_of(task)
+    if _batch_in_module(task) is not None:
+        if task.wrappers:
+            name = gymnasium_id(task)  # whose class plays the same episodes
+            return GymnasiumBatch(lambda: make_one(task, name), Guard.of(task), global_random)
+        return GuardedBatch(lambda: _build(task), Guard.of(task), global_random)
     return GymnasiumBatch(lambda: make_one(task, name), Guard.of(task), global_random)
+
+
+def _build(task: Task) -> EnvironmentBatch:
+    batch: EnvironmentBatch = ENVIRONMENTS.build(Choice(task.environment, task.environment_options))
+    return batch
+
+
+def _batch_in_module(task: Task) -> type[EnvironmentBatch] | None:
+    """The class that MODULE:NAME names, if it is a batch; its module is imported already."""
+    found = named_in_module(task.environment) if module_of(task.environment) else None
+    return found if isinstance(found, type) and issubclass(found, EnvironmentBatch) else None
+
+
+def _takes(task: Task) -> bool:
+    """Whether the shipped batch has all the settings that the task's options ask for."""
+    if not task.environment_options:
+        return True
+    settings = inspect.signature(_shipped_batch(task.environment)).parameters
+    return set(task.environment_options) <= set(settings)
+
+
+def _shipped_batch(environment: str) -> Callable[..., EnvironmentBatch]:
+    """The class of a shipped batch. Raises what its import raises: a library may be missing."""
+    try:
+        return ENVIRONMENTS.find(environment)
+    except UsageError as error:
+        raise error.__cause__ or error from None

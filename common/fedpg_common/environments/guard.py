@@ -21,8 +21,9 @@ import numpy as np
 from gymnasium.utils.seeding import np_random
 from numpy.typing import NDArray
 
+from fedpg_common.checks import show
 from fedpg_common.errors import EnvironmentFailedError
-from fedpg_common.tasks import Task, show
+from fedpg_common.tasks import Task
 
 NUMBER_MAX = float(np.finfo(np.float32).max)
 """The policy computes in float32: what is beyond it would be infinite there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.environments.physics import checked_option
+from fedpg_common.errors import UsageError
 
 HALF_WIDTH = VIEWPORT_W / SCALE / 2
 HALF_HEIGHT = VIEWPORT_H / SCALE / 2
@@ -36,9 +39,22 @@ State = tuple[float, float, float, float, float, float, float, float]
 class LunarLanderBatch(EnvironmentBatch):
     """As many landers as the largest batch so far."""
 
-    def __init__(self) -> None:
-        """Make the first lander."""
-        self._landers = [_Lander()]
+    def __init__(
+        self,
+        gravity: float = -10.0,
+        enable_wind: bool = False,
+        wind_power: float = 15.0,
+        turbulence_power: float = 1.5,
+    ) -> None:
+        """Make the first lander. The options are those of Gymnasium's class. Raises UsageError."""
+        if not -12.0 < checked_option("gravity", gravity) < 0.0:
+            raise UsageError(f"gravity must be between -12 and 0, not {gravity}")
+        if not isinstance(enable_wind, bool):
+            raise UsageError(f"enable_wind must be true or false, not {enable_wind!r}")
+        for name, value in (("wind_power", wind_power), ("turbulence_power", turbulence_power)):
+            checked_option(name, value)
+        self._make = partial(_Lander, None, False, gravity, enable_wind, wind_power, turbulence_power)
+        self._landers = [self._make()]
         self._live: list[_Lander] = []
         self.action_space = Discrete(4)
         self.observation_size = 8
@@ -46,7 +62,7 @@ class LunarLanderBatch(EnvironmentBatch):
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `EnvironmentBatch.reset`."""
         while len(self._landers) < len(seeds):
-            self._landers.append(_Lander())
+            self._landers.append(self._make())
         self._live = self._landers[: len(seeds)]
         states = [lander.reset(seed=seed)[0] for lander, seed in zip(self._live, seeds.tolist(), strict=True)]
         return np.array(states, np.float32)
@@ -69,7 +85,7 @@ class LunarLanderBatch(EnvironmentBatch):
 
 
 class _Lander(gymnasium_lander.LunarLander):
-    """Gymnasium's reset; its step for discrete actions without wind and rendering, in plain floats.
+    """Gymnasium's reset; its step for discrete actions without rendering, in plain floats.
 
     The same Box2D calls with the same arguments, and the same random numbers, though drawn many at once.
     """
@@ -82,6 +98,8 @@ class _Lander(gymnasium_lander.LunarLander):
 
     def step(self, action: int) -> tuple[State, float, bool, bool, dict[str, Any]]:
         lander = self.lander
+        if self.enable_wind and not (self.legs[0].ground_contact or self.legs[1].ground_contact):
+            self._blow()
         draws = self._draws
         if not draws:
             draws.extend(self.np_random.uniform(-1.0, 1.0, DRAWS_AT_ONCE).tolist())
@@ -123,6 +141,12 @@ class _Lander(gymnasium_lander.LunarLander):
             return state, -100.0, True, False, {}
         return state, reward, False, False, {}
 
+    def _blow(self) -> None:
+        self.lander.ApplyForceToCenter((_gust(int(self.wind_idx)) * self.wind_power, 0.0), True)
+        self.lander.ApplyTorque(_gust(int(self.torque_idx)) * self.turbulence_power, True)
+        self.wind_idx += 1
+        self.torque_idx += 1
+
     def _fire_main_engine(self, first: float, second: float) -> None:
         lander = self.lander
         angle, position = lander.angle, lander.position
@@ -142,3 +166,8 @@ class _Lander(gymnasium_lander.LunarLander):
         y = -cos * first - sin * reach
         point = (position.x + x - sin * SIDE_ENGINE_DROP / SCALE, position.y + y + cos * SIDE_ENGINE_HEIGHT / SCALE)
         lander.ApplyLinearImpulse((-x * SIDE_ENGINE_POWER, -y * SIDE_ENGINE_POWER), point, True)
+
+
+def _gust(index: int) -> float:
+    """Gymnasium's wind and turbulence, from -1 to 1."""
+    return math.tanh(math.sin(0.02 * index) + math.sin(math.pi * 0.01 * index))

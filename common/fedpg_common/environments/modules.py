@@ -31,9 +31,14 @@ def import_module_of(task: Task) -> str:
     name = task.environment.partition(":")[2]
     if ":" in name or not all(part.isidentifier() for part in module.split(".")):
         raise UsageError("an environment from a module is named MODULE:ID, with one colon, as in my_envs:Maze-v0")
+    import_module(task, module)
+    return name
+
+
+def import_module(task: Task, module: str) -> None:
+    """Import a module that a task names, from where `import_module_of` looks for it. Raises UsageError."""
     with _one_import:
         _import(task, module)
-    return name
 
 
 def _import(task: Task, module: str) -> None:
@@ -90,3 +95,9 @@ def _not_found(task: Task, module: str) -> str:
         f"its module {module} is not there: neither {beside}on Python's path nor in the working folder; "
         f"run the command in the folder with {file}, or set PYTHONPATH to that folder"
     )
+
+
+def named_in_module(environment: str) -> object:
+    """What NAME is in the module of MODULE:NAME, which has been imported; None if it is nothing there."""
+    module, _, name = environment.partition(":")
+    return getattr(sys.modules.get(module), name, None)

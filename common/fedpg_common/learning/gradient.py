@@ -16,12 +16,28 @@ from fedpg_common.learning.policies import Policy
 from fedpg_common.learning.trajectories import Trajectories
 
 
-def advantages(trajectories: Trajectories, gamma: float) -> NDArray[np.float32]:
+def advantages(trajectories: Trajectories, gamma: float, baseline: str = "") -> NDArray[np.float32]:
     """A_{i,t}: discounted reward-to-go, whitened per trajectory with the unbiased standard deviation, shape (n,).
 
-    A trajectory of one step, or whose reward-to-go is constant up to rounding, has A = 0. Computed in float64.
+    A trajectory of one step, or whose reward-to-go is constant up to rounding, has A = 0. Computed in float64. With the
+    baseline "time" (see `fedpg_common.tasks.BASELINES`), less the others' mean at the same step.
     """
-    return kernels().advantages(trajectories.rewards, trajectories.episodes, trajectories.count, gamma)
+    whitened = kernels().advantages(trajectories.rewards, trajectories.episodes, trajectories.count, gamma)
+    return less_the_others(whitened, trajectories) if baseline == "time" else whitened
+
+
+def less_the_others(values: NDArray[np.float32], trajectories: Trajectories) -> NDArray[np.float32]:
+    """Each step's value (n,) minus the mean of the other trajectories' at the same t, of those that last so long.
+
+    What all have alike, however long they are, becomes exactly 0: a sum of equal float32 numbers is exact in float64.
+    """
+    episodes, count = trajectories.episodes, trajectories.count
+    lengths = np.bincount(episodes, minlength=count)
+    order = np.argsort(episodes, kind="stable")
+    t = np.empty(len(values), np.int64)
+    t[order] = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    sums, others = np.bincount(t, values)[t] - values, np.bincount(t)[t] - 1
+    return np.asarray(values - np.divide(sums, others, out=np.zeros(len(values)), where=others > 0), np.float32)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 from numpy.typing import NDArray
 
+from fedpg_common.checks import show
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.kernels import Mlp, kernels
 from fedpg_common.learning.networks import Array, Network, layer_tensors
 from fedpg_common.learning.parameters import PARAMETERS_MAX, ParameterSpec, TensorSpec, Vector
-from fedpg_common.tasks import Task, show
+from fedpg_common.tasks import Task
 
 if TYPE_CHECKING:
     import torch

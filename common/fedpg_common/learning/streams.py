@@ -32,6 +32,7 @@ class Purpose(StrEnum):
     INNER_STEPS = "inner-steps"
     ENVIRONMENT = "environment"
     ACTION = "action"
+    INTERPOLATION = "interpolation"
     EVALUATION = "evaluation"
     ATTACK = "attack"
     HOSTILITY = "hostility"

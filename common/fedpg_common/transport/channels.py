@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import grpc
 from cryptography.x509 import load_pem_x509_certificate
 
+from fedpg_common.checks import show
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import show
 
 Option = tuple[str, int]
 
@@ -22,12 +22,16 @@ KEEPALIVE_TIME_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 CONNECT_BACKOFF_MIN_MS = 100
 CONNECT_BACKOFF_MAX_MS = 2_000
+CONNECT_TIMEOUT_MS = 5_000
+"""For one attempt: over a slow link to a busy server, the handshakes of TCP, TLS and HTTP/2 take their time."""
 JOIN_MESSAGE_BYTES_MAX = 1024 * 1024
 """Message limit before a run's own limit is known, that is for Join."""
 AGENT_NAME_PREFIX = "agent-"
 OPERATOR_NAME = "operator"
 """Common name of the certificate of who runs the federation."""
 SERVER_NAME = "server"
+REVOCATION_LIST = "crl.pem"
+"""In the server's folder, if there is one."""
 AGENT_DIGITS_MAX = 9
 
 # What one caller can make a server hold (gRPC core, grpc/impl/channel_arg_names.h).
@@ -56,6 +60,11 @@ class TlsFiles:
     authority: Path
     certificate: Path
     key: Path
+
+    @property
+    def revocation_list(self) -> Path:
+        """Where a server looks for a list of certificates that are not to be trusted any more. It is optional."""
+        return self.certificate.with_name(REVOCATION_LIST)
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """The three files' contents.
@@ -108,7 +117,7 @@ def client_options(message_bytes: int, use_proxy: bool = False) -> list[Option]:
         *_SHARED_OPTIONS,
         *_message_limits(message_bytes, message_bytes),
         ("grpc.initial_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
-        ("grpc.min_reconnect_backoff_ms", CONNECT_BACKOFF_MIN_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
         ("grpc.max_reconnect_backoff_ms", CONNECT_BACKOFF_MAX_MS),
         ("grpc.enable_retries", 0),  # retries are the agent's own: see fedpg_client.calls
         ("grpc.use_local_subchannel_pool", 1),  # agents that share a process keep connections of their own
@@ -128,6 +137,7 @@ def server_options(message_bytes: int, send_bytes: int = 0, connections_max: int
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
         ("grpc.max_connection_idle_ms", CONNECTION_IDLE_MAX_MS),
+        ("grpc.http2.bdp_probe", 0),  # it would let a fast caller send megabytes on every stream, read or not
         *connections,
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
     ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+from typing import Any
 
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
-from fedpg_common.tasks import Task, task_from_fields
+from fedpg_common.learning.recursion import Kind, Recursion
+from fedpg_common.tasks import Reward, Task, task_from_fields
+from fedpg_common.transport.protobuf import TooManyFieldsError, protobuf_fields
 
 FLOAT32 = np.dtype("<f4")
 MESSAGE_SLACK_BYTES = 64 * 1024
@@ -20,12 +24,21 @@ MESSAGE_BYTES_MAX = 2**31 - 1
 OVERSIZE_FACTOR = 2
 """A server reads messages up to so many times the limit, to be able to say who sent them; larger ones it does not."""
 STATUS_BYTES_PER_AGENT = 512
+SHAPE_BYTES_MAX = 64
+"""A gradient has one dimension."""
+_GRADIENT = pb.SubmitUpdateRequest.GRADIENT_FIELD_NUMBER
+_SHAPE = pb.Tensor.SHAPE_FIELD_NUMBER
+ROUND_VECTORS_MAX = 3
+"""Vectors in a Round at most: the parameters, and two in its recursion."""
+
+_KINDS = {Kind.MOMENTUM: pb.Recursion.KIND_MOMENTUM, Kind.DIFFERENCE: pb.Recursion.KIND_DIFFERENCE}
 RECORDS_BYTES = 1024 * 1024
 """Of rounds' records that one GetStatusReply brings, where they are asked for; one at least, whatever its size."""
 
 _PLAIN_TASK_FIELDS = (
     "name", "environment", "activation", "horizon", "evaluation_horizon", "trajectories", "gamma", "learning_rate",
     "batch_size", "batch_size_min", "batch_size_max", "mini_batch_size", "inner_steps", "delta", "sigma", "alpha",
+    "baseline",
 )  # fmt: skip
 
 
@@ -68,9 +81,78 @@ def tensor_to_vector(tensor: pb.Tensor, size: int) -> Vector:
     return vector.astype(np.float32, copy=False)
 
 
+def read_submission(data: bytes) -> pb.SubmitUpdateRequest:
+    """The submission in `data`. Raises DecodeError.
+
+    A shape of millions of entries, which no tensor has, would take many times its bytes in memory. It is left out
+    before anything is parsed, so that the submission's gradient has no shape. Small messages are parsed as they are.
+    """
+    if len(data) <= MESSAGE_SLACK_BYTES:
+        return pb.SubmitUpdateRequest.FromString(data)
+    parts: list[bytes | memoryview] = []
+    message = memoryview(data)
+    done = 0
+    for field in protobuf_fields(message):
+        if field.number == _GRADIENT and field.is_nested:
+            gradient = message[field.content : field.end]
+            if (lean := _without_bulk(gradient)) is not None:
+                parts += [message[done : field.start], pb.SubmitUpdateRequest(gradient=lean).SerializeToString()]
+                done = field.end
+    return pb.SubmitUpdateRequest.FromString(b"".join([*parts, message[done:]]) if parts else data)
+
+
+def _without_bulk(gradient: memoryview) -> pb.Tensor | None:
+    """What stands in for a gradient of too many fields or with too large a shape; None for any other."""
+    try:
+        fields = list(protobuf_fields(gradient))
+    except TooManyFieldsError:
+        return pb.Tensor()
+    if sum(field.end - field.start for field in fields if field.number == _SHAPE) <= SHAPE_BYTES_MAX:
+        return None
+    return pb.Tensor.FromString(
+        b"".join(gradient[field.start : field.end] for field in fields if field.number != _SHAPE)
+    )
+
+
 def tensor_digest(tensor: pb.Tensor) -> bytes:
     """SHA-256 of the tensor's bytes: 32 bytes. The shape is fixed by the run, so it is not part of the digest."""
     return hashlib.sha256(tensor.data).digest()
+
+
+def recursion_to_message(recursion: Recursion) -> pb.Recursion:
+    """What an agent needs beside θ_0, as a message."""
+    message = pb.Recursion(
+        kind=_KINDS[recursion.kind],
+        previous_parameters=vector_to_tensor(recursion.previous),
+        previous_estimate=None if recursion.estimate is None else vector_to_tensor(recursion.estimate),
+        weight=recursion.weight,
+    )
+    message.digest = recursion_digest(message)
+    return message
+
+
+def recursion_from_message(message: pb.Recursion, size: int) -> Recursion:
+    """The inverse, for parameters (size,). Raises WireError."""
+    kinds = {value: kind for kind, value in _KINDS.items()}
+    if message.kind not in kinds:
+        raise WireError(f"a recursion of kind {message.kind} is not one that this version knows")
+    estimate = message.previous_estimate if message.HasField("previous_estimate") else None
+    try:
+        return Recursion(
+            kinds[message.kind],
+            tensor_to_vector(message.previous_parameters, size),
+            None if estimate is None else tensor_to_vector(estimate, size),
+            message.weight,
+        )
+    except WireError:
+        raise
+    except ValueError as error:
+        raise WireError(f"a recursion does not fit its kind: {error}") from error
+
+
+def recursion_digest(message: pb.Recursion) -> bytes:
+    """SHA-256 of the recursion's vectors, one after the other: 32 bytes."""
+    return hashlib.sha256(message.previous_parameters.data + message.previous_estimate.data).digest()
 
 
 def message_bytes_max(size: int, vectors: int = 1) -> int:
@@ -102,22 +184,35 @@ def task_to_message(task: Task) -> pb.Task:
     return pb.Task(
         hidden=task.hidden,
         environment_options_json=json.dumps(options, sort_keys=True) if options else "",
+        wrappers_json=json.dumps(task.wrappers) if task.wrappers else "",
+        reward=None if task.reward == Reward() else pb.Reward(**dataclasses.asdict(task.reward)),
         **{name: getattr(task, name) for name in _PLAIN_TASK_FIELDS},
     )
 
 
 def task_from_message(message: pb.Task) -> Task:
     """The task in a message. Raises UsageError for a bad field, WireError for malformed options."""
-    try:
-        options = json.loads(message.environment_options_json or "{}")
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"environment_options_json is not JSON: {error}") from error
+    options = _from_json(message.environment_options_json or "{}", "environment_options_json")
     if not isinstance(options, dict):
         raise WireError("environment_options_json must be a JSON object")
+    wrappers = _from_json(message.wrappers_json or "[]", "wrappers_json")
+    perceived = message.reward
+    reward = Reward(perceived.scale, perceived.shift, perceived.noise) if message.HasField("reward") else Reward()
     fields = {name: getattr(message, name) for name in _PLAIN_TASK_FIELDS}
     return task_from_fields(
-        {**fields, "hidden": list(message.hidden), "environment_options": options}, source="the server's task"
-    )
+        {
+            **fields, "hidden": list(message.hidden), "environment_options": options, "wrappers": wrappers,
+            "reward": reward,
+        },
+        source="the server's task",
+    )  # fmt: skip
+
+
+def _from_json(text: str, field: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"{field} is not JSON: {error}") from error
 
 
 def finite_or_zero(value: float) -> float:

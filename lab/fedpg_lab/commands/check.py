@@ -51,7 +51,7 @@ def check_command(
 
     Exit codes: 0 all promises are kept; 2 bad name or setting; 8 a promise is broken.
     """
-    from fedpg_common.federation import describe
+    from fedpg_common.descriptions import describe
     from fedpg_common.modules import make_importable
 
     from fedpg_lab.check.aggregators import check_aggregator

@@ -82,6 +82,13 @@ def certs_command(
         bool,
         typer.Option("--new-authority", help="Replace the authority, and every certificate with it.", metavar=""),
     ] = False,
+    revoke: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Revoke the certificate in that folder (agent-3), and make another; repeat for several.",
+            metavar="NAME",
+        ),
+    ] = None,
 ) -> None:
     """Make an authority, and certificates for the server, the operator and each agent.
 
@@ -89,51 +96,76 @@ def certs_command(
     its own folder; the folders `authority` and `operator` stay with you: the latter is for `fedpg status`. The
     authority's key may be kept elsewhere: it is asked for when it is needed, with --authority.
 
+    Revoked certificates are listed in crl.pem, in the folder `server`: bring it into the server's own folder, and a
+    server that runs heeds it within seconds.
+
     Exit codes: 0 done; 2 bad option; 6 the folder cannot be used, or the authority's key is needed.
     """
+    from fedpg_common.transport.channels import REVOCATION_LIST, SERVER_NAME
+
     from fedpg_lab.deploy.authority import shortened
     from fedpg_lab.deploy.certificates import make_certificates
 
     names = ["localhost", "127.0.0.1", *(server_name or [])]
     now = datetime.datetime.now(datetime.UTC)
     made = make_certificates(
-        out, agents, names, days, now, authority, new_authority, lambda sentence: typer.echo(sentence, err=True)
+        out,
+        agents,
+        names,
+        days,
+        now,
+        authority,
+        new_authority,
+        lambda sentence: typer.echo(sentence, err=True),
+        revoke or [],
     )
+    if revoke:
+        place = out / SERVER_NAME / REVOCATION_LIST
+        typer.echo(f"{out}: revoked the certificate of {shortened(revoke)}; a server that has {place} refuses it")
     typer.echo(f"{out}: {'made ' + shortened(made) if made else 'everything is there already'}")
+
+
+SwarmOption = Annotated[bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.", metavar="")]
+
+Certs = Annotated[
+    str,
+    typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
+]
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for docker-compose.yml and the settings, .env.", metavar="DIR", show_default="standard output"
+    ),
+]
+
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the Compose project, its own on this machine.",
+        metavar="NAME",
+        show_default="from the federation",
+    ),
+]
+
+Modules = Annotated[
+    Path | None,
+    typer.Option(help="Folder with Python modules of your own, such as the environment's.", metavar="DIR"),
+]
+
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")]
 
 
 @federation_options()
 def compose_command(
     described: Description,
     *,
-    swarm: Annotated[
-        bool, typer.Option("--swarm", help="Write a stack file for Docker Swarm instead.", metavar="")
-    ] = False,
-    certs: Annotated[
-        str,
-        typer.Option(help="For --swarm: the folder of `fedpg certs`, as seen from the stack file.", metavar="FOLDER"),
-    ] = "certs",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for docker-compose.yml and the settings, .env.", metavar="DIR", show_default="standard output"
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the Compose project, its own on this machine.",
-            metavar="NAME",
-            show_default="from the federation",
-        ),
-    ] = None,
-    modules: Annotated[
-        Path | None,
-        typer.Option(help="Folder with Python modules of your own, such as the environment's.", metavar="DIR"),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Write over files in --out that differ.", metavar="")
-    ] = False,
+    swarm: SwarmOption = False,
+    certs: Certs = "certs",
+    out: Out = None,
+    name: NameOption = None,
+    modules: Modules = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Write a federation's Compose file, and beside it the settings that `docker compose` reads, .env.
 

@@ -34,29 +34,47 @@ class Render(StrEnum):
     HUMAN = "human"
 
 
+CheckpointOption = Annotated[
+    Path, typer.Argument(help="A .safetensors file, or a run folder for its best policy.", show_default=False)
+]
+
+EpisodesOption = Annotated[int, typer.Option(help="How many episodes.", metavar="N")]
+
+Sample = Annotated[
+    bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.", metavar="")
+]
+
+Seed = Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")]
+
+RenderOption = Annotated[Render | None, typer.Option(help="human: play all episodes in a window.", show_default=False)]
+
+Video = Annotated[
+    Path | None,
+    typer.Option(help="Record an episode: FILE.mp4 or FILE.gif. Needs no display.", metavar="FILE", show_default=False),
+]
+
+VideoEpisode = Annotated[int, typer.Option(help="Which episode is recorded.", metavar="N")]
+
+Worlds = Annotated[
+    bool, typer.Option("--worlds", help="In the world of each agent of a run folder as well.", metavar="")
+]
+
+FormatOption = Annotated[Format, typer.Option("--format", help="For people or, as one line of JSON, for programs.")]
+
+AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json.", metavar="")]
+
+
 def evaluate_command(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A .safetensors file, or a run folder for its best policy.", show_default=False)
-    ],
-    episodes: Annotated[int, typer.Option(help="How many episodes.", metavar="N")] = 10,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Draw the actions, as in training, not the most likely ones.", metavar="")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Every random draw follows from it.", metavar="N")] = 0,
-    render: Annotated[
-        Render | None, typer.Option(help="human: play all episodes in a window.", show_default=False)
-    ] = None,
-    video: Annotated[
-        Path | None,
-        typer.Option(
-            help="Record an episode: FILE.mp4 or FILE.gif. Needs no display.", metavar="FILE", show_default=False
-        ),
-    ] = None,
-    video_episode: Annotated[int, typer.Option(help="Which episode is recorded.", metavar="N")] = 1,
-    format_: Annotated[
-        Format, typer.Option("--format", help="For people or, as one line of JSON, for programs.")
-    ] = Format.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.", metavar="")] = False,
+    checkpoint: CheckpointOption,
+    episodes: EpisodesOption = 10,
+    sample: Sample = False,
+    seed: Seed = 0,
+    render: RenderOption = None,
+    video: Video = None,
+    video_episode: VideoEpisode = 1,
+    worlds: Worlds = False,
+    format_: FormatOption = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate a policy: each episode's return and length, their mean and standard deviation.
 
@@ -68,6 +86,7 @@ def evaluate_command(
         fedpg evaluate runs/my-run
         fedpg evaluate runs/my-run/checkpoints/latest.safetensors --episodes 100 --sample
         fedpg evaluate runs/my-run --video lander.mp4
+        fedpg evaluate runs/my-run --worlds
 
     HalfCheetah and other MuJoCo tasks are recorded with EGL; on Debian and Ubuntu it is in libegl1 and libgl1-mesa-dri.
 
@@ -80,6 +99,11 @@ def evaluate_command(
         raise UsageError(f"--seed must be 0 to 2**63 - 1, not {seed}")
     if not 1 <= video_episode <= episodes:
         raise UsageError(f"--video-episode must be one of the episodes 1 to {episodes}, not {video_episode}")
+    if worlds:
+        if sample or render is not None or video is not None:
+            raise UsageError("--worlds plays the most likely actions, unseen: leave out --sample, --render and --video")
+        _evaluate_worlds(checkpoint, episodes, seed, as_json or format_ is Format.JSON)
+        return
     from fedpg_lab.playback.evaluation import evaluate, load_policy
     from fedpg_lab.playback.video import check_video_path, render_without_display, require_display, show
 
@@ -104,6 +128,38 @@ def evaluate_command(
                 _record(policy.task, evaluation.episodes[video_episode - 1], video)
         if video is not None:
             typer.echo(f"Recorded episode {video_episode}: {video}", err=True)
+
+
+def _evaluate_worlds(run: Path, episodes: int, seed: int, as_json: bool) -> None:
+    from fedpg_lab.playback.evaluation import load_policy
+    from fedpg_lab.playback.worlds import evaluate_worlds
+
+    with unwinding():
+        file, policy = load_policy(run)
+        with printing_to_stderr():
+            result = evaluate_worlds(run, policy, episodes, seed)
+    over = result.over_worlds
+    if as_json:
+        typer.echo(
+            to_json(
+                {
+                    "checkpoint": str(file), "task": policy.task.name, "round": policy.round_number, "seed": seed,
+                    "episodes": episodes, "nominal": result.nominal.mean, "mean": over.mean, "worst": over.worst,
+                    "spread": over.spread, "returns": result.returns,
+                    "worlds": {agent: result.world(agent).to_plain() for agent in result.returns},
+                }
+            )
+        )  # fmt: skip
+        return
+    typer.echo(f"{policy.task.name}, round {policy.round_number} ({file}), most likely actions, seed {seed}, "
+               f"{count(episodes, 'episode')} in each world")  # fmt: skip
+    typer.echo(f"{'agent':>7} {'return':>11}  world")
+    typer.echo(f"{'nominal':>7} {result.nominal.mean:11.2f}")
+    for agent, value in result.returns.items():
+        typer.echo(f"{agent:7d} {value:11.2f}  {result.world(agent).label}".rstrip())
+    worst = min(result.returns, key=lambda agent: result.returns[agent])
+    typer.echo(f"mean {over.mean:.2f}, worst {over.worst:.2f} (agent {worst}), spread {over.spread:.2f} over "
+               f"{count(len(result.returns), 'world')}")  # fmt: skip
 
 
 def _record(task: Task, episode: Episode, video: Path) -> None:

@@ -18,49 +18,96 @@ from fedpg_common.words import count
 from fedpg_lab.files.toml_files import names_in, package_folder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fedpg_lab.experiments.plan import Experiment, PlannedRun
+    from fedpg_lab.runs.folders import RunData
 
 JOBS_MAX = 64
+NAMED_MAX = 20
+"""Federations that an error lists."""
 SHIPPED = names_in(package_folder("experiments"))
 
 
+File = Annotated[
+    str,
+    typer.Argument(
+        help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
+        metavar="FILE",
+        autocompletion=complete(SHIPPED),
+    ),
+]
+
+Quick = Annotated[
+    bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
+]
+
+Jobs = Annotated[int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")]
+
+SeedsOption = Annotated[
+    int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
+]
+
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only the runs with this in their name, for example CartPole or seed-0.",
+        metavar="TEXT",
+        show_default="all",
+    ),
+]
+
+ReportOnly = Annotated[
+    bool,
+    typer.Option("--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""),
+]
+
+Aggregator = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Of a matrix: only this row, by its name; an aggregator that is not there becomes one. Repeatable.",
+        metavar="NAME",
+    ),
+]
+
+Algorithm = Annotated[
+    list[str] | None,
+    typer.Option(help="Of a matrix: only the row of this algorithm, likewise. Repeatable.", metavar="NAME"),
+]
+
+Attack = Annotated[
+    list[str] | None,
+    typer.Option(help="Of a matrix: only the column of this attack, likewise. Repeatable.", metavar="NAME"),
+]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of that aggregator, algorithm or attack, or of the task, as for train. Repeatable.",
+        metavar="NAME=VALUE",
+    ),
+]
+
+Out = Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")]
+
+
 def experiment_command(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
-            metavar="FILE",
-            autocompletion=complete(SHIPPED),
-        ),
-    ],
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
-    ] = False,
-    jobs: Annotated[
-        int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
-    ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Only the runs with this in their name, for example CartPole or seed-0.",
-            metavar="TEXT",
-            show_default="all",
-        ),
-    ] = None,
-    report_only: Annotated[
-        bool,
-        typer.Option(
-            "--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""
-        ),
-    ] = False,
-    out: Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")] = Path("runs"),
+    file: File,
+    quick: Quick = False,
+    jobs: Jobs = None,
+    seeds: SeedsOption = None,
+    only: OnlyOption = None,
+    report_only: ReportOnly = False,
+    aggregator: Aggregator = None,
+    algorithm: Algorithm = None,
+    attack: Attack = None,
+    settings: Settings = None,
+    out: Out = Path("runs"),
 ) -> None:
     """Run an experiment: a list of federations, each with several seeds; then report on it.
 
-    Runs go side by side, as many as there are cores. After an interruption or a failure, the same command goes on where
+    Runs go side by side, as many as there are cores. After an interruption or a failure, the same command resumes where
     it stopped: complete runs are left alone. With more `--seeds` it adds runs.
 
     The folder `runs/NAME` (with `--quick`, `runs/NAME-quick`) gets a run folder for each run, FEDERATION/seed-S, and at
@@ -81,29 +128,69 @@ def experiment_command(
         seeds = 1
         trajectories = 300                  # or a table by task
 
+    In place of federations a file may have a matrix of rules and attacks, as `robustness` has:
+
+        [matrix]
+        task = "CartPole-v1"
+        byzantine = 3
+        rows = ["krum", { algorithm = "fedpg-guard" }]
+        attacks = ["alie", "worst-down"]
+
+    Then there are also heat maps, and `matrix.json`. `--aggregator my_filters:Krum` runs that row alone, and reports on
+    it beside all others that there are.
+
     Exit codes: 0 done; 2 bad option or file; 6 a folder or store cannot be used; 130 Ctrl-C. When runs fail, the others
     go on, and the exit code is the first failure's.
     """
     if jobs is not None and not 1 <= jobs <= JOBS_MAX:
         raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
-    from fedpg_lab.experiments.plan import read_experiment
-    from fedpg_lab.machine import cores
+    from fedpg_common.machine import cores
 
-    experiment = read_experiment(file, quick=quick, seeds=seeds)
-    chosen = [planned for planned in experiment.runs if only is None or only in planned.name]
-    if not chosen:
-        names = sorted({planned.name.rpartition("/")[0] for planned in experiment.runs})
-        raise UsageError(f"no run of {experiment.name} has {only!r} in its name; there are {', '.join(names)}")
-    folder, command = out / experiment.name, _command(file, quick, seeds, only)
+    from fedpg_lab.experiments.matrix_file import earlier_additions
+    from fedpg_lab.experiments.named import named_parts, settings_of_command
+    from fedpg_lab.experiments.plan import name_of_experiment, read_experiment
+
+    named = named_parts(aggregator or (), algorithm or (), attack or (), settings or ())
+    folder = out / name_of_experiment(file, quick)
+    experiment = read_experiment(file, quick=quick, seeds=seeds, named=named, earlier=earlier_additions(folder))
+    chosen = _chosen(experiment, only)
+    command = _command(file, quick, seeds, only, settings_of_command(aggregator, algorithm, attack, settings))
     if not report_only:
+        if experiment.plan is not None:
+            _check(chosen)
         _run(experiment, chosen, folder, jobs or cores(), command)
     elif not _report(experiment, folder, command):
         raise StorageError(f"there is no run of {experiment.name} in {folder} to report on")
 
 
+def _chosen(experiment: Experiment, only: str | None) -> list[PlannedRun]:
+    """The runs that this command is to do. Raises UsageError if there are none."""
+    plan = experiment.plan
+    runs = [run for run in experiment.runs if plan is None or run.name.rpartition("/")[0] in plan.wanted]
+    chosen = [planned for planned in runs if only is None or only in planned.name]
+    if not chosen:
+        names = sorted({planned.name.rpartition("/")[0] for planned in runs})
+        more = f", and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+        there_are = f"{', '.join(names[:NAMED_MAX])}{more}"
+        raise UsageError(f"no run of {experiment.name} has {only!r} in its name; there are {there_are}")
+    return chosen
+
+
+def _check(chosen: Sequence[PlannedRun]) -> None:
+    """Raise UsageError now for a part that cannot be built: a row of failures would come of it."""
+    from fedpg_lab.commands.train import check_parts
+
+    seen = set()
+    for planned in chosen:
+        federation = planned.name.rpartition("/")[0]
+        if federation not in seen:
+            seen.add(federation)
+            check_parts(planned.federation)
+
+
 def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, command: str) -> None:
     """Run what is missing, then report, also when runs have failed."""
-    from fedpg_lab.experiments.runner import RunsFailedError, run_missing
+    from fedpg_lab.experiments.runner import RunsFailedError
     from fedpg_lab.local.children import kill_children
     from fedpg_lab.terminal.console import make_console
 
@@ -111,7 +198,7 @@ def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, job
     make_folder(folder)
     with unwinding(hurry=kill_children) as signals:
         try:
-            run_missing(chosen, folder, jobs, console)
+            _run_and_tell(experiment, chosen, folder, jobs, console)
         except (KeyboardInterrupt, SystemExit):
             if not signals:
                 raise
@@ -121,6 +208,31 @@ def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, job
             _report(experiment, folder, command)  # the other runs are done
             raise
         _report(experiment, folder, command)
+
+
+def _run_and_tell(
+    experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, console: Console
+) -> None:
+    """Run what is missing; matrix.json, if there is a matrix, is up to date after each run."""
+    from fedpg_lab.experiments.matrix_file import MatrixFile
+    from fedpg_lab.experiments.plan import existing_run
+    from fedpg_lab.experiments.runner import run_missing
+
+    if experiment.plan is None:
+        run_missing(chosen, folder, jobs, console)
+        return
+    matrix = MatrixFile(experiment, experiment.plan, folder)
+    for planned in experiment.runs:  # also what this command leaves alone
+        run = existing_run(folder, planned)
+        if run is not None:
+            matrix.note(planned, run)
+    matrix.write()
+
+    def on_run(planned: PlannedRun, run: RunData) -> None:
+        matrix.note(planned, run)
+        matrix.write()
+
+    run_missing(chosen, folder, jobs, console, on_run)
 
 
 def _report(experiment: Experiment, folder: Path, command: str) -> bool:
@@ -138,8 +250,9 @@ def _report(experiment: Experiment, folder: Path, command: str) -> bool:
     return bool(runs)
 
 
-def _command(file: str, quick: bool, seeds: int | None, only: str | None) -> str:
+def _command(file: str, quick: bool, seeds: int | None, only: str | None, parts_named: Sequence[str]) -> str:
     """The command that repeats it."""
     parts = ["fedpg", "experiment", file, *(["--quick"] if quick else [])]
     parts += ["--seeds", str(seeds)] if seeds is not None else []
-    return shlex.join([*parts, *(["--only", only] if only is not None else [])])
+    parts += ["--only", only] if only is not None else []
+    return shlex.join([*parts, *parts_named])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.files import shown, write_whole
+from fedpg_common.words import count
+
+if TYPE_CHECKING:
+    from fedpg_lab.runs.folders import RunData
 
 
 class ExportFormat(StrEnum):
@@ -17,6 +22,7 @@ class ExportFormat(StrEnum):
 
     CSV = "csv"
     JSONL = "jsonl"
+    FIGURES = "figures"
 
 
 SUFFIXES = {".csv": ExportFormat.CSV, ".jsonl": ExportFormat.JSONL, ".ndjson": ExportFormat.JSONL}
@@ -29,7 +35,7 @@ def export_command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The file to write.", metavar="FILE", show_default="standard output"),
+        typer.Option(help="The file to write; for figures a folder.", metavar="FILE", show_default="standard output"),
     ] = None,
     format_: Annotated[
         ExportFormat | None,
@@ -41,14 +47,18 @@ def export_command(
     docs/runs.md lists the columns. Numbers are written so that they are read back the same; what is missing is empty in
     CSV and null in JSON. The column `run` tells several runs apart.
 
+    `--format figures` keeps what figures are made of: for each federation a folder in --out with two small files, which
+    `fedpg figure` reads like run folders.
+
     For example:
 
         fedpg export runs/my-run --out rounds.csv
         fedpg export runs/svrpg --format jsonl | jq .evaluation_return
+        fedpg export runs/figure-1 --format figures --out data/figure-1
 
     Exit codes: 0 done; 2 bad option; 6 no run there, or a file cannot be used.
     """
-    from fedpg_common.files import Kind, look, write_whole
+    from fedpg_common.files import Kind, look
 
     from fedpg_lab.runs.export import to_csv, to_json_lines
     from fedpg_lab.runs.folders import find_run_folders, load_run
@@ -58,6 +68,9 @@ def export_command(
         raise UsageError(f"--out must end in {', '.join(SUFFIXES)}, or --format say what to write")
 
     runs = [load_run(place) for folder in folders for place in find_run_folders(folder)]
+    if chosen is ExportFormat.FIGURES:
+        _keep(runs, out)
+        return
     lines = to_csv(runs) if chosen is ExportFormat.CSV else to_json_lines(runs)
     if out is None:
         _print(lines)
@@ -65,8 +78,20 @@ def export_command(
     if look(out) is Kind.FOLDER:
         raise StorageError(f"cannot write {out}: it is a folder")
     write_whole(out, "".join(lines))
-    count = sum(len(run.records) for run in runs)
-    typer.echo(f"Wrote {count} round{'s' * (count != 1)} of {len(runs)} run{'s' * (len(runs) != 1)}: {out}")
+    rounds = sum(len(run.records) for run in runs)
+    typer.echo(f"Wrote {count(rounds, 'round')} of {count(len(runs), 'run')}: {out}")
+
+
+def _keep(runs: Sequence[RunData], out: Path | None) -> None:
+    if out is None:
+        raise UsageError("--format figures writes a folder: name it with --out")
+    from fedpg_lab.figures.curves import group_runs
+    from fedpg_lab.runs.kept import keep
+
+    groups = [group.runs for group in group_runs([run for run in runs if run.records])]
+    places = keep(groups, out)
+    kept = sum(map(len, groups))
+    typer.echo(f"Kept {count(kept, 'run')} of {count(len(places), 'federation')}: {shown(out)}")
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -49,40 +49,51 @@ REFERENCES: Choices[RunReference] = Choices(
 """What a run is compared with: one that has the same libraries under it. A backend of one's own has the local one."""
 
 
+File = Annotated[
+    str,
+    typer.Argument(
+        help=f"A scenario file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
+        metavar="FILE",
+        autocompletion=complete(SHIPPED),
+    ),
+]
+
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="local: processes on this machine; docker: containers; or MODULE:NAME.",
+        metavar="NAME",
+        autocompletion=complete(("local", "docker")),
+    ),
+]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what will happen to whom, and do nothing.", metavar="")]
+
+Reference = Annotated[
+    bool,
+    typer.Option("--reference/--no-reference", help="Run the federation without faults too, and compare.", metavar=""),
+]
+
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Of the federation and of who is hit.", metavar="N", show_default="file's"),
+]
+
+NameOption = Annotated[
+    str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="the scenario's")
+]
+
+Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")]
+
+
 def faults_command(
-    file: Annotated[
-        str,
-        typer.Argument(
-            help=f"A scenario file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
-            metavar="FILE",
-            autocompletion=complete(SHIPPED),
-        ),
-    ],
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="local: processes on this machine; docker: containers; or MODULE:NAME.",
-            metavar="NAME",
-            autocompletion=complete(("local", "docker")),
-        ),
-    ] = "local",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what will happen to whom, and do nothing.", metavar="")
-    ] = False,
-    reference: Annotated[
-        bool,
-        typer.Option(
-            "--reference/--no-reference", help="Run the federation without faults too, and compare.", metavar=""
-        ),
-    ] = True,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Of the federation and of who is hit.", metavar="N", show_default="file's"),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="the scenario's")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")] = Path("runs"),
+    file: File,
+    backend: BackendOption = "local",
+    dry_run: DryRun = False,
+    reference: Reference = True,
+    seed: Seed = None,
+    name: NameOption = None,
+    out: Out = Path("runs"),
 ) -> None:
     """Run a federation while things fail, heal them, and check that every promise held.
 

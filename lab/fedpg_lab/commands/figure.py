@@ -49,6 +49,12 @@ def figure_command(
     smooth: Annotated[
         int, typer.Option(help="Average this many rounds, centred, before the mean over seeds.", metavar="ROUNDS")
     ] = 1,
+    until: Annotated[
+        int | None,
+        typer.Option(
+            help="Draw no rounds beyond so many trajectories per participant.", metavar="N", show_default="all"
+        ),
+    ] = None,
     reach: Annotated[
         float | None,
         typer.Option(help="For scaling: the return to be reached.", metavar="RETURN", show_default="what all reach"),
@@ -71,13 +77,16 @@ def figure_command(
 
         fedpg figure runs/fedpg-br runs/svrpg --out cartpole.png
         fedpg figure runs --kind filter --smooth 10
+        fedpg figure docs/data/figure-1 --until 1500
 
     Exit codes: 0 done; 2 bad option, or nothing of that kind in these runs; 6 no runs there, or a file cannot be used.
     """
     check_picture_path(out)
     if smooth < 1:
         raise UsageError(f"--smooth must be 1 round or more, not {smooth}")
-    from fedpg_lab.figures.curves import find_runs, group_runs
+    if until is not None and until < 1:
+        raise UsageError(f"--until must be 1 trajectory or more, not {until}")
+    from fedpg_lab.figures.curves import cut_after, find_runs, group_runs
     from fedpg_lab.figures.parts import save_figure
     from fedpg_lab.figures.scaling import name_in_task
 
@@ -86,6 +95,8 @@ def figure_command(
         for run in (run for group in groups for run in group.runs if not run.is_complete):
             end, target = run.records[-1].trajectories_total, run.federation.task.trajectories
             typer.echo(f"fedpg: {shown(run.folder)} is at {end} of {target} trajectories", err=True)
+        if until is not None:
+            groups = cut_after(groups, until)
         png, svg = save_figure(draw(groups, kind, honest=honest_axis, window=smooth, target=reach), out)
     omitted = left_out(groups, kind)
     drawn = [group for group in groups if not any(group is other for other in omitted)]

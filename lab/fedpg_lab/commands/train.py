@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fedpg_lab.local.train import TrainOptions
 
-TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "tensorboard", "observer")
+TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "threads", "tensorboard", "observer")
 """The options that mean something to a run which has its description already."""
 
 
@@ -36,6 +36,15 @@ def train_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")] = Path("runs"),
     agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads that share the server's own episodes, where the simulation lets them.",
+            metavar="N",
+            show_default="the cores that it may use",
+            min=1,
+        ),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
     resume: Annotated[
@@ -65,7 +74,7 @@ def train_command(
 
         assert described.context is not None
         refuse_ignored_options(described.context, TAKEN_BY_RESUME)
-        options = TrainOptions(agents_per_process, observers)
+        options = TrainOptions(agents_per_process, observers, threads)
         resume_runs(resume, described.typed("trajectories"), options, console)
         return
     federation = described.federation()
@@ -77,7 +86,7 @@ def train_command(
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
     warn_of_too_many(federation)
-    _train_seeds(federation, runs, out, name, TrainOptions(agents_per_process, observers), console)
+    _train_seeds(federation, runs, out, name, TrainOptions(agents_per_process, observers, threads), console)
 
 
 def _train_seeds(
@@ -111,12 +120,15 @@ def check_parts(federation: Federation) -> None:
     from fedpg_common.modules import make_importable
     from fedpg_common.shipped import ALGORITHMS
 
+    if federation.adam_after is not None:
+        raise UsageError("adam_after belongs to the runs of an experiment's [reproduction]: leave it out")
     make_importable(federation)
     algorithm = ALGORITHMS.find(federation.algorithm.name)
     chosen = federation.aggregator
     if chosen is not None:
-        trusts_itself = hasattr(algorithm, "reference_gradient")
-        check_federation(build_aggregator(chosen), chosen, federation.task, federation.agents, trusts_itself)
+        aggregator = build_aggregator(chosen)
+        has_reference = hasattr(algorithm, "reference_gradient") or getattr(aggregator, "needs_reference", False)
+        check_federation(aggregator, chosen, federation.task, federation.agents, has_reference)
     for attack in federation.byzantine.values():
         build_attacker(attack)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -37,6 +37,14 @@ from fedpg_lab.deploy.authority import (
     require_key,
     write_file,
 )
+from fedpg_lab.deploy.revocations import (
+    are_written,
+    check_names,
+    load_revoked,
+    remove_revoked,
+    serials_to_revoke,
+    write_revoked,
+)
 
 SERVER = SERVER_NAME
 OPERATOR = OPERATOR_NAME
@@ -55,6 +63,7 @@ def make_certificates(
     authority: Path | None = None,
     new_authority: bool = False,
     note: Note = lambda _sentence: None,
+    revoke: Sequence[str] = (),
 ) -> list[str]:
     """Make what is missing, expired or about to expire below `folder`; returns the names of what was made.
 
@@ -62,9 +71,13 @@ def make_certificates(
     owner alone; `note` is told of what was otherwise, or in the wrong folder, and has been put right. The authority is
     the one in the folder `authority`, if not in that of this name below `folder`. There is a new one at the very
     first, when the old one ends (and all that it signed with it), or with `new_authority`; whoever has a certificate
-    of one that was replaced gets a new one. Raises UsageError for a name that is none, StorageError for a folder or
+    of one that was replaced gets a new one. The certificates of `revoke`, agents or the operator, are put on the
+    authority's revocation list, and made anew. Raises UsageError for a name that is none, StorageError for a folder or
     file that cannot be used and for an authority or its key that is kept elsewhere and needed; then nothing is changed.
     """
+    check_names(revoke)
+    if revoke and new_authority:
+        raise UsageError("--revoke and --new-authority exclude each other: a new one has signed nothing yet")
     hosts = [_general_name(name) for name in server_names]
     place = folder / AUTHORITY if authority is None else authority
     participants = [SERVER, OPERATOR, *(f"{AGENT_NAME_PREFIX}{index}" for index in range(1, agents + 1))]
@@ -83,12 +96,17 @@ def make_certificates(
             if found is None:
                 found = _make_authority(place, now, expires)
                 made.append(AUTHORITY)
+                remove_revoked(place, folder)
+            revoked = load_revoked(place, folder, found) | serials_to_revoke(folder, revoke, found)
             needed = [
                 name
                 for name in participants
-                if not _is_good(folder / name, found, hosts if name == SERVER else [], now, note)
+                if not _is_good(folder / name, found, hosts if name == SERVER else [], now, revoked, note)
             ]
-            require_key(found, place, needed)
+            is_listed = are_written(place, folder, revoked, found)
+            require_key(found, place, needed or ([] if is_listed else ["the revocation list"]))
+            if not is_listed:
+                write_revoked(place, folder, revoked, found, now)
             close_to_others(place, AUTHORITY_KEY, note)
             for name in participants:
                 close_to_others(folder / name, KEY, note)
@@ -146,7 +164,12 @@ def _issue(
 
 
 def _is_good(
-    folder: Path, authority: Authority, hosts: Sequence[x509.GeneralName], now: datetime.datetime, note: Note
+    folder: Path,
+    authority: Authority,
+    hosts: Sequence[x509.GeneralName],
+    now: datetime.datetime,
+    revoked: Collection[int],
+    note: Note,
 ) -> bool:
     """Whether a folder has a key and its certificate, of this authority, that lasts, for these hosts."""
     if not all(exists(folder / name) for name in (KEY, CERTIFICATE, AUTHORITY_CERTIFICATE)):
@@ -159,14 +182,12 @@ def _is_good(
     if certificate.subject != _subject(folder):  # another's, copied into this folder
         note(f"{folder / CERTIFICATE} is the certificate of {certificate.subject.rfc4514_string()}: it is replaced")
         return False
-    if certificate.subject != _subject(folder):  # another's, copied into this folder
-        return False
     try:
         certificate.verify_directly_issued_by(authority.certificate)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value if hosts else ()
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    return set(hosts) <= set(names) and _lasts(certificate, now)
+    return certificate.serial_number not in revoked and set(hosts) <= set(names) and _lasts(certificate, now)
 
 
 def _subject(folder: Path) -> x509.Name:

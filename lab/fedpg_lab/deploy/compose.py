@@ -8,14 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import attackers_secret
+from fedpg_common.descriptions import DEFAULT_ATTACK, federation_to_toml
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import DEFAULT_ATTACK, Federation, federation_to_toml, name_of
+from fedpg_common.federation import Federation, name_of
 from fedpg_common.shipped import acts_alone
-from fedpg_common.tasks import TASKS, show
+from fedpg_common.tasks import TASKS
+from fedpg_common.worlds import modules_of_wrappers
 
 RING_PORT = 50052
 PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
@@ -219,9 +223,14 @@ def check_name(name: str) -> str:
 
 
 def module_of(federation: Federation) -> str | None:
-    """The module that the task's environment comes from, as in MODULE:NAME; None for one of Gymnasium's own."""
+    """The module that the task's environment comes from, as in MODULE:NAME, and those of wrappers, with commas.
+
+    None where all is Gymnasium's own.
+    """
     module, colon, _ = federation.task.environment.partition(":")
-    return module if colon else None
+    tasks = [federation.task, *map(federation.task_of, federation.environments)]
+    wrappers = modules_of_wrappers(wrapper for task in tasks for wrapper in task.wrappers)
+    return ",".join(sorted(wrappers | ({module} if colon else set()))) or None
 
 
 def common_attack(federation: Federation) -> Choice | None:
@@ -239,12 +248,34 @@ def common_attack(federation: Federation) -> Choice | None:
 def common_settings(federation: Federation, attack: Choice | None) -> str:
     """The settings of algorithm, aggregator and attack, as FEDPG_SET has them. Raises UsageError."""
     parts = {"algorithm": federation.algorithm, "aggregator": federation.aggregator, "attack": attack}
-    return " ".join(
-        f"{owner}.{name}={_plain_setting(owner, name, value)}"
+    settings = [
+        (owner, name, value)
         for owner, choice in parts.items()
         if choice is not None
         for name, value in choice.settings.items()
-    )
+    ]
+    return _joined(settings)
+
+
+def _joined(settings: Iterable[tuple[str, str, object]]) -> str:
+    return " ".join(f"{owner}.{name}={_plain_setting(owner, name, value)}" for owner, name, value in settings)
+
+
+def settings_of_worlds(federation: Federation) -> str:
+    """The settings of the agents' worlds, which the server alone gets to see. Raises UsageError."""
+    settings: list[tuple[str, str, object]] = []
+    if federation.heterogeneity is not None:
+        settings += [("heterogeneity", name, list(bounds)) for name, bounds in federation.heterogeneity.ranges.items()]
+        if federation.heterogeneity.spread != 1.0:
+            settings.append(("heterogeneity", "spread", federation.heterogeneity.spread))
+    for agent, world in sorted(federation.environments.items()):
+        owner = f"environments.{agent}"
+        settings += [(owner, name, value) for name, value in world.environment_options.items()]
+        settings += [(owner, f"reward.{name}", value) for name, value in world.reward.items()]
+        if world.wrappers is not None:
+            wrappers = list(world.wrappers)
+            settings.append((owner, "wrappers", wrappers[0] if len(wrappers) == 1 else wrappers))
+    return _joined(settings)
 
 
 def _plain_setting(owner: str, name: str, value: object) -> str:
@@ -287,15 +318,25 @@ def server_defaults(federation: Federation, task_file: str | None, attack: Choic
         defaults["AGGREGATOR"] = federation.aggregator.name
     if attack:
         defaults["ATTACK"] = attack.name
+    if federation.evaluate_worlds_every:
+        defaults["EVALUATE_WORLDS_EVERY"] = federation.evaluate_worlds_every
     if settings := common_settings(federation, attack):
         defaults["SET"] = settings
+    if worlds := settings_of_worlds(federation):
+        defaults["WORLDS"] = worlds
     return defaults
 
 
 def server_settings(federation: Federation, task_file: str | None, attack: Choice | None) -> list[str]:
     """The server's settings as lines of YAML, each with the description's value as its default."""
     defaults = server_defaults(federation, task_file, attack)
-    return [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
+    worlds = defaults.pop("WORLDS", "")
+    own = defaults.pop("SET", "")
+    lines = [f"      FEDPG_{name}: ${{{name}:-{value}}}" for name, value in defaults.items()]
+    if own or worlds:
+        parts = [f"${{SET:-{own}}}", *([f"${{WORLDS:-{worlds}}}"] if worlds else [])]
+        lines.append(f"      FEDPG_SET: {' '.join(parts)}")
+    return lines
 
 
 def told_of_the_rest(federation: Federation, attack: Choice) -> list[str]:
@@ -304,7 +345,7 @@ def told_of_the_rest(federation: Federation, attack: Choice) -> list[str]:
         return []
     from fedpg_client.attacks import Knowledge, knowledge_of  # with all that an agent computes with
 
-    from fedpg_lab.local.processes import rule_of
+    from fedpg_lab.local.agent_setup import rule_of
 
     lines, knowledge = [], knowledge_of(attack)
     if knowledge >= Knowledge.OMNISCIENT:

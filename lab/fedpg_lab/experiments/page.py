@@ -11,6 +11,7 @@ from typing import Any
 from fedpg_common.tasks import task_to_fields
 from matplotlib.figure import Figure
 
+from fedpg_lab.experiments.matrix_page import write_matrices
 from fedpg_lab.experiments.plan import Experiment
 from fedpg_lab.figures.comparison import draw_filter, draw_returns, is_filtering
 from fedpg_lab.figures.curves import Group, group_runs
@@ -47,14 +48,17 @@ def write_report(experiment: Experiment, runs: Sequence[RunData], folder: Path, 
     """
     groups = group_runs(runs)
     rows = [row_of(group) for group in groups]
+    sections = [] if experiment.plan is None else write_matrices(experiment, experiment.plan, runs, folder)
+    # A matrix has too many federations for curves: it has heat maps instead.
     pictures = [(picture, svg_as_data(save_figure(picture.figure, folder / f"{picture.name}.svg")[1]))
-                for picture in pictures_of(groups)]  # fmt: skip
+                for picture in (pictures_of(groups) if experiment.plan is None else ())]  # fmt: skip
     page = template("fedpg_lab.experiments", "report_page.html").render(
         experiment=experiment,
         complete=sum(run.is_complete for run in runs),
         results=cells(rows, RESULTS),
         costs=cells(rows, COSTS),
         pictures=pictures,
+        matrices=sections,
         runs=[_run_line(run, folder) for run in runs],
         settings=_settings(groups),
         machine=machine(),

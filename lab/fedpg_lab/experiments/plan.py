@@ -11,37 +11,46 @@ aggregator = ["fedpg", { name = "krum", faulty = 3 }]    # the algorithm's own w
 agents = 10
 byzantine = 3
 attack = "sign-flipping"
+heterogeneity = { gravity = [8, 12] }    # ranges from which each agent's world is drawn; or a list of such tables
 sigma = 0.1                              # any field of a task file, in place of the task's
 round_timeout_s = 60.0                   # for attacks on the protocol; other rounds wait a day for a slow machine
+
+[reproduction]                           # how the published curves came about
+carry_adam = true                        # each seed's run starts with Adam's state of the seed before, finished
 
 [quick]                                  # what --quick changes
 seeds = 1
 trajectories = { CartPole-v1 = 300 }     # or one number for all tasks
+
+In place of the federations there may be a [matrix], rules against attacks (`fedpg_lab.experiments.matrix`); with it,
+[quick] may name the rows and attacks to keep.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedpg_common.checks import is_whole, show
+from fedpg_common.descriptions import TASK_FIELDS, federation_from_fields
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.federation import SEED_MAX, TASK_FIELDS, Federation, federation_from_fields, name_of
+from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.files import exists
-from fedpg_common.tasks import is_whole, show
 from fedpg_server.storage.store import STORE_NAME
 
+from fedpg_lab.experiments.matrix import Additions, Plan, combinations, plan_matrices
 from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
 from fedpg_lab.runs.folders import RunData, load_run
 
-FIELDS = ("title", "description", "seeds", "federation", "quick")
+FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction", "quick")
+REPRODUCTION_FIELDS = ("carry_adam",)
 QUICK_FIELDS = ("seeds", "trajectories")
-FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s")
-LISTS_THEMSELVES = ("hidden",)
-"""Fields whose value is a list, which does not stand for several federations."""
+QUICK_MATRIX_FIELDS = ("rows", "attacks")
+FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s",
+                     "environments", "heterogeneity", "evaluate_worlds_every")  # fmt: skip
 PATIENT_S = 86_400.0
 """How long a round waits where every agent answers in the end, so that a loaded machine changes no result."""
 SEEDS_MAX = 1000
@@ -55,6 +64,8 @@ class PlannedRun:
     name: str
     """Where it belongs below the experiment's folder: FEDERATION/seed-S."""
     federation: Federation
+    after: str | None = None
+    """The run that must be complete before this one starts, which begins with its Adam state."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ class Experiment:
     """By seed: with the first of them done there is a first picture of everything."""
     text: str
     """The file."""
+    plan: Plan | None = None
+    """Of its matrices, if it has a [matrix]."""
 
 
 def shipped() -> list[str]:
@@ -76,16 +89,29 @@ def shipped() -> list[str]:
     return names_in(package_folder("experiments"))
 
 
-def read_experiment(file: str, *, quick: bool = False, seeds: int | None = None) -> Experiment:
+def read_experiment(
+    file: str,
+    *,
+    quick: bool = False,
+    seeds: int | None = None,
+    named: Additions | None = None,
+    earlier: Additions | None = None,
+) -> Experiment:
     """The experiment in a file, or the shipped one of that name. `seeds` counts them in place of the file's.
 
-    Raises UsageError that names the file and the field.
+    A matrix gets the rows and attacks that the command has `named`, and those that were added `earlier`. Raises
+    UsageError that names the file and the field.
     """
     text, fields = read_toml(file, "experiment", package_folder("experiments"))
     try:
-        return _experiment(fields, Path(file), text, quick, seeds)
+        return _experiment(fields, Path(file), text, quick, seeds, named, earlier)
     except UsageError as error:
         raise UsageError(f"experiment {file}: {error}") from error
+
+
+def name_of_experiment(file: str, quick: bool) -> str:
+    """The experiment's name, which is its folder's."""
+    return Path(file).stem + ("-quick" if quick else "")
 
 
 def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
@@ -102,51 +128,93 @@ def existing_run(folder: Path, planned: PlannedRun) -> RunData | None:
     return run
 
 
-def _experiment(fields: Mapping[str, Any], path: Path, text: str, quick: bool, seeds: int | None) -> Experiment:
+def _experiment(
+    fields: Mapping[str, Any],
+    path: Path,
+    text: str,
+    quick: bool,
+    seeds: int | None,
+    named: Additions | None,
+    earlier: Additions | None,
+) -> Experiment:
     refuse_unknown(fields, FIELDS, "")
     changes = fields.get("quick", {}) if quick else {}
     if not isinstance(changes, Mapping):
         raise UsageError("quick must be a table")
-    refuse_unknown(changes, QUICK_FIELDS, "quick.")
-    tables = fields.get("federation")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
-        raise UsageError("at least one [[federation]] is needed")
+    refuse_unknown(changes, (*QUICK_FIELDS, *(QUICK_MATRIX_FIELDS if "matrix" in fields else ())), "quick.")
+    carries_adam = _carries_adam(fields.get("reproduction", {}))
     federations: dict[str, Federation] = {}
-    for settings in itertools.chain.from_iterable(map(_combinations, tables)):
-        name, federation = _federation(settings, path.parent, changes.get("trajectories"))
+
+    def register(settings: dict[str, Any]) -> tuple[str, Federation]:
+        source = "[matrix]" if "matrix" in fields else "[[federation]]"
+        if carries_adam:
+            settings = {**settings, "adam_after": []}
+        name, federation = _federation(settings, source, path.parent, changes.get("trajectories"))
         if federations.setdefault(name, federation) != federation:
             raise UsageError(f"two different federations would be named {name}")
+        return name, federation
+
+    plan = None
+    if "matrix" in fields:
+        if "federation" in fields:
+            raise UsageError("an experiment has a [matrix] or a [[federation]], not both")
+        plan = plan_matrices(fields["matrix"], changes, named or Additions(), earlier or Additions(), register)
+    elif named is not None:
+        raise UsageError("--aggregator, --algorithm, --attack and --set are for experiments with a [matrix]")
+    else:
+        for table in _tables(fields.get("federation")):
+            for settings in combinations(table):
+                register(settings)
     every_seed = _seeds(changes.get("seeds", fields.get("seeds", 1)) if seeds is None else seeds)
     if len(federations) * len(every_seed) > RUNS_MAX:
         raise UsageError(f"{len(federations) * len(every_seed)} runs are more than {RUNS_MAX}")
     return Experiment(
-        name=path.stem + ("-quick" if quick else ""),
+        name=name_of_experiment(path.name, quick),
         title=text_of(fields, "title", path.stem) + (" (quick size)" if quick else ""),
         description=text_of(fields, "description", ""),
         runs=tuple(
-            PlannedRun(f"{name}/seed-{seed}", dataclasses.replace(federation, seed=seed))
-            for seed in every_seed
+            _planned(name, federation, every_seed[: place + 1])
+            for place in range(len(every_seed))
             for name, federation in federations.items()
         ),
         text=text,
+        plan=plan,
     )
 
 
-def _combinations(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every choice of one value from each list."""
-    refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
-    if "task" not in table:
-        raise UsageError("a [[federation]] needs a task")
-    choices = [
-        value if isinstance(value, list) and name not in LISTS_THEMSELVES else [value] for name, value in table.items()
-    ]
-    for values in itertools.product(*choices):
-        yield dict(zip(table, values, strict=True))
+def _planned(name: str, federation: Federation, seeds: Sequence[int]) -> PlannedRun:
+    """The run of the last of `seeds`. One that carries Adam over starts where the run of the seed before left it."""
+    *before, seed = seeds
+    if federation.adam_after is None:
+        return PlannedRun(f"{name}/seed-{seed}", dataclasses.replace(federation, seed=seed))
+    carrying = dataclasses.replace(federation, seed=seed, adam_after=tuple(before))
+    return PlannedRun(f"{name}/seed-{seed}", carrying, f"{name}/seed-{before[-1]}" if before else None)
 
 
-def _federation(settings: dict[str, Any], folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
+def _carries_adam(table: object) -> bool:
+    if not isinstance(table, Mapping):
+        raise UsageError("reproduction must be a table")
+    refuse_unknown(table, REPRODUCTION_FIELDS, "reproduction.")
+    value = table.get("carry_adam", False)
+    if not isinstance(value, bool):
+        raise UsageError(f"reproduction.carry_adam must be true or false, not {show(value)}")
+    return value
+
+
+def _tables(tables: object) -> Sequence[Mapping[str, Any]]:
+    """The [[federation]] tables of a file."""
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError("at least one [[federation]] is needed")
+    for table in tables:
+        refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
+        if "task" not in table:
+            raise UsageError("a [[federation]] needs a task")
+    return tables
+
+
+def _federation(settings: dict[str, Any], source: str, folder: Path, quick_trajectories: Any) -> tuple[str, Federation]:
     """The federation with these settings, and its name."""
-    federation = federation_from_fields(settings, "[[federation]]", folder)
+    federation = federation_from_fields(settings, source, folder)
     if "round_timeout_s" not in settings and len(federation.poisoners) == len(federation.byzantine):
         federation = dataclasses.replace(federation, round_timeout_s=PATIENT_S)
     apart = [

@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
-from fedpg.v1 import federation_pb2 as pb
-from fedpg.v1 import federation_pb2_grpc
-from fedpg_common.errors import FedPGError
-from fedpg_common.transport.channels import open_channel
+from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError, UsageError
+from fedpg_common.machine import cores
+from fedpg_common.modules import fingerprint, make_importable
 from rich.console import Console
 
+from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import PlannedRun, existing_run
 from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
 from fedpg_lab.local.processes import LocalFederation
-from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_BYTES_MAX, STATUS_TIMEOUT_S, finish_what_there_is
-from fedpg_lab.machine import cores
+from fedpg_lab.local.status import StatusClient
+from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_TIMEOUT_S, finish_what_there_is
+from fedpg_lab.runs.folders import RunData, load_run
 
 POLL_S = 0.25
 LOOK_EVERY_S = 2.0
@@ -30,6 +30,13 @@ NAMED_MAX = 10
 """Failed runs that the last sentence names."""
 
 log = logging.getLogger(__name__)
+
+OnRun = Callable[[PlannedRun, RunData], None]
+"""Told of each run that ends well."""
+
+
+def tell_nobody(planned: PlannedRun, run: RunData) -> None:
+    """Nobody wants to know."""
 
 
 class RunsFailedError(FedPGError):
@@ -56,7 +63,9 @@ class Failure:
     error: FedPGError
 
 
-def run_missing(runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Console) -> None:
+def run_missing(
+    runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Console, on_run: OnRun = tell_nobody
+) -> None:
     """Start what has not been started, go on with what has, leave alone what is complete; `jobs` at a time.
 
     A run that fails is reported at the end, and does not keep the others from running. Raises StorageError before
@@ -65,32 +74,70 @@ def run_missing(runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Co
     waiting = []
     for planned in runs:
         existing = existing_run(folder, planned)
+        if existing is not None and existing.federation.modules:
+            _check_modules(existing)
         if existing is None or not existing.is_complete:
             waiting.append((planned, existing is not None))
+    _require_predecessors(runs, waiting, folder)
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
     console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
-    _Batch(waiting, folder, at_a_time, len(runs), console).run()
+    _Batch(waiting, folder, at_a_time, len(runs), console, on_run).run()
+
+
+def _check_modules(run: RunData) -> None:
+    """Raise StorageError for a run of which a module has changed since: it would stand for the new one."""
+    make_importable(run.federation)
+    for module, begun_with in run.federation.modules.items():
+        found = fingerprint(module)
+        if found and found != begun_with:
+            raise StorageError(
+                f"{run.folder} was run with another version of {module}: remove it, and whatever else was run with "
+                "that version, to run it again, or choose another --out"
+            )
+
+
+def _require_predecessors(runs: Sequence[PlannedRun], waiting: Sequence[tuple[PlannedRun, bool]], folder: Path) -> None:
+    """Raise UsageError for a run that starts with the Adam state of one that is neither complete nor to be run."""
+    chosen = {planned.name for planned in runs}
+    for planned, is_begun in waiting:
+        if planned.after is None or planned.after in chosen or is_begun:
+            continue
+        before = planned.federation.predecessor
+        assert before is not None  # that is what `after` is
+        found = existing_run(folder, PlannedRun(planned.after, before))
+        if found is None or not found.is_complete:
+            raise UsageError(
+                f"{planned.name} starts with the Adam state of {planned.after}, which is not complete: "
+                "choose that run too"
+            )
 
 
 @dataclass
 class _Job:
     """A run that goes on."""
 
-    name: str
+    planned: PlannedRun
     folder: Path
     processes: LocalFederation
-    stub: federation_pb2_grpc.FederationStub
+    client: StatusClient
     resources: ExitStack
+    started_s: float
+    is_resumed: bool
     pace: PaceMeter = field(default_factory=PaceMeter)
     state: str = "starting"
+
+    @property
+    def name(self) -> str:
+        """Where it belongs below the experiment's folder."""
+        return self.planned.name
 
     def look(self) -> None:
         """See how it is."""
         try:
-            status = self.stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S)
-        except grpc.RpcError as error:
-            log.debug("no status of %s: %s", self.name, error)  # its server starts, ends or comes back
+            status = self.client.fetch()
+        except (UnreachableError, RefusedError) as error:
+            log.debug("%s: %s", self.name, error)  # its server starts, ends or comes back
             return
         state = describe_state(status, self.pace.measure(status, time.monotonic()))
         self.state = f"{describe_count(status)}  {state}"
@@ -100,13 +147,21 @@ class _Batch:
     """The runs that are waiting, going on, done and failed."""
 
     def __init__(
-        self, waiting: Sequence[tuple[PlannedRun, bool]], folder: Path, jobs: int, planned: int, console: Console
+        self,
+        waiting: Sequence[tuple[PlannedRun, bool]],
+        folder: Path,
+        jobs: int,
+        planned: int,
+        console: Console,
+        on_run: OnRun,
     ) -> None:
         self._waiting = list(waiting)
         self._folder = folder
         self._jobs = jobs
         self._planned = planned
         self._console = console
+        self._on_run = on_run
+        self._pace = Pace()
         self._active: list[_Job] = []
         self._failures: list[Failure] = []
         self._done = planned - len(waiting)
@@ -116,8 +171,8 @@ class _Batch:
         """Run them all."""
         try:
             while self._waiting or self._active:
-                while self._waiting and len(self._active) < self._jobs:
-                    self._start(*self._waiting.pop(0))
+                while len(self._active) < self._jobs and (ready := self._next_ready()) is not None:
+                    self._start(*ready)
                 for job in list(self._active):
                     self._supervise(job)
                 self._report()
@@ -128,21 +183,41 @@ class _Batch:
         if self._failures:
             raise RunsFailedError(self._failures, self._planned)
 
+    def _next_ready(self) -> tuple[PlannedRun, bool] | None:
+        """Take the first run that waits for no other out of those that are waiting; None if there is none yet."""
+        unfinished = {planned.name for planned, _ in self._waiting} | {job.name for job in self._active}
+        failed = {failure.name for failure in self._failures}
+        for entry in list(self._waiting):
+            planned, _ = entry
+            if planned.after in failed:
+                self._waiting.remove(entry)
+                failed.add(planned.name)
+                self._fail(planned.name, StorageError(f"{planned.after}, whose Adam state it starts with, failed"))
+            elif planned.after not in unfinished:
+                self._waiting.remove(entry)
+                return entry
+        return None
+
     def _start(self, planned: PlannedRun, resume: bool) -> None:
         with ExitStack() as resources:
             place = self._folder / planned.name
             processes = LocalFederation(
-                planned.federation, place, resume, self._agents_per_process(planned), needs_everybody=True
+                planned.federation,
+                place,
+                resume,
+                self._agents_per_process(planned),
+                threads=max(1, cores() // self._jobs),
+                needs_everybody=True,
+                adam_from=None if planned.after is None else self._folder / planned.after,
             )
             try:
                 resources.enter_context(processes)
             except FedPGError as error:
                 self._fail(planned.name, error)
                 return
-            channel = resources.enter_context(open_channel(processes.address, STATUS_BYTES_MAX, tls=None))
-            stub = federation_pb2_grpc.FederationStub(channel)
-            self._active.append(_Job(planned.name, place, processes, stub, resources.pop_all()))
-        self._say(f"{'going on with' if resume else 'started'} {planned.name}")
+            client = resources.enter_context(StatusClient(processes.address, None, STATUS_TIMEOUT_S))
+            self._active.append(_Job(planned, place, processes, client, resources.pop_all(), time.monotonic(), resume))
+        self._say(f"{'resumed' if resume else 'started'} {planned.name}")
 
     def _agents_per_process(self, planned: PlannedRun) -> int:
         """As many agents to a process as give each core one process: more would only take turns."""
@@ -155,14 +230,29 @@ class _Batch:
             if job.processes.supervise():
                 return
             job.processes.wait_for_agents(AGENTS_LEAVE_S)
-            self._done += 1
-            self._say(f"done {job.name}")
         except FedPGError as error:
             failure = str(error)
             self._fail(job.name, error)
         self._active.remove(job)
         job.resources.close()
         finish_what_there_is(job.folder, failure, job.processes.failed_agents)
+        if failure is None:
+            self._close(job)
+
+    def _close(self, job: _Job) -> None:
+        """A run has ended well: say so, and how long the others will take."""
+        seconds = time.monotonic() - job.started_s
+        self._done += 1
+        if not job.is_resumed:  # of those only the rest is known
+            self._pace.note(job.planned.federation, seconds)
+        going_on = [active.planned.federation for active in self._active]
+        left_s = self._pace.left_s([*(planned.federation for planned, _ in self._waiting), *going_on], self._jobs)
+        to_go = f"; about {about(left_s)} to go" if left_s else ""
+        self._say(f"done {job.name} in {about(seconds)}{to_go}")
+        try:
+            self._on_run(job.planned, load_run(job.folder))
+        except FedPGError as error:
+            log.warning("%s", error)  # the report at the end looks again
 
     def _fail(self, name: str, error: FedPGError) -> None:
         self._failures.append(Failure(name, error))

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import AGENTS_MAX, Federation
-from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.timeline import INSTANT, PlannedFault, label_of

@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedpg_client.attacks import Knowledge, knowledge_of
+from fedpg_common.descriptions import federation_from_toml
 from fedpg_common.errors import FedPGError
-from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.federation import Federation
+from fedpg_common.machine import cores
 from fedpg_server.learning.records import RoundRecord
 from rich.console import Console
 
 from fedpg_lab.faults.evidence import Evidence
 from fedpg_lab.faults.invariants import Finding, Outcome, finding
 from fedpg_lab.local.train import TrainOptions, train
-from fedpg_lab.machine import cores
 from fedpg_lab.runs.folders import RunData
 from fedpg_lab.terminal.console import make_console
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpg_common import json_text
-from fedpg_common.federation import federation_to_toml
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_lab.faults.costs import RoundCost, round_costs, usual_round_s

@@ -31,10 +31,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedpg_common.checks import is_number, is_whole, show
+from fedpg_common.descriptions import federation_from_fields
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import SEED_MAX, Federation, federation_from_fields
+from fedpg_common.federation import SEED_MAX, Federation
 from fedpg_common.learning.streams import Purpose, Role, stream
-from fedpg_common.tasks import is_number, is_whole, show
 
 from fedpg_lab.faults.backend import FaultKind
 from fedpg_lab.faults.entries import TIME_MAX_S, plan_entry

@@ -43,15 +43,19 @@ class Panel:
 
 
 def panels_of(groups: Sequence[Group]) -> list[Panel]:
-    """A panel for each task and attack. Federations without attackers stand in each of their task's panels."""
+    """A panel for each task, worlds and attack. Federations without attackers are in all of the attacks' panels."""
     panels = []
     for task in dict.fromkeys(group.federation.task.name for group in groups):
         of_task = [group for group in groups if group.federation.task.name == task]
         attacks = [attack for attack in dict.fromkeys(group.attack for group in of_task) if attack] or [""]
         for attack in attacks:
-            shown = tuple(group for group in of_task if group.attack in ("", attack))
-            without = "no attack and " if attack and any(not group.attack for group in shown) else ""
-            panels.append(Panel(f"{task}, {without}{attack}" if attack else task, shown))
+            for worlds in dict.fromkeys(group.worlds for group in of_task):
+                shown = tuple(g for g in of_task if g.attack in ("", attack) and g.worlds == worlds)
+                if not shown:
+                    continue
+                without = "no attack and " if attack and any(not group.attack for group in shown) else ""
+                title = f"{task}, {without}{attack}" if attack else task
+                panels.append(Panel(f"{title}, {worlds}" if worlds else title, shown))
     return panels
 
 
@@ -67,14 +71,14 @@ def draw_returns(groups: Sequence[Group], *, honest: bool, window: int) -> Figur
     cut = []
     for panel, axes in zip(panels, places, strict=True):
         drawn = [
-            (curve, styles[group.label].colour)
+            (curve, styles[group.curve_label].colour)
             for group in panel.groups
-            if (curve := _draw_group(axes, group, evaluation_return, styles[group.label], honest, window))
+            if (curve := _draw_group(axes, group, evaluation_return, styles[group.curve_label], honest, window))
         ]
         end = max((float(curve.counts[-1]) for curve, _ in drawn), default=1.0)
         if not honest:
             for group in panel.groups:
-                for shape, environment in _draw_published(axes, group, styles[group.label].colour, end):
+                for shape, environment in _draw_published(axes, group, styles[group.curve_label].colour, end):
                     overlaid.setdefault(shape, set()).add(environment)
         axes.set_xlim(0, end * 1.03)
         axes.set_title(textwrap.fill(panel.title, TITLE_WIDTH))
@@ -142,7 +146,7 @@ def _draw_scores(
 ) -> None:
     """One score of a panel's groups; where nobody has it, why."""
     curves = [
-        _draw_group(axes, group, value(group), styles[group.label], honest, window, bounds=(0.0, 1.0))
+        _draw_group(axes, group, value(group), styles[group.curve_label], honest, window, bounds=(0.0, 1.0))
         for group in panel.groups
     ]
     axes.set_ylim(-0.04, 1.04)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_to_toml, method_of
+from fedpg_common.descriptions import federation_to_toml
+from fedpg_common.errors import StorageError, UsageError
+from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.shipped import ALGORITHM_TITLES
 from fedpg_common.tasks import TASKS, task_to_fields
 from fedpg_server.learning.records import RoundRecord
 from numpy.typing import NDArray
 
-from fedpg_lab.runs.folders import RunData, find_run_folders, load_run
+from fedpg_lab.runs.folders import RunData, find_run_folders, load_run, walk_runs
+from fedpg_lab.runs.kept import kept_folders, load_kept
 
 Series = NDArray[np.float64]
 Value = Callable[[RoundRecord], float | None]
@@ -30,7 +33,7 @@ T_QUANTILES = (
 )  # fmt: skip
 """The 0.95 quantile of Student's t distribution with 1, 2, … 30 degrees of freedom."""
 NORMAL_QUANTILE = 1.645
-LEARNING = ("agents", "inner", "aborted")
+LEARNING = ("agents", "inner", "aborted", "reference")
 """The sampled trajectories that learning costs; evaluation is only for looking."""
 
 
@@ -42,6 +45,13 @@ class Group:
     """Method, K and B; and whatever else sets it apart from other groups of the same task and attack."""
     runs: tuple[RunData, ...]
     """By ascending seed; each has a round at least."""
+    worlds: str = ""
+    """The end of the label that says how its agents' worlds differ, where that sets groups apart; a panel's title."""
+
+    @property
+    def curve_label(self) -> str:
+        """The label within the panel of its worlds."""
+        return self.label.removesuffix(f", {self.worlds}")
 
     @property
     def federation(self) -> Federation:
@@ -67,15 +77,18 @@ class Curve:
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunData]:
-    """The runs in these folders, which are run folders or hold some at any depth.
+    """The runs in these folders, which are run folders or hold some at any depth, or runs that were kept.
 
     A run of which no round has ended is left out. Raises StorageError for a folder without a run, a damaged store, or
     if nothing is left.
     """
-    folders = dict.fromkeys(folder for path in paths for folder in find_run_folders(path))
-    runs = [run for run in map(load_run, folders) if run.records]
+    kept = {path: kept_folders(path) for path in paths}
+    stored = [path for path, found in kept.items() if not found or any(True for _ in walk_runs(path))]
+    folders = dict.fromkeys(folder for path in stored for folder in find_run_folders(path))
+    of_kept = [run for place in dict.fromkeys(itertools.chain(*kept.values())) for run in load_kept(place)]
+    runs = [run for run in itertools.chain(map(load_run, folders), of_kept) if run.records]
     if not runs:
-        raise StorageError(f"no run in {', '.join(map(shown, folders))} has ended a round yet")
+        raise StorageError(f"no run in {', '.join(map(shown, kept))} has ended a round yet")
     return runs
 
 
@@ -86,14 +99,32 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
     """
     by_description: dict[str, dict[int, RunData]] = {}
     for run in runs:
-        anonymous = dataclasses.replace(run.federation, seed=0, round_timeout_s=1.0)
+        carries = None if run.federation.adam_after is None else ()
+        anonymous = dataclasses.replace(run.federation, seed=0, round_timeout_s=1.0, adam_after=carries, adam_digest="")
         seeds = by_description.setdefault(federation_to_toml(anonymous), {})
         kept = seeds.get(run.federation.seed)
         if kept is None or len(run.records) > len(kept.records):
             seeds[run.federation.seed] = run
     members = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in by_description.values()]
     members.sort(key=lambda group: _order(group[0].federation))
-    return [Group(label, group) for label, group in zip(_labels(members), members, strict=True)]
+    federations = [group[0].federation for group in members]
+    return [
+        Group(label, group, ", ".join(_worlds_apart(group[0].federation, federations)))
+        for label, group in zip(_labels(members), members, strict=True)
+    ]
+
+
+def cut_after(groups: Sequence[Group], count: int) -> list[Group]:
+    """The groups without the rounds that end beyond that trajectory count. Raises UsageError if that leaves none."""
+    cut = []
+    for group in groups:
+        runs = [(run, [record for record in run.records if record.trajectories_total <= count]) for run in group.runs]
+        left = tuple(dataclasses.replace(run, records=records) for run, records in runs if records)
+        if left:
+            cut.append(dataclasses.replace(group, runs=left))
+    if not cut:
+        raise UsageError(f"no round ends within {count} trajectories")
+    return cut
 
 
 def honest_counts(run: RunData) -> Series:
@@ -186,10 +217,25 @@ def _labels(members: Sequence[tuple[RunData, ...]]) -> list[str]:
                  if other_key == key]  # fmt: skip
         own = task_to_fields(federation.task)
         apart = [f"{name}={own[name]}" for name in own if any(other[name] != own[name] for other in alike)]
-        labels.append(", ".join([label, *apart]))
+        labels.append(", ".join([label, *apart, *_worlds_apart(federation, federations)]))
     return labels
+
+
+def _worlds_apart(federation: Federation, others: Sequence[Federation]) -> list[str]:
+    """What sets the agents' worlds apart from those of other groups: as little as will do."""
+    if len({other.worlds_label for other in others}) == 1:
+        return []
+    drawn = [other.heterogeneity for other in others if other.heterogeneity is not None]
+    if drawn and any(one.ranges != drawn[0].ranges for one in drawn):
+        return [federation.worlds_label or "one world"]
+    own = federation.heterogeneity
+    parts = [] if own is None else [f"spread={own.spread:g}"]
+    if federation.environments:
+        parts.append(f"worlds={len(federation.environments)}")
+    return parts or ["one world"]
 
 
 def _plain_label(federation: Federation) -> str:
     byzantine = f", B={len(federation.byzantine)}" if federation.byzantine else ""
-    return f"{method_of(federation)} K={federation.agents}{byzantine}"
+    carried = "" if federation.adam_after is None else ", Adam carried over"
+    return f"{method_of(federation)} K={federation.agents}{byzantine}{carried}"

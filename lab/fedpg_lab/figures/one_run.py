@@ -81,6 +81,13 @@ def _plot_returns(axes: Axes, run: RunData) -> None:
     if final is not None and np.isfinite(final):
         axes.plot([counts[-1] * (1 - FINAL_FRACTION), counts[-1]], [final, final], color="#d55e00", linewidth=2.5,
                   label=f"final return {final:,.1f}: mean over the last {100 * FINAL_FRACTION:.0f} %")  # fmt: skip
+    worlds = [(r.trajectories_total, list(r.world_returns.values())) for r in run.records if r.world_returns]
+    if worlds:
+        at, values = [count for count, _ in worlds], [np.array(returns) for _, returns in worlds]
+        axes.fill_between(at, [v.min() for v in values], [v.max() for v in values], color="#009e73", alpha=0.15,
+                          linewidth=0)  # fmt: skip
+        axes.plot(at, [v.mean() for v in values], color="#009e73", linewidth=1.0, marker="." if len(at) == 1 else "",
+                  label="evaluation in each agent's world: mean, worst to best")  # fmt: skip
     training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
     if training:
         axes.plot(*zip(*training, strict=True), color="#777777", linewidth=0.9, linestyle=":",

@@ -47,7 +47,7 @@ class Style(NamedTuple):
 
 def styles_of(groups: Sequence[Group]) -> dict[str, Style]:
     """A style for each label, the same in all panels."""
-    labels = dict.fromkeys(group.label for group in groups)
+    labels = dict.fromkeys(group.curve_label for group in groups)
     count = len(COLOURS)
     return {
         label: Style(COLOURS[place % count], LINE_STYLES[place // count % len(LINE_STYLES)])
@@ -79,7 +79,7 @@ def handles_of(groups: Sequence[Group], styles: Mapping[str, Style]) -> list[Any
     """The legend of curves: each label with its seeds, and what the shade is where there are several."""
     seeds: dict[str, list[int]] = {}
     for group in groups:
-        seeds.setdefault(group.label, []).append(len(group.runs))
+        seeds.setdefault(group.curve_label, []).append(len(group.runs))
     handles: list[Any] = [
         Line2D([], [], color=styles[label].colour, linestyle=styles[label].line, label=f"{label} ({seeds_of(counts)})")
         for label, counts in seeds.items()

@@ -12,6 +12,8 @@ from typing import Any
 from fedpg_common.federation import Federation
 from fedpg_common.shipped import ALGORITHM_TITLES
 
+PUBLISHED_AS = {"constant-action": "random-action", "random-action": ""}
+"""Figure 2's "random action" is, in the code that drew it, always the zero action."""
 FIGURE_2_ENVIRONMENT, FIGURE_2_AGENTS, FIGURE_2_BYZANTINE = "HalfCheetah-v2", 10, 3
 
 
@@ -60,7 +62,7 @@ def source() -> str:
 
 
 def _of_figure_2(federation: Federation, environment: str, method: str) -> dict[str, Any] | None:
-    attacks = {attack.label for attack in federation.byzantine.values()}
+    attacks = {PUBLISHED_AS.get(attack.label, attack.label) for attack in federation.byzantine.values()}
     size = environment, federation.agents, len(federation.byzantine)
     if size != (FIGURE_2_ENVIRONMENT, FIGURE_2_AGENTS, FIGURE_2_BYZANTINE) or len(attacks) != 1:
         return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from fedpg_common.federation import Federation, method_of
-from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.records import OverWorlds, RoundRecord
 
 from fedpg_lab.figures.curves import Group, first_reach, half_width, honest_counts, mean_curve
 from fedpg_lab.figures.published import Published, published_for, published_targets
@@ -42,6 +42,8 @@ class Row:
     accepted_byzantine: float | None
     rules: dict[str, float]
     """Part of the rounds that each rule decided."""
+    worlds: OverWorlds | None
+    """The last evaluation in the agents' own worlds; None without any."""
 
     @property
     def federation(self) -> Federation:
@@ -75,7 +77,16 @@ def row_of(group: Group) -> Row:
         accepted_honest=_mean_of([summary["accepted_fraction_honest"] for summary in summaries]),
         accepted_byzantine=_mean_of([summary["accepted_fraction_byzantine"] for summary in summaries]),
         rules=_rules(records),
+        worlds=_worlds([summary["worlds"] for summary in summaries]),
     )
+
+
+def _worlds(known: Sequence[Mapping[str, Any] | None]) -> OverWorlds | None:
+    """Each figure's mean over seeds."""
+    given = [worlds for worlds in known if worlds is not None]
+    if not given:
+        return None
+    return OverWorlds(*(fmean(worlds[field.name] for worlds in given) for field in fields(OverWorlds)))
 
 
 def _mean_of(values: Sequence[float | None]) -> float | None:
@@ -105,6 +116,9 @@ RESULTS: Columns = {
     "trajectories": lambda row: f"{min(_end(run) for run in row.group.runs):,}",
     "final return": lambda row: _with_width(row.final, row.final_half_width),
     "published": lambda row: "–" if row.published is None else f"{row.published.final:g}",
+    "own worlds: mean, worst": lambda row: (
+        "–" if row.worlds is None else f"{row.worlds.mean:,.1f}, {row.worlds.worst:,.1f}"
+    ),
     "reaches at (published)": lambda row: _reaches(row),
 }
 """What was learned."""
@@ -119,11 +133,16 @@ COSTS: Columns = {
     "steps/s": lambda row: f"{row.environment_steps / row.seconds:,.0f}" if row.seconds else "–",
 }
 """What was accepted, and what it cost."""
+IF_ANY = ("own worlds: mean, worst",)
+"""Columns that are left out where no row has anything to say."""
 
 
 def cells(rows: Sequence[Row], columns: Columns) -> tuple[list[str], list[list[str]]]:
     """A table for people: its header, and a list of texts for each row."""
-    return list(columns), [[render(row) for render in columns.values()] for row in rows]
+    lines = [[render(row) for render in columns.values()] for row in rows]
+    kept = [place for place, name in enumerate(columns)
+            if name not in IF_ANY or any(line[place] != "–" for line in lines)]  # fmt: skip
+    return [list(columns)[place] for place in kept], [[line[place] for place in kept] for line in lines]
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
@@ -180,6 +199,7 @@ def _plain(row: Row, rules: Sequence[str]) -> dict[str, Any]:
         "sampled_trajectories_all": row.honest_trajectories,
         "environment_steps": row.environment_steps,
         "seconds": row.seconds,
+        **{f"worlds_{field.name}": row.worlds and getattr(row.worlds, field.name) for field in fields(OverWorlds)},
     }
 
 

@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedpg_common.checks import show
 from fedpg_common.errors import UsageError
-from fedpg_common.tasks import show
 
 SUFFIX = ".toml"
 Kind = TypeVar("Kind", bound=StrEnum)

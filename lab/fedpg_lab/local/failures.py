@@ -1,6 +1,9 @@
-"""How a federation on this machine fails as a whole."""
+"""How a federation on this machine fails, and the sentences that say so."""
 
 from __future__ import annotations
+
+import signal
+from pathlib import Path
 
 from fedpg_common.errors import ExitCode, FedPGError, QuorumLostError
 
@@ -16,3 +19,29 @@ class ProcessFailedError(FedPGError):
 
 class AgentsLostError(ProcessFailedError, QuorumLostError):
     """So many agents have failed, or cannot vote, that a round cannot close as it should."""
+
+
+def name_of_signal(number: int) -> str:
+    """A signal as people know it, for example SIGSEGV."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def last_words(path: Path, exit_code: int) -> str:
+    """The sentence with which a process failed, or what its exit code or its log tells of it, and where to look."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    except OSError:
+        lines = []
+    if exit_code < 0:
+        return f"it was killed by {name_of_signal(-exit_code)} again and again; see {path}"
+    sentences = [line for line in lines if line.startswith("fedpg-")]
+    if sentences and exit_code != ExitCode.BUG:
+        return sentences[-1]
+    if exit_code == ExitCode.STORAGE:
+        return f"it could write neither its store nor its log {path}: is the disk full?"
+    if exit_code == ExitCode.BUG:
+        return lines[-1] if any(line.startswith("Traceback") for line in lines) else f"see {path}"
+    return f"it ended with exit status {exit_code}: see {path}"

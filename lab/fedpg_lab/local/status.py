@@ -30,26 +30,49 @@ _COUNTS = ("accepted", "filtered", "refused")
 """Columns of rounds in which the agent was accepted, filtered, and of submissions that were refused."""
 
 
-def fetch_status(
-    server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False, rounds_after: int | None = None
-) -> pb.GetStatusReply:
-    """The status of the run at `server` (HOST:PORT), with its rounds after `rounds_after` where that is given.
+class StatusClient:
+    """Asks a server for its run's status, over one connection. A context manager."""
 
-    Raises UnreachableError, RefusedError.
-    """
-    with open_channel(server, STATUS_BYTES_MAX, tls, use_proxy) as channel:
+    def __init__(self, server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False) -> None:
+        """`server` is HOST:PORT; each call waits for at most `timeout_s`."""
+        self._server = server
+        self._is_encrypted = tls is not None
+        self._timeout_s = timeout_s
+        self._channel = open_channel(server, STATUS_BYTES_MAX, tls, use_proxy)
+        self._stub = federation_pb2_grpc.FederationStub(self._channel)
+
+    def __enter__(self) -> StatusClient:
+        """Nothing is sent yet."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def fetch(self, rounds_after: int | None = None) -> pb.GetStatusReply:
+        """The status as it is now, with the rounds after `rounds_after` where that is given.
+
+        Texts are without control characters. Raises UnreachableError, RefusedError.
+        """
+        request = pb.GetStatusRequest(rounds_after=rounds_after)
         try:
-            reply: pb.GetStatusReply = federation_pb2_grpc.FederationStub(channel).GetStatus(
-                pb.GetStatusRequest(rounds_after=rounds_after), timeout=timeout_s
-            )
+            reply: pb.GetStatusReply = self._stub.GetStatus(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
             code, details = error.code(), _printable(error.details() or "")
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                hint = tls_hint(details or "", "the" if tls else None)
-                raise UnreachableError(f"no status from {server}: {details}{hint}") from error
-            raise RefusedError(f"{server} refused: {details} ({code.name})") from error
-    without_control_characters(reply)
-    return reply
+                hint = tls_hint(details or "", "the" if self._is_encrypted else None)
+                raise UnreachableError(f"no status from {self._server}: {details}{hint}") from error
+            raise RefusedError(f"{self._server} refused: {details} ({code.name})") from error
+        without_control_characters(reply)
+        return reply
+
+
+def fetch_status(
+    server: str, tls: TlsFiles | None, timeout_s: float, use_proxy: bool = False, rounds_after: int | None = None
+) -> pb.GetStatusReply:
+    """The status of the run at `server` (HOST:PORT), as `StatusClient.fetch` has it. Raises likewise."""
+    with StatusClient(server, tls, timeout_s, use_proxy) as client:
+        return client.fetch(rounds_after)
 
 
 def without_control_characters(message: Message) -> None:
@@ -57,9 +80,16 @@ def without_control_characters(message: Message) -> None:
     for field, value in message.ListFields():
         if field.type == field.TYPE_STRING and not field.is_repeated:
             setattr(message, field.name, _printable(value))
+        elif _is_map(field):
+            for key in [key for key in value if isinstance(key, str) and key != _printable(key)]:
+                value[_printable(key)] = value.pop(key)
         elif field.type == field.TYPE_MESSAGE:
             for part in value if field.is_repeated else (value,):
                 without_control_characters(part)
+
+
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _printable(text: str) -> str:
@@ -87,6 +117,8 @@ def _plain_field(message: Message, field: Any) -> Any:
         return value.hex() if isinstance(value, bytes) else value
 
     value = getattr(message, field.name)
+    if _is_map(field):
+        return {str(key): entry for key, entry in sorted(value.items())}
     return [plain(entry) for entry in value] if field.is_repeated else plain(value)
 
 
@@ -108,6 +140,8 @@ def render(status: pb.GetStatusReply) -> Group:
             f"round {latest.round} closed by {latest.rule}: accepted {len(latest.accepted)}, "
             f"filtered {len(latest.filtered)}, absent {len(latest.absent)}; return {latest.evaluation_return:.1f}"
         )
+        if latest.figures:
+            lines.append(", ".join(f"{name} {value:.4g}" for name, value in sorted(latest.figures.items())))
     if status.intrusions:
         calls = count(status.intrusions, "call")
         lines.append(f"{calls} from strangers or with another's identity {_were(status.intrusions)} refused")
@@ -141,8 +175,14 @@ def _render_partial(status: pb.GetStatusReply) -> Group:
 
 def _agents_table(status: pb.GetStatusReply) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for name in ("agent", "state", "last seen", "last vote", "last verdict", "last round", *_COUNTS):
-        is_figure = name in ("agent", "last vote", *_COUNTS)
+    weights = status.latest.weights
+    is_weighed = any(0 < weight < 1 for weight in weights.values())
+    figures = ("agent", "last vote", "weight", *_COUNTS)
+    columns = ["agent", "state", "last seen", "last vote", "last verdict", "last round", *_COUNTS]
+    if is_weighed:
+        columns.insert(columns.index("last round") + 1, "weight")
+    for name in columns:
+        is_figure = name in figures
         table.add_column(name, justify="right" if is_figure else "left", overflow="fold")
     for agent in status.agents:
         table.add_row(
@@ -151,16 +191,13 @@ def _agents_table(status: pb.GetStatusReply) -> Table:
             "never" if agent.last_seen_s < 0 else f"{agent.last_seen_s:.0f} s",
             str(agent.last_vote_round or "none"),
             _verdict(agent.last_verdict),
-            *(("-", "-", "-") if status.is_partial else _filtering(agent, status)),
+            _outcome(agent.agent, status),
+            *([f"{weights[agent.agent]:.2f}" if agent.agent in weights else "-"] if is_weighed else []),
+            *(("-", "-") if status.is_partial else (str(agent.rounds_accepted), str(agent.rounds_filtered))),
             str(_refused(agent)),
             style="red" if agent.agent in status.latest.filtered else None,
         )
     return table
-
-
-def _filtering(agent: pb.AgentStatus, status: pb.GetStatusReply) -> tuple[str, str, str]:
-    """What the filter made of the agent: in the latest round, and how often it was accepted and filtered out."""
-    return _outcome(agent.agent, status), str(agent.rounds_accepted), str(agent.rounds_filtered)
 
 
 def _verdict(number: int) -> str:
@@ -182,7 +219,9 @@ def _were(number: int) -> str:
 
 
 def _outcome(agent: int, status: pb.GetStatusReply) -> str:
-    """What became of the agent in the latest closed round."""
+    """What became of the agent in the latest closed round; "-" where that is not told."""
+    if status.is_partial:
+        return "-"
     latest = status.latest
     outcomes = {"accepted": latest.accepted, "filtered": latest.filtered, "absent": latest.absent}
     return next((name for name, agents in outcomes.items() if agent in agents), "none")

@@ -10,14 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 from fedpg.v1 import federation_pb2 as pb
-from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.choices import Choice
-from fedpg_common.errors import FedPGError, StorageError
+from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, exists, look, require_name, shown
-from fedpg_common.transport.channels import open_channel
 from fedpg_server.protocol.status import summarize
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.storage.mark import mark_path
@@ -27,9 +24,9 @@ from rich.console import Console
 from fedpg_lab.figures.one_run import plot_run
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.progress import Display, make_display
+from fedpg_lab.local.status import StatusClient
 from fedpg_lab.runs.folders import PLOT_NAME, RunData, load_run, seed_folders, write_summary
 
-STATUS_BYTES_MAX = 64 * 1024 * 1024
 STATUS_TIMEOUT_S = 2.0
 STATUS_EVERY_S = 0.25
 AGENTS_LEAVE_S = 5.0
@@ -43,6 +40,8 @@ class TrainOptions:
 
     agents_per_process: int = 1
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
+    threads: int | None = None
+    """Of the server; None for the cores of this machine."""
 
 
 def train(
@@ -68,6 +67,7 @@ def train(
         resume=resume,
         agents_per_process=options.agents_per_process,
         observers=options.observers,
+        threads=options.threads,
         trajectories=trajectories,
     )
     try:
@@ -117,13 +117,12 @@ def _watch(processes: LocalFederation, display: Display) -> None:
     """Show the run's state until the server has ended."""
     display.say("starting the agents")
     try:
-        with open_channel(processes.address, STATUS_BYTES_MAX, tls=None) as channel:
-            stub = federation_pb2_grpc.FederationStub(channel)
+        with StatusClient(processes.address, None, STATUS_TIMEOUT_S) as client:
             while processes.supervise():
                 try:
-                    display.show(stub.GetStatus(pb.GetStatusRequest(), timeout=STATUS_TIMEOUT_S), processes.note)
-                except grpc.RpcError as error:
-                    log.debug("no status: %s", error)  # the server starts, ends or comes back
+                    display.show(client.fetch(), processes.note)
+                except (UnreachableError, RefusedError) as error:
+                    log.debug("%s", error)  # the server starts, ends or comes back
                 time.sleep(STATUS_EVERY_S)
     except (KeyboardInterrupt, SystemExit):
         display.say("ending server and agents; Ctrl-C again ends them at once")

@@ -14,9 +14,10 @@ from fedpg_common.environments.rollouts import sample
 from fedpg_common.errors import StorageError
 from fedpg_common.files import is_file, is_folder, shown
 from fedpg_common.learning.checkpoints import Checkpoint, read_checkpoint
-from fedpg_common.learning.policies import make_policy
+from fedpg_common.learning.policies import Policy, make_policy
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
+from fedpg_common.tasks import Task
 from fedpg_common.words import count
 from fedpg_server.storage.store import STORE_NAME
 from numpy.typing import NDArray
@@ -115,6 +116,15 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, greedy: bool) -> 
     finally:
         environments.close()
     return Evaluation(tuple(played))
+
+
+def policy_of(task: Task) -> Policy:
+    """The policy for a task's environment, which is made and closed. Raises UsageError."""
+    environments = make_environments(task)
+    try:
+        return make_policy(task, environments.observation_size, environments.action_space)
+    finally:
+        environments.close()
 
 
 def _episodes(

@@ -15,9 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 from fedpg_common.environments.actions import ActionScale
-from fedpg_common.environments.factory import make_one
+from fedpg_common.environments.factory import gymnasium_id, make_one
 from fedpg_common.environments.guard import Guard, GuardedEnvironment, name, place, raise_if_ours, reason
-from fedpg_common.environments.modules import import_module_of
 from fedpg_common.errors import EnvironmentFailedError, RenderingError, StorageError, UsageError
 from fedpg_common.files import is_folder
 from fedpg_common.tasks import Task
@@ -71,7 +70,7 @@ def render_without_display(task: Task) -> None:
 def _registered_name(task: Task) -> str:
     """The name by which Gymnasium knows a task's environment. Raises UsageError."""
     try:
-        return import_module_of(task)
+        return gymnasium_id(task)
     except UsageError as error:
         raise UsageError(f"task {task.name}: {task.environment} cannot be used: {error}") from error
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpg_common.descriptions import federation_from_toml
 from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
-from fedpg_common.federation import federation_from_toml
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.learning.records import RoundRecord
 

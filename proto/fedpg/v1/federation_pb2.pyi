@@ -13,7 +13,7 @@ Conventions
     message is only checked against it.
 
 Status codes of all calls, beside those named at each:
-  UNAUTHENTICATED    the certificate does not name an agent.
+  UNAUTHENTICATED    the certificate does not name an agent, or has been revoked.
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
@@ -32,6 +32,10 @@ Bounds on what a caller can make the server do
     `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
+    20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
+  - A caller has at most 4 streams of the other services on the port, reflection and a watch on the health: with one
+    more, RESOURCE_EXHAUSTED.
   - An agent holds at most 4 long polls: see AwaitRound.
 """
 
@@ -263,6 +267,9 @@ class Task(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     SIGMA_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    WRAPPERS_JSON_FIELD_NUMBER: _builtins.int
+    REWARD_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it."""
     environment: _builtins.str
@@ -297,9 +304,21 @@ class Task(_message.Message):
     """σ of the filter."""
     alpha: _builtins.float
     """α, the tolerated fraction of faulty agents."""
+    wrappers_json: _builtins.str
+    """Wrappers of the environment from the inmost, as a JSON list of MODULE:NAME or of objects with such a name and
+    settings; empty means none. Like the options they are this agent's own, as is the reward.
+    """
+    baseline: _builtins.str
+    """What the gradient estimate subtracts from advantages: "none" or "time"; empty means "none". An agent that does not
+    know the word stops.
+    """
     @_builtins.property
     def hidden(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Widths of the hidden layers, input side first."""
+
+    @_builtins.property
+    def reward(self) -> Global___Reward:
+        """Absent where the reward is perceived as it is."""
 
     def __init__(
         self,
@@ -322,14 +341,44 @@ class Task(_message.Message):
         delta: _builtins.float = ...,
         sigma: _builtins.float = ...,
         alpha: _builtins.float = ...,
+        wrappers_json: _builtins.str = ...,
+        reward: Global___Reward | None = ...,
+        baseline: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "sigma", b"sigma", "trajectories", b"trajectories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "alpha", b"alpha", "baseline", b"baseline", "batch_size", b"batch_size", "batch_size_max", b"batch_size_max", "batch_size_min", b"batch_size_min", "delta", b"delta", "environment", b"environment", "environment_options_json", b"environment_options_json", "evaluation_horizon", b"evaluation_horizon", "gamma", b"gamma", "hidden", b"hidden", "horizon", b"horizon", "inner_steps", b"inner_steps", "learning_rate", b"learning_rate", "mini_batch_size", b"mini_batch_size", "name", b"name", "reward", b"reward", "sigma", b"sigma", "trajectories", b"trajectories", "wrappers_json", b"wrappers_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Reward(_message.Message):
+    """What becomes of a reward r on its way to the agent: scale * r + shift + N(0, noise^2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    scale: _builtins.float
+    shift: _builtins.float
+    noise: _builtins.float
+    def __init__(
+        self,
+        *,
+        scale: _builtins.float = ...,
+        shift: _builtins.float = ...,
+        noise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["noise", b"noise", "scale", b"scale", "shift", b"shift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reward: _TypeAlias = Reward  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):
@@ -497,6 +546,7 @@ class Round(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
+    RECURSION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number."""
     batch_size: _builtins.int
@@ -507,6 +557,12 @@ class Round(_message.Message):
     def parameters(self) -> Global___Tensor:
         """θ_0 of the round, shape (d)."""
 
+    @_builtins.property
+    def recursion(self) -> Global___Recursion:
+        """Set where the agents' estimates build on the round before; without it, an agent submits ∇L(θ_0). The same for every
+        agent, and with it an agent needs to remember nothing: one that was started again submits the same bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -514,14 +570,90 @@ class Round(_message.Message):
         batch_size: _builtins.int = ...,
         parameters: Global___Tensor | None = ...,
         parameters_digest: _builtins.bytes = ...,
+        recursion: Global___Recursion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "recursion", b"recursion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "number", b"number", "parameters", b"parameters", "parameters_digest", b"parameters_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "number", b"number", "parameters", b"parameters", "parameters_digest", b"parameters_digest", "recursion", b"recursion"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Round: _TypeAlias = Round  # noqa: Y015
+
+@_typing.final
+class Recursion(_message.Message):
+    """What an agent needs beside θ_0 to estimate a gradient that builds on the round before. docs/algorithm.md has the
+    equations, under "Res-NHARPG" and "ByzPG".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Recursion._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Recursion._Kind.ValueType  # 0
+        """Missing; refused."""
+        KIND_MOMENTUM: Recursion._Kind.ValueType  # 1
+        """Res-NHARPG. Half of the B_t trajectories, rounded down, are sampled at a point between `previous_parameters` and
+        θ_0, and the rest at θ_0. What is submitted is what this round adds to the agent's momentum, which the server keeps:
+        η g + (1 − η) v, with v the Hessian's product with the last step.
+        """
+        KIND_DIFFERENCE: Recursion._Kind.ValueType  # 2
+        """ByzPG. What is submitted is `previous_estimate` + ∇L(θ_0) − ∇L_ω(θ of `previous_parameters`), of the same
+        trajectories.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Recursion.Kind.ValueType  # 0
+    """Missing; refused."""
+    KIND_MOMENTUM: Recursion.Kind.ValueType  # 1
+    """Res-NHARPG. Half of the B_t trajectories, rounded down, are sampled at a point between `previous_parameters` and
+    θ_0, and the rest at θ_0. What is submitted is what this round adds to the agent's momentum, which the server keeps:
+    η g + (1 − η) v, with v the Hessian's product with the last step.
+    """
+    KIND_DIFFERENCE: Recursion.Kind.ValueType  # 2
+    """ByzPG. What is submitted is `previous_estimate` + ∇L(θ_0) − ∇L_ω(θ of `previous_parameters`), of the same
+    trajectories.
+    """
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PREVIOUS_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_ESTIMATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    kind: Global___Recursion.Kind.ValueType
+    """Which of these it is."""
+    weight: _builtins.float
+    """With KIND_MOMENTUM: η, above 0 and at most 1. Otherwise unset."""
+    digest: _builtins.bytes
+    """SHA-256 of `previous_parameters.data` followed by `previous_estimate.data`, so that damage on the way is found."""
+    @_builtins.property
+    def previous_parameters(self) -> Global___Tensor:
+        """θ_0 of the round that the estimate builds on, shape (d)."""
+
+    @_builtins.property
+    def previous_estimate(self) -> Global___Tensor:
+        """With KIND_DIFFERENCE: what that round's submissions were aggregated to, shape (d). Otherwise unset."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___Recursion.Kind.ValueType = ...,
+        previous_parameters: Global___Tensor | None = ...,
+        previous_estimate: Global___Tensor | None = ...,
+        weight: _builtins.float = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["previous_estimate", b"previous_estimate", "previous_parameters", b"previous_parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "previous_estimate", b"previous_estimate", "previous_parameters", b"previous_parameters", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recursion: _TypeAlias = Recursion  # noqa: Y015
 
 @_typing.final
 class SubmitUpdateRequest(_message.Message):
@@ -546,7 +678,7 @@ class SubmitUpdateRequest(_message.Message):
     """SHA-256 of `gradient.data`, so that damage on the way is found."""
     @_builtins.property
     def gradient(self) -> Global___Tensor:
-        """∇L(θ_0), shape (d), every element finite."""
+        """∇L(θ_0), or what `Round.recursion` asks for, shape (d), every element finite."""
 
     @_builtins.property
     def report(self) -> Global___WorkReport:
@@ -765,7 +897,7 @@ class GetStatusReply(_message.Message):
     task: _builtins.str
     """Task name."""
     algorithm: _builtins.str
-    """"fedpg-br", "svrpg" or "gpomdp"."""
+    """The algorithm by its name in the description, for example "fedpg-br"."""
     seed: _builtins.int
     """Seed of the run, for the operator."""
     phase: Global___Phase.ValueType
@@ -775,7 +907,7 @@ class GetStatusReply(_message.Message):
     round: _builtins.int
     """The open or latest round."""
     trajectories: _builtins.int
-    """Trajectory count of the closed rounds, as on the x-axis of the published figures."""
+    """Trajectory count of the rounds that are closed and evaluated, as on the x-axis of the published figures."""
     trajectories_target: _builtins.int
     """The count at which the run ends."""
     quorum: _builtins.int
@@ -800,7 +932,9 @@ class GetStatusReply(_message.Message):
     """Where rounds are asked for: the federation's description, TOML in UTF-8."""
     @_builtins.property
     def latest(self) -> Global___RoundSummary:
-        """The latest closed round; missing before the first."""
+        """The latest round that is closed and evaluated; missing before the first. The latest round is evaluated while the
+        next one is open.
+        """
 
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus]:
@@ -851,6 +985,46 @@ class RoundSummary(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiguresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROUND_FIELD_NUMBER: _builtins.int
     EVALUATION_RETURN_FIELD_NUMBER: _builtins.int
     EVALUATION_LENGTH_FIELD_NUMBER: _builtins.int
@@ -862,6 +1036,8 @@ class RoundSummary(_message.Message):
     ABSENT_FIELD_NUMBER: _builtins.int
     PARAMETERS_DIGEST_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """Its number."""
     evaluation_return: _builtins.float
@@ -871,7 +1047,7 @@ class RoundSummary(_message.Message):
     training_return: _builtins.float
     """Mean of the agents' reported training returns; NaN when none reported."""
     rule: _builtins.str
-    """Which rule of the filter decided: "R1", "R2", "none" (nobody survived) or "mean" (no filter)."""
+    """What decided, in the aggregator's own words: for FedPG's filter "R1", "R2" or "none" (nobody survived)."""
     radius: _builtins.float
     """Radius of that rule; 0 without a filter."""
     parameters_digest: _builtins.bytes
@@ -890,6 +1066,14 @@ class RoundSummary(_message.Message):
     def absent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Agents that had not voted when the round closed."""
 
+    @_builtins.property
+    def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the aggregator and the algorithm have to tell of the round, by name; of very many figures, the first by name."""
+
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
+        """How much each voter's vote counted, from 0 to 1; empty where the rule selects nobody in particular."""
+
     def __init__(
         self,
         *,
@@ -904,10 +1088,12 @@ class RoundSummary(_message.Message):
         absent: _abc.Iterable[_builtins.int] | None = ...,
         parameters_digest: _builtins.bytes = ...,
         seconds: _builtins.float = ...,
+        figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        weights: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "accepted", b"accepted", "evaluation_length", b"evaluation_length", "evaluation_return", b"evaluation_return", "figures", b"figures", "filtered", b"filtered", "parameters_digest", b"parameters_digest", "radius", b"radius", "round", b"round", "rule", b"rule", "seconds", b"seconds", "training_return", b"training_return", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

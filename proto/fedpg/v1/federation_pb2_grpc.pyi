@@ -13,7 +13,7 @@ Conventions
     message is only checked against it.
 
 Status codes of all calls, beside those named at each:
-  UNAUTHENTICATED    the certificate does not name an agent.
+  UNAUTHENTICATED    the certificate does not name an agent, or has been revoked.
   PERMISSION_DENIED  the index in the message is not the certificate's, or not a member of the federation.
   INVALID_ARGUMENT   a field is missing or outside its range; the text names it.
   UNAVAILABLE        the server is starting, restoring or stopping: try again.
@@ -32,6 +32,10 @@ Bounds on what a caller can make the server do
     `GetStatusReply.connections_closed`.
   - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
+  - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
+    20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
+  - A caller has at most 4 streams of the other services on the port, reflection and a watch on the health: with one
+    more, RESOURCE_EXHAUSTED.
   - An agent holds at most 4 long polls: see AwaitRound.
 """
 

@@ -10,15 +10,20 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+from fedpg_common.checks import show
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.aggregators import Aggregate, Votes
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.tasks import show
+from fedpg_common.learning.recursion import Recursion
+from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.base import InnerReport
 from fedpg_server.learning.state import ADAM_M, ADAM_V, AGGREGATOR, ALGORITHM, THETA, State, check_memory
+
+T = TypeVar("T")
 
 RULE_MAX = 60
 """Characters of a rule's name."""
@@ -51,6 +56,48 @@ def checked_aggregate(work: Callable[[], Aggregate], votes: Votes, name: str) ->
     except Exception as error:  # a part that is not ours may raise anything
         log.debug("%s failed", what, exc_info=True)
         raise UsageError(f"{what} failed: {_sentence(error)}") from error
+
+
+def checked_call(work: Callable[[], T], name: str) -> T:
+    """What an algorithm answers to anything else. Raises UsageError, with one sentence, if it fails."""
+    try:
+        return work()
+    except FedPGError:
+        raise
+    except Exception as error:  # see above
+        log.debug("the algorithm %s failed", name, exc_info=True)
+        raise UsageError(f"the algorithm {name} failed: {_sentence(error)}") from error
+
+
+def checked_completion(work: Callable[[], object], arrived: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """What an algorithm makes of what `arrived` (k, d): as many votes, float32 and finite. Raises UsageError."""
+
+    def answer() -> NDArray[np.float32]:
+        matrix = np.asarray(work())
+        if matrix.shape != arrived.shape or matrix.dtype != np.float32 or not np.isfinite(matrix).all():
+            raise ValueError(f"it must complete votes to finite float32 of shape {arrived.shape}")
+        return matrix.copy()
+
+    return checked_call(answer, name)
+
+
+def checked_recursion(work: Callable[[], object], size: int, name: str) -> Recursion | None:
+    """What an algorithm hands out: a Recursion of finite vectors (d,) = (`size`,), or nothing. Raises UsageError."""
+
+    def answer() -> Recursion | None:
+        match work():
+            case None:
+                return None
+            case Recursion() as recursion:
+                for vector in (recursion.previous, recursion.estimate):
+                    if vector is not None and not (
+                        vector.shape == (size,) and vector.dtype == np.float32 and np.isfinite(vector).all()
+                    ):
+                        raise ValueError(f"what it hands out must be finite float32 of shape {(size,)}")
+                return recursion
+        raise ValueError("what it hands out must be a Recursion or None")
+
+    return checked_call(answer, name)
 
 
 def checked_improvement(

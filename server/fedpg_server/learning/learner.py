@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from fedpg_common.choices import Choice
@@ -23,17 +23,22 @@ from fedpg_common.learning.aggregators import (
     build_aggregator,
     check_federation,
     distances_to,
+    reference_batch,
 )
-from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.parameters import PARAMETERS_MAX, Vector
 from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.recursion import Recursion
 from fedpg_common.learning.streams import Purpose, Role, stream
-from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.shipped import ALGORITHMS
+from fedpg_common.transport.wire import ROUND_VECTORS_MAX
 
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import (
     Algorithm,
+    Completes,
+    HandsOut,
     InnerReport,
+    Reference,
     Sampled,
     SeesVotes,
     Tools,
@@ -42,8 +47,16 @@ from fedpg_server.learning.algorithms.base import (
     WithServerScale,
 )
 from fedpg_server.learning.algorithms.inner_loop import norm
-from fedpg_server.learning.answers import checked_aggregate, checked_improvement
-from fedpg_server.learning.state import AGGREGATOR, State
+from fedpg_server.learning.answers import (
+    checked_aggregate,
+    checked_call,
+    checked_completion,
+    checked_improvement,
+    checked_recursion,
+)
+from fedpg_server.learning.records import Evaluation
+from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
+from fedpg_server.learning.worlds import Worlds
 
 EVALUATION_EPISODES = 10
 
@@ -65,23 +78,22 @@ class RoundResult:
     inner: InnerReport
     trajectories: int
     """The round's trajectory count as on the x-axis of the published figures."""
-    evaluation_returns: tuple[float, ...]
-    """Undiscounted return of each greedy episode."""
-    evaluation_lengths: tuple[int, ...]
-    """Steps of each greedy episode."""
     learning_rate: float
-
-    @property
-    def evaluation_sampled(self) -> Sampled:
-        """How much the evaluation sampled."""
-        return Sampled(len(self.evaluation_lengths), sum(self.evaluation_lengths))
+    evaluation: Evaluation | None = None
+    """None where the next round need not wait for it: `Learner.evaluate` makes it of the state's θ."""
+    reference: Sampled = field(default_factory=Sampled)
+    """The batch of the server's own gradient, where the aggregator needed one."""
 
 
 class Learner:
     """An algorithm, an aggregator and the evaluation: what a round does with its votes."""
 
-    def __init__(self, federation: Federation, environments: EnvironmentBatch, policy: Policy) -> None:
-        """`environments` are the server's own. Of the federation's attackers nothing is read.
+    def __init__(
+        self, federation: Federation, environments: EnvironmentBatch, policy: Policy, worlds: Worlds | None = None
+    ) -> None:
+        """`environments` are the server's own; `worlds` are the agents', where policies are to be evaluated there, too.
+
+        Of the federation's attackers nothing is read.
 
         Raises UsageError if the algorithm or the aggregator cannot be built as described, or for that many agents.
         """
@@ -93,9 +105,13 @@ class Learner:
         self._algorithm = build_algorithm(federation.algorithm, self._tools)
         self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
         self._aggregator: Aggregator = build_aggregator(self._chosen)
-        trusts_itself = isinstance(self._algorithm, WithReferenceGradient)
-        check_federation(self._aggregator, self._chosen, self._task, self._agents, trusts_itself)
+        self._needs_reference = bool(getattr(self._aggregator, "needs_reference", False))
+        has_reference = self._needs_reference or isinstance(self._algorithm, WithReferenceGradient)
+        check_federation(self._aggregator, self._chosen, self._task, self._agents, has_reference)
+        self._check_size(federation.algorithm)
         self._name = federation.algorithm.name
+        self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
+        self._worlds, self._worlds_every = worlds, federation.evaluate_worlds_every
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -105,18 +121,34 @@ class Learner:
         """B_t and N_t of a round, counted from 1."""
         return self._algorithm.plan(round_number)
 
+    @property
+    def round_vectors(self) -> int:
+        """How many vectors (d,) a round's message holds at most."""
+        return ROUND_VECTORS_MAX if isinstance(self._algorithm, HandsOut) else 1
+
+    def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
+        """What the round's agents need beside θ_0; None where they estimate ∇L(θ_0)."""
+        algorithm = self._algorithm
+        if not isinstance(algorithm, HandsOut):
+            return None
+        return checked_recursion(lambda: algorithm.recursion(state, plan), state.theta.size, self._name)
+
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
-        """Aggregate, improve the policy, evaluate it.
+        """Aggregate, and improve the policy. It is evaluated, too, if the algorithm needs that for its next round.
 
         `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
         aggregator that does not come with FedPG breaks its promises, and nothing else.
         """
-        votes = self._votes(state, plan, updates)
+        reference = self._reference(state, plan)
+        votes = self._votes(state, plan, updates, reference)
         aggregate = self._aggregate(votes, state)
         mu = aggregate.vector
         improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
         improved = improved.with_memory(AGGREGATOR, aggregate.memory)
-        evaluation = self.evaluate(improved.theta, plan.round_number)
+        evaluation = None
+        if self._needs_evaluation:
+            evaluation = self.evaluate(improved.theta, plan.round_number)
+            improved = improved.with_memory(EVALUATION, {RETURNS: np.array(evaluation.returns, np.float32)})
         return RoundResult(
             state=improved,
             votes=votes,
@@ -124,15 +156,15 @@ class Learner:
             centre_distances=_centre_distances(votes, aggregate),
             gradient_norm=0.0 if mu is None else norm(mu),
             inner=report,
-            trajectories=self._trajectory_count(plan),
-            evaluation_returns=tuple(evaluation.returns().tolist()),
-            evaluation_lengths=tuple(evaluation.lengths().tolist()),
+            trajectories=self._trajectory_count(plan, report, reference.sampled),
             learning_rate=self._task.learning_rate if report.learning_rate is None else report.learning_rate,
+            evaluation=evaluation,
+            reference=reference.sampled,
         )
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
         """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
-        return self._aggregate(self._votes(state, plan, updates), state)
+        return self._aggregate(self._votes(state, plan, updates, self._reference(state, plan)), state)
 
     def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
         algorithm = self._algorithm
@@ -140,21 +172,39 @@ class Learner:
             return algorithm.improve_seeing(state, plan, votes, aggregate)
         return algorithm.improve(state, plan, aggregate.vector)
 
-    def evaluate(self, theta: Vector, round_number: int) -> Trajectories:
-        """Greedy episodes. Decides nothing: it only shows how good θ (d,) is."""
-        return self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+    def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
+        """Greedy episodes of the policy after a round, the same whenever they are played. Only shows how good it is."""
+        played = self._tools.play_greedily(theta, round_number, EVALUATION_EPISODES)
+        worlds = self._evaluate_in_worlds(theta, round_number)
+        return Evaluation(tuple(played.returns().tolist()), tuple(played.lengths().tolist()), worlds)
 
-    def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Votes:
+    def _evaluate_in_worlds(self, theta: Vector, round_number: int) -> dict[int, float] | None:
+        if self._worlds is None or round_number % self._worlds_every:
+            return None
+        return self._worlds.evaluate_round(theta, round_number, EVALUATION_EPISODES)
+
+    def _reference(self, state: State, plan: RoundPlan) -> Reference:
+        """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
+        algorithm, own = self._algorithm, None
+        if isinstance(algorithm, WithReferenceGradient):
+            own = checked_call(lambda: algorithm.reference_gradient(state, plan), self._name)
+        if own is None and self._needs_reference:
+            return self._tools.reference(state.theta, plan.round_number, reference_batch(self._aggregator, plan))
+        return Reference(own, Sampled())
+
+    def _votes(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector], reference: Reference) -> Votes:
         agents = tuple(sorted(updates))
         matrix = np.zeros((len(agents), state.theta.size), np.float32)
         for row, agent in enumerate(agents):
             matrix[row] = updates[agent]
+        algorithm = self._algorithm
+        if isinstance(algorithm, Completes):
+            sent = matrix
+            matrix = checked_completion(lambda: algorithm.complete(state, plan, agents, sent), sent, self._name)
         matrix.flags.writeable = False
-        votes = Votes(agents, matrix, self._agents, plan, self._task)
+        votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
         if isinstance(self._algorithm, WithServerScale):
             votes = replace(votes, server_scale=self._algorithm.server_scale(state, plan))
-        if isinstance(self._algorithm, WithReferenceGradient):
-            return replace(votes, server_gradient=self._algorithm.reference_gradient(state, plan))
         return votes
 
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
@@ -163,6 +213,10 @@ class Learner:
         seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
+        if self._needs_reference and seen.server_gradient is None:
+            log.warning("round %d: the server's own gradient is not finite, so that the aggregator has nothing to go "
+                        "by", votes.plan.round_number)  # fmt: skip
+            return Aggregate(None, rule="none", weights={}, memory=memory)
         aggregate = checked_aggregate(lambda: self._aggregator.aggregate(seen, memory), seen, self._chosen.name)
         if aggregate.vector is None:
             log.warning("round %d: no gradient survived the aggregator", votes.plan.round_number)
@@ -170,10 +224,22 @@ class Learner:
             return replace(aggregate, weights=dict.fromkeys(seen.agents, 1.0))  # the others were kept from it
         return aggregate
 
-    def _trajectory_count(self, plan: RoundPlan) -> int:
-        """Trajectories per participant, with N_t as planned (docs/algorithm.md, "Trajectory count")."""
-        K, B_t, b, N_t = self._agents, plan.batch_size, self._task.mini_batch_size, plan.inner_steps
-        return round((B_t * K + b * N_t) / (K + 1)) if K > 1 else B_t + b * N_t
+    def _trajectory_count(self, plan: RoundPlan, report: InnerReport, reference: Sampled) -> int:
+        """Trajectories per participant: of the inner batches, those that steps were made of count.
+
+        docs/algorithm.md, "Trajectory count".
+        """
+        K, B_t, server = self._agents, plan.batch_size, report.sampled.trajectories + reference.trajectories
+        return round((B_t * K + server) / (K + 1)) if K > 1 else B_t + server
+
+    def _check_size(self, algorithm: Choice) -> None:
+        """Raise UsageError where a round's message could not hold what the algorithm hands out."""
+        size, most = self._policy.spec.size, PARAMETERS_MAX // 2
+        if self.round_vectors > 1 and size > most:
+            raise UsageError(
+                f"algorithm {algorithm.name} hands out up to {self.round_vectors} vectors per round, and a message "
+                f"holds as many of {most} numbers, not of the policy's {size}: choose smaller layers"
+            )
 
 
 def build_algorithm(choice: Choice, tools: Tools) -> Algorithm:

@@ -28,13 +28,16 @@ def make_record(
     trajectories_before: int,
     seconds: float,
 ) -> RoundRecord:
-    """The record of a closed round. `reports` are the voters' WorkReport messages by agent."""
+    """The record of a closed round; without evaluation where the result has none yet (see `RoundRecord.evaluated`).
+
+    `reports` are the voters' WorkReport messages by agent.
+    """
     votes, aggregate = result.votes, result.aggregate
     accepted, filtered = verdicts_of(aggregate, votes.agents)
     works = {agent: pb.WorkReport.FromString(report) for agent, report in reports.items()}
     honest = [work for agent, work in works.items() if agent not in federation.byzantine]
     horizon_steps = plan.batch_size * federation.task.horizon
-    return RoundRecord(
+    record = RoundRecord(
         round_number=plan.round_number,
         parameters_digest=digest(result.state.theta),
         batch_size=plan.batch_size,
@@ -46,13 +49,15 @@ def make_record(
             "agents": sum(min(work.trajectories, plan.batch_size) for work in works.values()),
             "inner": result.inner.sampled.trajectories,
             "aborted": result.inner.dropped.trajectories,
-            "evaluation": result.evaluation_sampled.trajectories + result.inner.judged.trajectories,
+            "evaluation": result.inner.judged.trajectories,
+            **({"reference": result.reference.trajectories} if result.reference.trajectories else {}),
         },
         environment_steps={
             "agents": sum(min(work.environment_steps, horizon_steps) for work in works.values()),
             "inner": result.inner.sampled.steps,
             "aborted": result.inner.dropped.steps,
-            "evaluation": result.evaluation_sampled.steps + result.inner.judged.steps,
+            "evaluation": result.inner.judged.steps,
+            **({"reference": result.reference.steps} if result.reference.trajectories else {}),
         },
         rule=aggregate.rule,
         has_mu=aggregate.vector is not None,
@@ -65,8 +70,8 @@ def make_record(
         distances=_mean_distances(votes, federation),
         centre_distances=dict(result.centre_distances),
         detection={} if aggregate.weights is None else score_filter(accepted, filtered, federation),
-        evaluation_returns=result.evaluation_returns,
-        evaluation_lengths=tuple(float(length) for length in result.evaluation_lengths),
+        evaluation_returns=(),
+        evaluation_lengths=(),
         training_return=_mean_of(honest, "mean_return"),
         training_length=_mean_of(honest, "mean_length"),
         loss=_mean_of(honest, "loss"),
@@ -78,6 +83,7 @@ def make_record(
         seconds=seconds,
         pairwise_distances=pack(votes.distances),
     )
+    return record if result.evaluation is None else record.evaluated(result.evaluation)
 
 
 def verdicts_of(aggregate: Aggregate, voters: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
@@ -16,8 +16,24 @@ FINAL_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A round's greedy episodes, in order."""
+
+    returns: tuple[float, ...]
+    """Undiscounted return of each."""
+    lengths: tuple[int, ...]
+    """Steps of each."""
+    world_returns: dict[int, float] | None = None
+    """Mean greedy return in the world of each agent; None where that was not asked for."""
+
+
+@dataclass(frozen=True)
 class RoundRecord:
-    """One closed round. Returns are undiscounted; counts of the round alone unless they say `total`."""
+    """One closed round. Returns are undiscounted; counts of the round alone unless they say `total`.
+
+    A round that has been improved and is still being evaluated has no evaluation returns, and nobody but the run and
+    its store sees its record.
+    """
 
     round_number: int
     parameters_digest: str
@@ -30,9 +46,10 @@ class RoundRecord:
     inner_aborted: bool
     """Whether the importance ratio left its bounds."""
     trajectories_total: int
-    """The x-axis of the published figures, after this round."""
+    """The x-axis of the published figures, after this round: dropped inner batches do not count."""
     sampled_trajectories: dict[str, int]
-    """Honest counts by "agents", "inner", "aborted" and "evaluation"."""
+    """Honest counts by "agents", "inner", "aborted" and "evaluation"; and by "reference", the batch of the server's own
+    gradient, where the aggregator needed one."""
     environment_steps: dict[str, int]
     """Likewise."""
     rule: str
@@ -73,7 +90,9 @@ class RoundRecord:
     skipped_steps: int
     """Steps left out because they would have made the parameters infinite or NaN."""
     seconds: float
-    """From the round's opening to its end. Differs between runs, like nothing else here."""
+    """From the round's opening until the next could open. Differs between runs, like nothing else here."""
+    world_returns: dict[int, float] | None = None
+    """Mean greedy return in the world of each agent; None for a round after which that was not asked for."""
     pairwise_distances: str | None = None
     """Distances between the voters' gradients, as `fedpg_server.learning.pairwise` packs them; None for a round of
     more than 50 voters."""
@@ -87,6 +106,20 @@ class RoundRecord:
     def evaluation_length(self) -> float:
         """Mean greedy episode length in steps."""
         return sum(self.evaluation_lengths) / len(self.evaluation_lengths)
+
+    def evaluated(self, evaluation: Evaluation) -> RoundRecord:
+        """The record of the same round, complete with its evaluation, which is also counted as sampled."""
+        trajectories, steps = dict(self.sampled_trajectories), dict(self.environment_steps)
+        trajectories["evaluation"] += len(evaluation.returns)
+        steps["evaluation"] += sum(evaluation.lengths)
+        return replace(
+            self,
+            sampled_trajectories=trajectories,
+            environment_steps=steps,
+            evaluation_returns=evaluation.returns,
+            evaluation_lengths=tuple(float(length) for length in evaluation.lengths),
+            world_returns=evaluation.world_returns,
+        )
 
     def to_json(self) -> str:
         """The record as one line of JSON, with null for a figure that is not a finite number."""
@@ -103,15 +136,31 @@ class RoundRecord:
                 values[name] = {key: _figure(entry) for key, entry in value.items()}
         for name in ("gradient_norm", "learning_rate", "seconds"):
             values[name] = _figure(values[name])
-        for name in ("centre_distances", "weights"):
-            if values[name] is not None:
+        for name in ("centre_distances", "weights", "world_returns"):
+            if values.get(name) is not None:
                 values[name] = {int(agent): value for agent, value in values[name].items()}
-        values.setdefault("pairwise_distances", None)  # of a run that was begun before these were kept
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        # A run that was begun before a field was added goes without it.
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 def _figure(value: Any) -> Any:
     return math.nan if value is None else value
+
+
+@dataclass(frozen=True)
+class OverWorlds:
+    """Mean returns in several worlds, over these."""
+
+    mean: float
+    worst: float
+    spread: float
+    """The highest less the lowest."""
+
+
+def over_worlds(returns: dict[int, float]) -> OverWorlds:
+    """What returns by agent come to; there is one at least."""
+    values = list(returns.values())
+    return OverWorlds(fmean(values), min(values), max(values) - min(values))
 
 
 def best_return(records: Iterable[RoundRecord]) -> float | None:

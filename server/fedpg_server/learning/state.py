@@ -1,7 +1,7 @@
 """What one round hands to the next: named vectors. The store knows names and bytes, and nothing of what they mean.
 
 `theta` is θ. `adam/m` and `adam/v` are Adam's moments; `aggregator/…` is the aggregator's memory and `algorithm/…` the
-algorithm's.
+algorithm's. `evaluation/returns` is the round's evaluation, for algorithms that need it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fedpg_common.learning.parameters import Vector
 
 THETA, ADAM_M, ADAM_V = "theta", "adam/m", "adam/v"
 AGGREGATOR, ALGORITHM = "aggregator", "algorithm"
+EVALUATION, RETURNS = "evaluation", "returns"
 NAME = re.compile(r"[A-Za-z0-9_]+([-/.][A-Za-z0-9_]+)*", re.ASCII)
 """What a vector may be called."""
 

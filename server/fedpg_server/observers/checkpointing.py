@@ -6,10 +6,10 @@ import logging
 import math
 from collections.abc import Sequence
 
+from fedpg_common.checks import is_whole, show
 from fedpg_common.errors import StorageError
 from fedpg_common.learning.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.tasks import is_whole, show
 
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.observers.base import Observed

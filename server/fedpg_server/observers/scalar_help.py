@@ -7,6 +7,9 @@ X_AXIS = "The x axis (step) is the trajectory count per participant, as in the p
 DESCRIPTIONS = {
     "evaluation/return": "Mean undiscounted return of the round's ten greedy episodes.",
     "evaluation/episode_length": "Mean length of these episodes in steps.",
+    "worlds/mean_return": "Mean over agents of the greedy return in each agent's own world.",
+    "worlds/worst_return": "The lowest of these.",
+    "worlds/spread": "The highest of these less the lowest.",
     "training/return": "Mean return of the trajectories that the honest agents sampled, as they report it.",
     "training/episode_length": "Mean length of these trajectories in steps.",
     "training/loss": "Mean surrogate loss of the honest agents.",
@@ -43,7 +46,7 @@ DESCRIPTIONS = {
     "filter/f1": "Harmonic mean of precision and recall.",
     "sampled/environment_steps": "Environment steps of the round: agents, inner loop and evaluation together.",
     "sampled/trajectories": "Trajectories of the round: agents, inner loop and evaluation together.",
-    "time/round_seconds": "From the round's opening to its end.",
+    "time/round_seconds": "From the round's opening until the next could open.",
     "summary/final_return": "Mean evaluation return over the last 5 % of the trajectories, if the run ended here.",
     "summary/best_return": "Highest evaluation return of a round so far.",
     "summary/environment_steps": "Environment steps so far, all together.",
@@ -54,6 +57,8 @@ def describe_scalar(tag: str) -> str:
     """The description of a tag, with what its x axis is."""
     if tag.startswith("decided_by/"):
         return f"Part of the rounds so far that the rule {tag.removeprefix('decided_by/')} decided. {X_AXIS}"
+    if tag.startswith("weights/agent-"):
+        return f"Weight of agent {tag.removeprefix('weights/agent-')} in the aggregate, from 0 to 1. {X_AXIS}"
     if tag.startswith("filter/deviation-"):
         horizon = tag.removeprefix("filter/deviation-")
         return f"Largest deviation of an agent over {horizon} rounds, in units of what honest noise leaves. {X_AXIS}"

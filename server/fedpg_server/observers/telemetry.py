@@ -14,7 +14,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
-from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.learning.records import RoundRecord, best_return, final_return, over_worlds
 from fedpg_server.observers.base import Observed
 from fedpg_server.observers.scalar_help import describe_scalar
 
@@ -113,7 +113,7 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
         "attack": ", ".join(attacks) or "none",
         "training_seed": federation.seed,  # sorts behind `task`: the page ticks only the first five that differ
     }
-    for name, value in task_to_fields(federation.task).items():
+    for name, value in {"baseline": "none", **task_to_fields(federation.task)}.items():
         key = "task" if name == "name" else f"task.{name}"  # sorts behind the rest
         values[key] = value if isinstance(value, int | float) else str(value)
     return values
@@ -132,6 +132,11 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     """The round's scalars by TensorBoard tag."""
     yield "evaluation/return", record.evaluation_return
     yield "evaluation/episode_length", record.evaluation_length
+    if record.world_returns:
+        worlds = over_worlds(record.world_returns)
+        yield "worlds/mean_return", worlds.mean
+        yield "worlds/worst_return", worlds.worst
+        yield "worlds/spread", worlds.spread
     optional = {
         "training/return": record.training_return,
         "training/episode_length": record.training_length,
@@ -152,6 +157,9 @@ def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     yield "filter/filtered", len(record.filtered)
     yield "filter/absent", len(record.absent)
     yield from ((f"filter/{name}", value) for name, value in record.figures.items())
+    weights = record.weights or {}
+    if any(0.0 < weight < 1.0 for weight in weights.values()):  # otherwise it is who was accepted
+        yield from ((f"weights/agent-{agent}", weight) for agent, weight in weights.items())
     yield from ((f"filter/distance_{kind}", value) for kind, value in record.distances.items())
     yield from ((f"filter/{score}", value) for score, value in record.detection.items())
     yield "sampled/environment_steps", sum(record.environment_steps.values())

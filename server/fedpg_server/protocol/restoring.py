@@ -17,8 +17,10 @@ from fedpg_server.storage.store import Store
 def restore_coordinator(
     federation: Federation, store: Store, records: Sequence[RoundRecord], grace_s: float = GRACE_S
 ) -> Coordinator:
-    """The coordinator as the store knows it; `records` are the store's improved rounds. No round is open yet."""
+    """The coordinator as the store knows it; `records` are the evaluated rounds in it. No round is open yet."""
     counts = store.verdict_counts()
+    if (unevaluated := store.unevaluated()) is not None:
+        records = [*records, unevaluated]
     last_votes = store.last_votes()
     accepted = Counter(agent for record in records for agent in record.accepted)
     filtered = Counter(agent for record in records for agent in record.filtered)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.descriptions import federation_to_toml
+from fedpg_common.federation import Federation
 from fedpg_common.transport import wire
 from fedpg_common.transport.verdicts import Verdict
 
@@ -13,6 +14,9 @@ from fedpg_server.learning.records import RoundRecord
 from fedpg_server.protocol.coordinator import Coordinator, Member, Phase
 from fedpg_server.protocol.membership import Presence
 from fedpg_server.protocol.situation import name_agents
+
+FIGURES_MAX, FIGURE_NAME_MAX = 100, 100
+"""How many of a round's figures a status tells, and the characters of their names: aggregators may have any number."""
 
 
 def make_status(
@@ -94,6 +98,7 @@ def _note(member: Member) -> str:
 
 def summarize(record: RoundRecord) -> pb.RoundSummary:
     """A closed round as status shows it."""
+    told = sorted(name for name in record.figures if len(name) <= FIGURE_NAME_MAX)
     return pb.RoundSummary(
         round=record.round_number,
         evaluation_return=record.evaluation_return,
@@ -106,6 +111,8 @@ def summarize(record: RoundRecord) -> pb.RoundSummary:
         absent=record.absent,
         parameters_digest=bytes.fromhex(record.parameters_digest),
         seconds=record.seconds,
+        figures={name: record.figures[name] for name in told[:FIGURES_MAX]},
+        weights=record.weights or {},
     )
 
 

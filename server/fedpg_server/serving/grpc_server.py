@@ -16,7 +16,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from fedpg_server.serving.connections import OPEN_FILES_RESERVED, ConnectionWatch, allow_open_files
+from fedpg_server.serving.grpc_log import SparseGrpcLog
 from fedpg_server.serving.request_guard import ARRIVAL_MAX_S, UNREAD_BYTES, Gate
+from fedpg_server.serving.revocation import RevocationList
 from fedpg_server.serving.service import FederationService
 
 SERVICE_NAME = federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name
@@ -41,7 +43,8 @@ class Endpoint:
     monitor: HealthMonitor
     _server: grpc.aio.Server
     _gate: Gate
-    _watching: asyncio.Task[None]
+    _watching: asyncio.Future[list[None]]
+    _grpc_log: SparseGrpcLog
 
     async def stop(self, grace_s: float | None) -> None:
         """Take no more calls, give those that go on `grace_s` to end, and close the port. May be called again."""
@@ -49,6 +52,7 @@ class Endpoint:
         await self._server.stop(grace_s)
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
+        self._grpc_log.stop()
 
 
 async def start_listening(
@@ -59,11 +63,20 @@ async def start_listening(
     agents: int,
     arrival_max_s: float = ARRIVAL_MAX_S,
 ) -> Endpoint:
-    """Listen there for calls to the service, with NOT_SERVING for now. Raises AddressError."""
+    """Listen there for calls to the service, with NOT_SERVING for now. Raises AddressError, UsageError."""
+    revoked = RevocationList(tls) if tls else None
     watch = ConnectionWatch(agents, message_bytes, service.count_closed_connections, time.monotonic)
     large_replies = ["GetStatus", *(["AwaitRound"] if message_bytes > UNREAD_BYTES else [])]
     gate = Gate(
-        SERVICE_NAME, service.count_unreadable, watch.called, arrival_max_s, large_replies, watch.close_connection
+        SERVICE_NAME,
+        service.count_unreadable,
+        watch.called,
+        arrival_max_s,
+        large_replies,
+        watch.close_connection,
+        parsers={"SubmitUpdate": wire.read_submission},
+        is_revoked=revoked.has if revoked is not None else lambda _certificate: False,
+        on_revoked=service.note_revoked,
     )
     options = server_options(
         wire.OVERSIZE_FACTOR * message_bytes,
@@ -83,6 +96,9 @@ async def start_listening(
             port = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
         raise AddressError(f"cannot listen on {address}: is the port in use, or not yours to open?") from error
+    grpc_log = SparseGrpcLog()
+    grpc_log.start()
     await server.start()
-    watching = asyncio.create_task(watch.run(port))
-    return Endpoint(f"{address.rpartition(':')[0]}:{port}", monitor, server, gate, watching)
+    following = [revoked.follow()] if revoked is not None else []
+    watching = asyncio.gather(watch.run(port), *following)
+    return Endpoint(f"{address.rpartition(':')[0]}:{port}", monitor, server, gate, watching, grpc_log)

@@ -17,8 +17,14 @@ def common_name(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, An
 
     gRPC's own `x509_common_name` ends at a NUL, so that agent-1 followed by a NUL and anything would be agent 1.
     """
-    certificates = list(context.auth_context().get("x509_pem_cert", ()))
-    return _common_name(certificates[0]) if certificates else None
+    certificate = certificate_pem(context)
+    return None if certificate is None else _common_name(certificate)
+
+
+def certificate_pem(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
+    """The caller's certificate; None without one."""
+    certificates: list[Any] = list(context.auth_context().get("x509_pem_cert", ()))
+    return certificates[0] if certificates else None
 
 
 @lru_cache(CERTIFICATES_REMEMBERED)

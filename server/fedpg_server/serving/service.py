@@ -52,6 +52,12 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         if self._run is not None:
             self._run.count_unreadable()
 
+    def note_revoked(self, context: Context) -> None:
+        """Count and log a call with a certificate that has been revoked. The caller is refused already."""
+        if self._run is not None:
+            self._run.count_intrusion(None)
+        self._log_refusal(context, "it has been revoked")
+
     def count_closed_connections(self, count: int) -> None:
         """Count connections that were closed because they were too many or made no call."""
         if self._run is not None:

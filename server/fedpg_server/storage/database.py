@@ -17,7 +17,7 @@ from fedpg_server.storage.mark import ADVICE
 from fedpg_server.storage.seal import DamagedError, Point, Seal, verify
 
 APPLICATION_ID = 0x46504752  # "FPGR"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 PAGE_BYTES = 16384
 """Gradients are large rows."""
 SCHEMA = """
@@ -25,8 +25,9 @@ CREATE TABLE run (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE rounds (            -- that take no more votes
     round INTEGER PRIMARY KEY,
     closed INTEGER NOT NULL,     -- 1
-    chain BLOB,                  -- SHA-256 of record, state's digest and the chain before, once improved
-    record TEXT                  -- RoundRecord as JSON, likewise
+    chain BLOB,                  -- SHA-256 of record, state's digest and the chain before, once evaluated
+    record TEXT,                 -- RoundRecord as JSON, likewise
+    improved TEXT                -- the same without evaluation, once improved and until it is evaluated
 );
 CREATE TABLE votes (
     round INTEGER NOT NULL, agent INTEGER NOT NULL,

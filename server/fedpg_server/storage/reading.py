@@ -9,8 +9,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from fedpg_common.descriptions import federation_from_toml
 from fedpg_common.errors import StorageError
-from fedpg_common.federation import Federation, federation_from_toml
+from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.transport.verdicts import Verdict
 
@@ -115,7 +116,7 @@ class StoredRun:
         return int(rows[0][0]) if rows else 1
 
     def records(self, after: int = 0, limit: int = -1) -> list[RoundRecord]:
-        """The improved rounds after round `after`, in order, at most `limit` unless that is negative.
+        """The evaluated rounds after round `after`, in order, at most `limit` unless that is negative.
 
         Raises StorageError if one is damaged.
         """
@@ -127,8 +128,19 @@ class StoredRun:
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
 
+    def unevaluated(self) -> RoundRecord | None:
+        """The record of the latest improved round if that has not been evaluated yet, without its evaluation.
+
+        Raises StorageError if it is damaged.
+        """
+        rows = self._rows("SELECT improved FROM rounds WHERE improved IS NOT NULL ORDER BY round DESC LIMIT 1")
+        try:
+            return RoundRecord.from_json(rows[0][0]) if rows else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
+
     def progress(self) -> list[tuple[int, list[float]]]:
-        """Each improved round's trajectories so far and evaluation returns, without reading its whole record.
+        """Each evaluated round's trajectories so far and evaluation returns, without reading its whole record.
 
         Raises StorageError if one is damaged.
         """

@@ -15,7 +15,7 @@ from typing import Any
 MODULUS = 2**256
 COVERED = {
     "run": "name, value",
-    "rounds": "round, closed, chain, record",
+    "rounds": "round, closed, chain, record, improved",
     "votes": "round, agent, digest, report",
     "conflicts": "round, agent, digest",
     "verdicts": "agent, verdict, count",
@@ -36,7 +36,7 @@ class Point:
     sequence: int
     """Transactions so far."""
     round_number: int
-    """The last improved round, 0 for none."""
+    """The last round with a record, 0 for none."""
     digest: bytes
     """Of everything in it, 32 bytes."""
 
@@ -52,7 +52,7 @@ def link(previous: bytes | None, round_number: int, record: str, state_digest: b
 
 
 def last_link(connection: sqlite3.Connection, before: int) -> bytes | None:
-    """The link of the last improved round before a round."""
+    """The link of the last round with a record before a round."""
     query = "SELECT chain FROM rounds WHERE record IS NOT NULL AND round < ? ORDER BY round DESC LIMIT 1"
     row = connection.execute(query, (before,)).fetchone()
     return None if row is None else row[0]
@@ -122,7 +122,7 @@ def _what_is_sound(connection: sqlite3.Connection) -> str:
 
 
 def _links(connection: sqlite3.Connection) -> Iterator[tuple[int, bool]]:
-    """Each improved round, in order, and whether it is as it was written."""
+    """Each round with a record, in order, and whether it is as it was written."""
     query = (
         "SELECT round, rounds.chain, record, states.digest FROM rounds LEFT JOIN states USING (round)"
         " WHERE record IS NOT NULL ORDER BY round"

@@ -199,34 +199,44 @@ class Store(StoredRun):
             for row in closed:
                 query = "INSERT OR IGNORE INTO rounds (round, closed) VALUES (?, 1)"
                 if connection.execute(query, (row.round_number,)).rowcount:
-                    seal.add("rounds", row.round_number, 1, None, None)
+                    seal.add("rounds", row.round_number, 1, None, None, None)
 
-    def finish_round(self, record: RoundRecord, state: State) -> None:
-        """Record a round's result and the new state. Of those before, as many θ are kept as are to be.
+    def improve_round(self, record: RoundRecord, state: State) -> None:
+        """Keep the state after a round whose evaluation is still to come, and its record as far as that goes.
 
-        Raises StorageError.
+        From here on the next round may open. Raises StorageError.
+        """
+        with self._transaction() as (connection, seal):
+            _put_round(connection, seal, record.round_number, improved=record.to_json())
+            _insert_state(connection, seal, record.round_number, state)
+
+    def finish_round(self, record: RoundRecord, state: State | None = None) -> None:
+        """Record an evaluated round, and the state after it unless `improve_round` has been given that.
+
+        Of the states before, as many θ are kept as are to be. Raises StorageError.
         """
         number, text = record.round_number, record.to_json()
         with self._transaction(number) as (connection, seal):
-            query = "SELECT closed, chain, record FROM rounds WHERE round = ?"
-            if (earlier := connection.execute(query, (number,)).fetchone()) is not None:
-                seal.remove("rounds", number, *earlier)
-            chain = link(last_link(connection, number), number, text, digest_of(state))
-            connection.execute("INSERT OR REPLACE INTO rounds VALUES (?, 1, ?, ?)", (number, chain, text))
-            seal.add("rounds", number, 1, chain, text)
-            self._drop_past(connection, seal, record, state)
-            _insert_state(connection, seal, number, state)
+            if state is not None:
+                _insert_state(connection, seal, number, state)
+            state_digest = connection.execute("SELECT digest FROM states WHERE round = ?", (number,)).fetchone()[0]
+            chain = link(last_link(connection, number), number, text, state_digest)
+            _put_round(connection, seal, number, chain, text)
+            self._drop_past(connection, seal, record)
         with translated(self.path):
             copy_back(self._connection)
 
-    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord, state: State) -> None:
-        """Delete the vectors that are not kept once a round has been improved."""
+    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord) -> None:
+        """Delete the vectors that are not kept once a round has been evaluated."""
         number, value = record.round_number, record.evaluation_return
         if self._best is None:
             self._best = _best_of(self.progress())
         if math.isfinite(value) and (self._best is None or value > self._best[0]):
             self._best = (value, number)
-        keep = self.keep_parameters or max(1, KEPT_BYTES // max(1, state.theta.nbytes))
+        size = connection.execute(
+            "SELECT LENGTH(data) FROM vectors WHERE round = ? AND name = ?", (number, THETA)
+        ).fetchone()[0]
+        keep = self.keep_parameters or max(1, KEPT_BYTES // max(1, size))
         doomed = connection.execute(
             "SELECT round, name, digest FROM vectors"
             " WHERE round < ? AND (name != ? OR (round > 0 AND round <= ? AND round != ?))",
@@ -243,7 +253,7 @@ class Store(StoredRun):
 
         Raises StorageError.
         """
-        done = self._rows("SELECT MAX(round) FROM rounds WHERE record IS NOT NULL")[0][0] or 0
+        done = self._rows("SELECT MAX(round) FROM states")[0][0] or 0
         entry = {"after_round": done, "federation": self.description}
         changed = {"extensions": json.dumps([*self.extensions(), entry]), "federation": description}
         with self._transaction() as (connection, seal):
@@ -251,10 +261,10 @@ class Store(StoredRun):
                 _set_run_value(connection, seal, name, value)
 
     @contextmanager
-    def _transaction(self, improved: int | None = None) -> Iterator[tuple[sqlite3.Connection, Seal]]:
+    def _transaction(self, finished: int | None = None) -> Iterator[tuple[sqlite3.Connection, Seal]]:
         """A transaction, and the seal to tell of every row that changes. On leaving, the mark has been moved on.
 
-        `improved` is the round that it ends, if it ends one.
+        `finished` is the round that it ends, if it ends one.
         """
         seal, sequence = Seal(self._rows_sum), self._point.sequence + 1
         with translated(self.path):
@@ -268,7 +278,7 @@ class Store(StoredRun):
                     self._connection.execute("ROLLBACK")
                 raise
             self._rows_sum = seal.rows
-            self._point = Point(sequence, improved or self._point.round_number, digest)
+            self._point = Point(sequence, finished or self._point.round_number, digest)
             if self._hold is not None:
                 self._hold.mark.write(self._point)
                 self._hold.watch.check()  # before anything of it is answered
@@ -321,6 +331,23 @@ def _set_run_value(connection: sqlite3.Connection, seal: Seal, name: str, value:
         seal.remove("run", name, earlier[0])
     connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
     seal.add("run", name, value)
+
+
+def _put_round(
+    connection: sqlite3.Connection,
+    seal: Seal,
+    number: int,
+    chain: bytes | None = None,
+    record: str | None = None,
+    improved: str | None = None,
+) -> None:
+    """Write the row of a closed round in place of an earlier one."""
+    query = "SELECT closed, chain, record, improved FROM rounds WHERE round = ?"
+    if (earlier := connection.execute(query, (number,)).fetchone()) is not None:
+        seal.remove("rounds", number, *earlier)
+    values = (number, 1, chain, record, improved)
+    connection.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?)", values)
+    seal.add("rounds", *values)
 
 
 def _insert_state(connection: sqlite3.Connection, seal: Seal, round_number: int, state: State) -> None:

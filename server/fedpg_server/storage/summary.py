@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.files import write_whole
 from fedpg_common.json_text import to_json
 
-from fedpg_server.learning.records import FINAL_FRACTION, RoundRecord, final_return
+from fedpg_server.learning.records import FINAL_FRACTION, RoundRecord, final_return, over_worlds
 
 SUMMARY_NAME = "summary.json"
 FINAL_RETURN_IS = f"mean of the evaluation returns over the last {100 * FINAL_FRACTION:.0f} % of the trajectories"
@@ -51,6 +52,7 @@ def summarize(
         "final_return_is": FINAL_RETURN_IS,
         "last_return": returns[-1] if returns else None,
         "best_return": max(filter(math.isfinite, returns), default=None),
+        "worlds": _worlds(records),
         "rounds_by_rule": dict(Counter(record.rule for record in records)),
         "accepted_fraction_honest": _accepted_fraction(federation, records, byzantine=False),
         "accepted_fraction_byzantine": _accepted_fraction(federation, records, byzantine=True),
@@ -69,6 +71,16 @@ def is_complete(federation: Federation, records: Sequence[RoundRecord]) -> bool:
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
     """Write summary.json into `folder`. Raises StorageError."""
     write_whole(folder / SUMMARY_NAME, to_json(summary, indent=2) + "\n")
+
+
+def _worlds(records: Sequence[RoundRecord]) -> dict[str, Any] | None:
+    """The last evaluation in the agents' own worlds; None without any."""
+    for record in reversed(records):
+        if record.world_returns:
+            figures = asdict(over_worlds(record.world_returns))
+            returns = {str(agent): value for agent, value in record.world_returns.items()}
+            return {"round": record.round_number, **figures, "returns": returns}
+    return None
 
 
 def _totals(counts: Sequence[dict[str, int]]) -> dict[str, int]:

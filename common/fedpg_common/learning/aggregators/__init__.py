@@ -15,6 +15,7 @@ from fedpg_common.learning.aggregators.base import (
     Selective,
     Votes,
     mean_vector,
+    reference_batch,
 )
 from fedpg_common.learning.aggregators.composition import build_aggregator, check_federation
 from fedpg_common.learning.aggregators.distances import distances_to, pairwise_distances
@@ -33,4 +34,5 @@ __all__ = [
     "distances_to",
     "mean_vector",
     "pairwise_distances",
+    "reference_batch",
 ]

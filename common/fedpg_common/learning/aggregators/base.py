@@ -57,7 +57,7 @@ class Votes:
     task: Task
     """The published settings: α, and σ and δ for the rules that use them."""
     server_gradient: Vector | None = None
-    """The server's own estimate ∇L(θ_0), shape (d,), where the algorithm makes one."""
+    """The server's own estimate ∇L(θ_0), shape (d,), where the algorithm makes one or the aggregator needs one."""
     server_scale: float | None = None
     """How far one honest vote lies from the true gradient (root mean square), by the scatter of the server's batches,
     where the algorithm knows: no agent can touch it. `scale.scale_of` estimates it where the algorithm does not."""
@@ -100,6 +100,19 @@ class Aggregator(Protocol):
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
         """Combine the votes. Must not depend on their order, nor change them. Deterministic: same input, same bits."""
         ...
+
+
+def reference_batch(part: object, plan: RoundPlan) -> int:
+    """How many trajectories the server samples for its own gradient in a round; 0 where a part needs none.
+
+    An aggregator or a pre-aggregator that needs `Votes.server_gradient` says so with a class attribute
+    `needs_reference = True`. It gets one from B_t trajectories, or from as many as its attribute `reference_batch` says
+    where it has one that is not None. Where that estimate is not finite, there is no μ in the round.
+    """
+    if not getattr(part, "needs_reference", False):
+        return 0
+    own: int | None = getattr(part, "reference_batch", None)
+    return plan.batch_size if own is None else own
 
 
 @runtime_checkable

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.learning.aggregators.base import Votes
-from fedpg_common.tasks import is_number, is_whole, show
 
 FAULTY_MAX = 10_000
 

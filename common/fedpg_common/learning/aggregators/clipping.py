@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_number, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Mixed, Votes
 from fedpg_common.learning.aggregators.checks import check_count, check_faulty, check_positive, tolerated
 from fedpg_common.learning.aggregators.distances import distances_to
 from fedpg_common.learning.aggregators.median import coordinate_median
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.tasks import is_number, show
 
 STEPS_MAX = 1000
 CENTRE = "centre"

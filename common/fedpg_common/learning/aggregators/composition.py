@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import show
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.aggregators.base import (
@@ -20,7 +21,7 @@ from fedpg_common.learning.aggregators.base import (
     Votes,
 )
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
-from fedpg_common.tasks import Task, show
+from fedpg_common.tasks import Task
 
 
 def build_aggregator(choice: Choice) -> Aggregator:
@@ -78,6 +79,11 @@ class After:
         claims = [set(getattr(part, "equivariant", ())) for part in parts]
         self.equivariant = tuple(sorted(set.intersection(*claims)))
         self.unanimous = all(getattr(part, "unanimous", True) for part in parts)
+        trusting = [part for part in parts if getattr(part, "needs_reference", False)]
+        self.needs_reference = bool(trusting)
+        batches = [getattr(part, "reference_batch", None) for part in trusting]
+        # The largest of the stated ones serves all; without any, it is B_t.
+        self.reference_batch = max((batch for batch in batches if batch is not None), default=None)
 
     def check_federation(self, votes: Votes) -> None:
         """Ask the aggregator, if it may refuse, about as many rows as the pre-aggregators leave."""

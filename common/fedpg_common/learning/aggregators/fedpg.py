@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_number, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes, mean_vector
 from fedpg_common.learning.aggregators.checks import check_positive
 from fedpg_common.learning.aggregators.distances import distances_to
-from fedpg_common.tasks import is_number, show
 
 Rows = NDArray[np.int64]
 """Row numbers of the matrix of votes, ascending."""

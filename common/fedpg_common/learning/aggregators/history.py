@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
@@ -10,13 +11,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
 from fedpg_common.learning.aggregators.checks import check_positive
 from fedpg_common.learning.aggregators.scale import scale_of
 from fedpg_common.learning.aggregators.shares import geometric_median
 from fedpg_common.learning.aggregators.sketch import Sketch, dimensions_for
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.tasks import is_number, is_whole, show
 
 HORIZONS = (1, 3, 9, 39, 199)
 HORIZON_MAX = 1e6
@@ -31,7 +32,9 @@ NUMBERS = 2**20
 DIMENSIONS_MIN = 512
 COUNT_MAX = 2.0**20
 """Rounds of an agent's that are counted; the longest horizon has long forgotten its beginning by then."""
-COUNTS, SEED = "rounds", "sketch"
+COUNTS, SEED, LENGTHS = "rounds", "sketch", "length"
+OWN_HORIZON = 9.0
+"""Rounds over which the scale is estimated from the votes, where the server does not tell it."""
 
 Numbers = NDArray[np.float64]
 
@@ -78,9 +81,13 @@ class History:
         scale = scale_of(votes)
         deviations, now = _deviations(votes, scale)
         past = _Past(memory, votes, self._dimensions(votes))
+        kept: dict[str, Vector] = {}
+        if votes.server_scale is None:
+            own, kept[LENGTHS] = past.own_scale(now * scale)
+            deviations, now, scale = deviations * (scale / own), now * (scale / own), own
         sketched = past.sketch(deviations)
         counts = past.counts + 1.0
-        weights, kept, figures = np.ones(len(votes.agents)), {}, {"scale": scale}
+        weights, figures = np.ones(len(votes.agents)), {"scale": scale}
         for horizon in self._horizons:
             if horizon > 1:
                 rows = past.moved(horizon, sketched)
@@ -118,10 +125,27 @@ class _Past:
         self._memory, self._dimensions = memory, dimensions
         self._rows = np.array(votes.agents) - 1
         self._all_counts = _padded(memory.get(COUNTS), max(votes.federation_size, int(self._rows.max()) + 1))
+        self._batch_size = votes.plan.batch_size
         self.counts: Numbers = self._all_counts[self._rows].astype(np.float64)
         """Rounds in which each of them has voted before, (k,)."""
         self._seed = memory[SEED] if SEED in memory else _seed_from(votes)
         self.sketch = Sketch([int(word) for word in self._seed], votes.matrix.shape[1], dimensions)
+
+    def own_scale(self, lengths: Numbers) -> tuple[float, Vector]:
+        """s_t from how far voters lie from the middle (k,), now and in the rounds before, and everybody's memory of it.
+
+        Each has the root of a moving mean of B |x − c|², and the lower median of these over √B_t is s_t. A single
+        round's median would be a third too small where most of the noise lies in one direction: half of the squares
+        of one number are less than 0.45 of their mean.
+        """
+        everyone = _padded(self._memory.get(LENGTHS), len(self._all_counts))
+        beta = beta_of(OWN_HORIZON)
+        before = beta * np.square(everyone[self._rows].astype(np.float64))
+        roots = np.sqrt(before + (1.0 - beta) * self._batch_size * np.square(lengths))
+        everyone[self._rows] = np.minimum(roots, np.finfo(np.float32).max)
+        ordered = np.sort(roots / np.sqrt(1.0 - beta ** (self.counts + 1.0)))
+        scale = float(ordered[(len(ordered) - 1) // 2]) / math.sqrt(self._batch_size)
+        return scale or 1.0, everyone
 
     def moved(self, horizon: float, deviations: Numbers) -> Numbers:
         """D ← β D + (1 − β) times this round's deviations (k, m), of those that voted."""

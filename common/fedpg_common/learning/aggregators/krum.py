@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_whole, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes, mean_vector
 from fedpg_common.learning.aggregators.checks import check_faulty
-from fedpg_common.tasks import is_whole, show
 
 
 class MultiKrum:

@@ -7,9 +7,12 @@ from typing import ClassVar
 import numpy as np
 
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes, mean_vector
-from fedpg_common.learning.aggregators.checks import check_faulty, kept
+from fedpg_common.learning.aggregators.checks import check_count, check_faulty, kept
 from fedpg_common.learning.aggregators.distances import distances_to
 from fedpg_common.learning.parameters import Vector
+
+BATCH_MAX = 10_000
+"""Trajectories of the server's own batch, at most."""
 
 
 class MoNNA:
@@ -20,13 +23,16 @@ class MoNNA:
     Overhead", ICML 2023.
     """
 
-    def __init__(self, faulty: int | None = None) -> None:
-        """`faulty` is f; ⌊αK⌋ where it is None."""
+    needs_reference: ClassVar[bool] = True
+
+    def __init__(self, faulty: int | None = None, batch: int | None = None) -> None:
+        """`faulty` is f, ⌊αK⌋ where it is None; `batch` the trajectories of the server's gradient, likewise B_t."""
         check_faulty(faulty)
         self._faulty = faulty
+        self.reference_batch = _checked_batch(batch)
 
     def check_federation(self, votes: Votes) -> None:
-        """Raise ValueError where the algorithm estimates no gradient of its own."""
+        """Raise ValueError where there is no such gradient."""
         _server_gradient(votes, "monna")
 
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
@@ -52,8 +58,14 @@ class FLTrust:
     unanimous: ClassVar[bool] = False
     """Its answer has about the length of the server's gradient, also where all votes are the same."""
 
+    needs_reference: ClassVar[bool] = True
+
+    def __init__(self, batch: int | None = None) -> None:
+        """`batch` is how many trajectories the server's gradient is made of; B_t where it is None."""
+        self.reference_batch = _checked_batch(batch)
+
     def check_federation(self, votes: Votes) -> None:
-        """Raise ValueError where the algorithm estimates no gradient of its own."""
+        """Raise ValueError where there is no such gradient."""
         _server_gradient(votes, "fltrust")
 
     def aggregate(self, votes: Votes, memory: Memory) -> Aggregate:
@@ -75,6 +87,12 @@ class FLTrust:
             weights=dict(zip(votes.agents, weights.tolist(), strict=True)),
             figures={"trust": float(scores.sum())},
         )
+
+
+def _checked_batch(batch: int | None) -> int | None:
+    if batch is not None:
+        check_count("batch", batch, BATCH_MAX)
+    return batch
 
 
 def _server_gradient(votes: Votes, rule: str) -> Vector:

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.checks import is_number, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
 from fedpg_common.learning.aggregators.checks import check_share
 from fedpg_common.learning.aggregators.distances import distances_to
-from fedpg_common.tasks import is_number, show
 
 SEED = 0x5349474E
 """Of the coordinates drawn, with the round's number."""

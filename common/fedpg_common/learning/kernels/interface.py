@@ -33,10 +33,14 @@ class Mlp(Protocol):
         """
         ...
 
-    def cartpole(self, seeds: Indices, horizon: int, uniforms: Floats | None) -> tuple[Floats, Indices, Indices]:
+    def cartpole(
+        self, physics: Doubles, seeds: Indices, horizon: int, uniforms: Floats | None
+    ) -> tuple[Floats, Indices, Indices]:
         """CartPole-v1 in lock-step: observations (n, 4), actions (n,) and episodes (n,) as in `rollouts.sample`.
 
-        `uniforms` has a number for each step of `len(seeds) * horizon`, used in the order of the rows.
+        `physics` (6,) are gravity, the pole's mass, the total mass, half the pole's length, that length times the
+        pole's mass, and the force. `uniforms` has a number for each step of `len(seeds) * horizon`, used in the order
+        of the rows.
         """
         ...
 

@@ -21,7 +21,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT
 
-enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 1 };
+enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 2 };
 
 EXPORT int32_t fedpg_version(void) { return VERSION; }
 
@@ -373,9 +373,13 @@ static Generator seeded(uint64_t seed) {
     return generator;
 }
 
-static const double GRAVITY = 9.8, POLE_MASS = 0.1, TOTAL_MASS = 0.1 + 1.0, HALF_LENGTH = 0.5, TIME_STEP_S = 0.02;
-static const double POLE_MASS_LENGTH = 0.1 * 0.5, FORCE = 10.0, POSITION_LIMIT = 2.4;
+static const double TIME_STEP_S = 0.02, POSITION_LIMIT = 2.4;
 static const double ANGLE_LIMIT_RAD = 12.0 * 2.0 * 3.141592653589793 / 360.0;
+
+/* A cart's physics, in the order of interface.CARTPOLE. */
+typedef struct {
+    double gravity, pole_mass, total_mass, half_length, pole_mass_length, force;
+} CartPole;
 
 EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *states) {
     for (int64_t i = 0; i < count; i++) {
@@ -386,14 +390,14 @@ EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *s
 }
 
 /* One Euler step in Gymnasium's order of operations; whether the pole has fallen or the cart has left. */
-INLINE int cartpole_step(double *state, int64_t action) {
+INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action) {
     double x = state[0], x_dot = state[1], angle = state[2], angle_dot = state[3];
-    double force = action == 1 ? FORCE : -FORCE;
+    double force = action == 1 ? cart->force : -cart->force;
     double cosine = cos(angle), sine = sin(angle);
-    double pull = (force + POLE_MASS_LENGTH * (angle_dot * angle_dot) * sine) / TOTAL_MASS;
-    double angle_acc = (GRAVITY * sine - cosine * pull) /
-                       (HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * (cosine * cosine) / TOTAL_MASS));
-    double x_acc = pull - POLE_MASS_LENGTH * angle_acc * cosine / TOTAL_MASS;
+    double pull = (force + cart->pole_mass_length * (angle_dot * angle_dot) * sine) / cart->total_mass;
+    double angle_acc = (cart->gravity * sine - cosine * pull) /
+                       (cart->half_length * (4.0 / 3.0 - cart->pole_mass * (cosine * cosine) / cart->total_mass));
+    double x_acc = pull - cart->pole_mass_length * angle_acc * cosine / cart->total_mass;
     state[0] = x + TIME_STEP_S * x_dot;
     state[1] = x_dot + TIME_STEP_S * x_acc;
     state[2] = angle + TIME_STEP_S * angle_dot;
@@ -404,9 +408,10 @@ INLINE int cartpole_step(double *state, int64_t action) {
 /* Episodes in lock-step, finished ones dropped: rows as in rollouts.sample. `uniforms` has a number for each row to come,
  * NULL for greedy actions. The arrays have room for count * horizon rows. Returns the rows, -1 without memory. */
 EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
-    const void *opened, int64_t count, const int64_t *seeds, int64_t horizon, const float *uniforms,
+    const void *opened, const double *physics, int64_t count, const int64_t *seeds, int64_t horizon, const float *uniforms,
     float *observations, int64_t *actions, int64_t *episodes) {
     const Network *network = opened;
+    const CartPole cart = {physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
     int64_t outputs = network->sizes[network->layers], rows = -1;
     float *values[LAYERS_MAX + 1], *memory = open_values(network, count, 0, values);
     float *dense = malloc((size_t)(count * outputs + 1) * sizeof(float));
@@ -425,7 +430,7 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
             for (int64_t i = 0; i < alive; i++) {
                 double *state = states + 4 * i;
                 episodes[rows + i] = live[i];
-                if (!cartpole_step(state, actions[rows + i])) {
+                if (!cartpole_step(&cart, state, actions[rows + i])) {
                     if (surviving != i) memcpy(states + 4 * surviving, state, 4 * sizeof(double));
                     live[surviving++] = live[i];
                 }

@@ -14,7 +14,7 @@ from fedpg_common.learning.kernels import reference
 from fedpg_common.learning.kernels.interface import Doubles, Floats, Indices, Kernels, Mlp
 
 NAME = "_kernels.so"
-VERSION = 1
+VERSION = 2
 """Of the functions' signatures: kernels.c has the same number."""
 
 log = logging.getLogger(__name__)
@@ -121,14 +121,17 @@ class _CompiledMlp:
         _check_memory(done)
         return gradient, log_probs, ratios
 
-    def cartpole(self, seeds: Indices, horizon: int, uniforms: Floats | None) -> tuple[Floats, Indices, Indices]:
+    def cartpole(
+        self, physics: Doubles, seeds: Indices, horizon: int, uniforms: Floats | None
+    ) -> tuple[Floats, Indices, Indices]:
         """See `Mlp.cartpole`."""
+        physics = np.ascontiguousarray(physics, np.float64)
         seeds = np.ascontiguousarray(seeds, np.int64)
         room = len(seeds) * horizon
         observations = np.empty((room, 4), np.float32)
         actions, episodes = np.empty(room, np.int64), np.empty(room, np.int64)
         rows = self._library.fedpg_cartpole_rollout(
-            self._network, ctypes.c_int64(len(seeds)), _at(seeds), ctypes.c_int64(horizon), _at(uniforms),
+            self._network, _at(physics), ctypes.c_int64(len(seeds)), _at(seeds), ctypes.c_int64(horizon), _at(uniforms),
             _at(observations), _at(actions), _at(episodes),
         )  # fmt: skip
         _check_memory(rows >= 0)

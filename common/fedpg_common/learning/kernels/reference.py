@@ -15,8 +15,6 @@ LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 SHIFT = 6755399441055744.0
 """3 · 2^51: adding it to a double rounds that to a whole number."""
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
-FORCE, GRAVITY, POLE_MASS, TOTAL_MASS, HALF_LENGTH = 10.0, 9.8, 0.1, 0.1 + 1.0, 0.5
-POLE_MASS_LENGTH = 0.1 * 0.5
 TIME_STEP_S, POSITION_LIMIT, ANGLE_LIMIT_RAD = 0.02, 2.4, 12.0 * 2.0 * math.pi / 360.0
 
 
@@ -181,7 +179,9 @@ class ReferenceMlp:
                 before = _multiply(slope, weight)
                 slope = np.where(x > 0.0, before, np.float32(0.0)) if self._is_relu else before * (1.0 - x * x)
 
-    def cartpole(self, seeds: Indices, horizon: int, uniforms: Floats | None) -> tuple[Floats, Indices, Indices]:
+    def cartpole(
+        self, physics: Doubles, seeds: Indices, horizon: int, uniforms: Floats | None
+    ) -> tuple[Floats, Indices, Indices]:
         """See `Mlp.cartpole`."""
         states = np.array(
             [np.random.Generator(np.random.PCG64(seed)).uniform(-0.05, 0.05, 4) for seed in seeds.tolist()]
@@ -196,21 +196,24 @@ class ReferenceMlp:
             actions.append(self.act(observations[-1], points))
             episodes.append(live)
             used += len(live)
-            states, has_ended = _cartpole_step(states, actions[-1])
+            states, has_ended = _cartpole_step(physics, states, actions[-1])
             states, live = states[~has_ended], live[~has_ended]
         return np.concatenate(observations), np.concatenate(actions), np.concatenate(episodes)
 
 
-def _cartpole_step(states: Doubles, actions: Indices) -> tuple[Doubles, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def _cartpole_step(
+    physics: Doubles, states: Doubles, actions: Indices
+) -> tuple[Doubles, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """One Euler step in Gymnasium's order of operations: the states (n, 4) after it, and which episodes have ended."""
+    gravity, pole_mass, total_mass, half_length, pole_mass_length, push = physics.tolist()
     x, x_dot, angle, angle_dot = states.T
-    force = np.where(actions == 1, FORCE, -FORCE)
+    force = np.where(actions == 1, push, -push)
     cosine, sine = np.cos(angle), np.sin(angle)
-    pull = (force + POLE_MASS_LENGTH * (angle_dot * angle_dot) * sine) / TOTAL_MASS
-    angle_acc = (GRAVITY * sine - cosine * pull) / (
-        HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * (cosine * cosine) / TOTAL_MASS)
+    pull = (force + pole_mass_length * (angle_dot * angle_dot) * sine) / total_mass
+    angle_acc = (gravity * sine - cosine * pull) / (
+        half_length * (4.0 / 3.0 - pole_mass * (cosine * cosine) / total_mass)
     )
-    x_acc = pull - POLE_MASS_LENGTH * angle_acc * cosine / TOTAL_MASS
+    x_acc = pull - pole_mass_length * angle_acc * cosine / total_mass
     after = np.stack(
         (
             x + TIME_STEP_S * x_dot,

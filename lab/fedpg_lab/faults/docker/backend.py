@@ -27,7 +27,9 @@ from fedpg_lab.faults.docker.project import DockerProject
 from fedpg_lab.faults.docker.start import for_each
 from fedpg_lab.faults.docker.status_stream import read_line
 from fedpg_lab.faults.local_backend import DOWN, name_of
-from fedpg_lab.local.processes import AGENT_STOP_S, LOG_FOLDER, RESTARTS_MAX, SERVER_STOP_S, ProcessFailedError
+from fedpg_lab.local.agents import AGENT_STOP_S, RESTARTS_MAX
+from fedpg_lab.local.failures import ProcessFailedError
+from fedpg_lab.local.processes import LOG_FOLDER, SERVER_STOP_S
 from fedpg_lab.local.train import AGENTS_LEAVE_S
 
 KILLED = 128 + 9

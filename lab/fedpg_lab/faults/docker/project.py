@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError
+from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.federation import Federation
 
 from fedpg_lab.deploy.compose import PLAIN_PATH, compose_file
 from fedpg_lab.faults.docker.containers import PROJECT_LABEL, Containers

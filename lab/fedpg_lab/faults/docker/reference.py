@@ -9,7 +9,8 @@ import os
 import uuid
 from pathlib import Path
 
-from fedpg_common.federation import Federation, federation_to_toml
+from fedpg_common.descriptions import federation_to_toml
+from fedpg_common.federation import Federation
 from rich.console import Console
 
 from fedpg_lab.faults.docker.engine import run_docker

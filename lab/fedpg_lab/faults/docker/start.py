@@ -18,7 +18,8 @@ from fedpg_lab.faults.docker.containers import Containers
 from fedpg_lab.faults.docker.engine import EngineError
 from fedpg_lab.faults.docker.overlay import CERTIFICATES, WATCHER, network_service
 from fedpg_lab.faults.docker.status_stream import read_line
-from fedpg_lab.local.processes import SERVER, ProcessFailedError
+from fedpg_lab.local.failures import ProcessFailedError
+from fedpg_lab.local.processes import SERVER
 
 Thing = TypeVar("Thing")
 

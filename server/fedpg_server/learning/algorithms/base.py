@@ -18,13 +18,18 @@ tools, which checks them and raises ValueError with one sentence:
             ...
 
 It may also have `reference_gradient(state, plan)`, the server's own estimate ∇L(θ_0) or None, which is made before the
-votes are aggregated and which an aggregator finds in `Votes.server_gradient`; and what `WithServerScale`, `WithScreen`
-and `SeesVotes` below are about. Memory of its own goes into the state's
-vectors named algorithm/…, and an attribute `title` is its name in figures.
+votes are aggregated and which an aggregator finds in `Votes.server_gradient`; and what `WithServerScale`, `WithScreen`,
+`SeesVotes`, `HandsOut` and `Completes` below are about. Memory of its own goes into the state's vectors named
+algorithm/…, and an attribute `title` is its name in figures.
+
+A round's evaluation is played while the agents work on the next round. An algorithm that decides by it says so with the
+class attribute `needs_evaluation = True`: then the next round waits for it, and finds its returns in the state's vector
+evaluation/returns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -35,6 +40,7 @@ from fedpg_common.learning.aggregators.base import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.gradient import Estimate, advantages, estimate
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.recursion import Recursion
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task
@@ -42,6 +48,9 @@ from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.adam import adam_step
 from fedpg_server.learning.state import State
+
+REFERENCE_STEP = -1
+"""The number of the random streams of the batch for the server's own gradient: inner steps have those from 0."""
 
 
 @dataclass
@@ -74,7 +83,7 @@ class InnerReport:
     gradient_norms: list[float] = field(default_factory=list)
     """‖v‖, without the dropped batch."""
     sampled: Sampled = field(default_factory=Sampled)
-    """The batches that steps were made of."""
+    """The batches that steps were made of. They count on the published figures' axis, and so bring a run to its end."""
     dropped: Sampled = field(default_factory=Sampled)
     """The batch that was dropped."""
     judged: Sampled = field(default_factory=Sampled)
@@ -107,6 +116,40 @@ class WithReferenceGradient(Protocol):
 
     def reference_gradient(self, state: State, plan: RoundPlan) -> Vector | None:
         """∇L(θ_0), shape (d,), or None where there is none this round."""
+
+
+@runtime_checkable
+class HandsOut(Protocol):
+    """An algorithm whose agents' estimates build on the round before."""
+
+    def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
+        """What agents are handed out with the round, beside θ_0; None for a round of plain estimates ∇L(θ_0).
+
+        It must follow from the arguments alone. What agents would have to remember from round to round belongs here or
+        into the state: an agent that was started again submits the same bytes.
+        """
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """An algorithm that keeps a part of each agent's estimate: what arrives is only what the round adds to it."""
+
+    def complete(
+        self, state: State, plan: RoundPlan, agents: Sequence[int], matrix: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The votes (k, d) that are aggregated, finite, made of what arrived: a row for each of `agents`, ascending.
+
+        `matrix` (k, d) is not to be changed; k may be 0.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The server's own estimate of a round's gradient, and what it cost."""
+
+    gradient: Vector | None
+    """∇L(θ_0), shape (d,), finite; None where it was not."""
+    sampled: Sampled
 
 
 @runtime_checkable
@@ -162,6 +205,15 @@ class Tools:
         with self.environments.drawing(round_number, step, finite_rewards=False):
             return rollout(self.environments, self.policy, theta, self.task.horizon, seeds, rng)
 
+    def reference(self, theta: Vector, round_number: int, count: int) -> Reference:
+        """∇L(θ) of `count` trajectories of the server's own, which nothing else of the round is made of."""
+        batch = self.sample(theta, round_number, REFERENCE_STEP, count)
+        sampled = Sampled()
+        sampled.add(batch)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = self.estimate(theta, batch, self.advantages(batch)).gradient
+        return Reference(gradient if np.isfinite(gradient).all() else None, sampled)
+
     def play_greedily(self, theta: Vector, round_number: int, count: int, step: int = 0) -> Trajectories:
         """`count` greedy episodes of π_θ, up to the evaluation horizon. Step 0 has those of the round's evaluation."""
         seeds = episode_seeds(self.stream(Purpose.EVALUATION, round_number, step), count)
@@ -170,7 +222,7 @@ class Tools:
 
     def advantages(self, batch: Trajectories) -> NDArray[np.float32]:
         """A of each step, shape (n,)."""
-        return advantages(batch, self.task.gamma)
+        return advantages(batch, self.task.gamma, self.task.baseline)
 
     def estimate(
         self,

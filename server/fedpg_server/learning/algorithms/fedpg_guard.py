@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
+from fedpg_common.checks import show
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.aggregators.scale import scale_of
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.streams import Purpose
 from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.tasks import show
 from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.adam import fresh

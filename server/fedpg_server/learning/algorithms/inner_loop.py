@@ -45,8 +45,11 @@ def variance_reduced_steps(
         report.losses.append(current.loss)
         v = current.gradient
         if mu is not None or watch is not None:
-            with np.errstate(over="ignore", invalid="ignore"):  # the ratio and `step` look at what comes of it
-                snapshot = tools.estimate(theta_0, batch, A, reference_log_probs=current.log_probs)
+            if state.theta is theta_0 and np.isfinite(current.log_probs).all():
+                snapshot = current  # every ω is 1
+            else:
+                with np.errstate(over="ignore", invalid="ignore"):  # the ratio and `step` look at what comes of it
+                    snapshot = tools.estimate(theta_0, batch, A, reference_log_probs=current.log_probs)
             if watch is not None:
                 watch(batch, snapshot.gradient)
         if mu is not None:

@@ -1,0 +1,151 @@
+"""The options of `fedpg-agent`, and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from fedpg_common.cli.command_line import complete, finite
+from fedpg_common.federation import AGENTS_MAX
+from fedpg_common.shipped import ATTACKS, ATTACKS_HELP
+
+Server = Annotated[
+    str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")
+]
+
+Index = Annotated[
+    int,
+    typer.Option(
+        "--agent",
+        help="Which agent this is, 1 to K.",
+        envvar="FEDPG_AGENT",
+        metavar="N",
+        min=1,
+        max=AGENTS_MAX,
+    ),
+]
+
+Attack = Annotated[
+    str,
+    typer.Option(
+        help=f"Be Byzantine: {ATTACKS_HELP}; or MODULE:NAME of your own. Or a table of name and settings, as TOML.",
+        envvar="FEDPG_ATTACK",
+        metavar="ATTACK",
+        autocompletion=complete(list(ATTACKS.shipped)),
+    ),
+]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of the attack, such as factor=-1 or starts_at=500; repeat for several. Of those of the "
+        "server, aggregator.faulty=3 tells an attack that colludes about its rule; others are passed over.",
+        envvar="FEDPG_SET",
+        metavar="NAME=VALUE",
+    ),
+]
+
+Attackers = Annotated[
+    str,
+    typer.Option(
+        help="For an attack that colludes: all agents that do, e.g. 1,2,3.",
+        envvar="FEDPG_ATTACKERS",
+        metavar="LIST",
+    ),
+]
+
+Ring = Annotated[
+    str,
+    typer.Option(help="For an attack that colludes: where its agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT"),
+]
+
+RingListen = Annotated[
+    str,
+    typer.Option(
+        help="For an attack that colludes: serve the meeting point here; one of its agents does.",
+        envvar="FEDPG_RING_LISTEN",
+        metavar="HOST:PORT",
+    ),
+]
+
+AttackersSecret = Annotated[
+    str,
+    typer.Option(
+        help="For an attack that colludes: what its agents share; their common random draws follow from it.",
+        envvar="FEDPG_ATTACKERS_SECRET",
+        metavar="TEXT",
+    ),
+]
+
+RunSeed = Annotated[
+    int | None,
+    typer.Option(help="For an omniscient attack: the run's seed.", envvar="FEDPG_RUN_SEED", min=0, show_default=False),
+]
+
+Aggregator = Annotated[
+    str,
+    typer.Option(
+        help="For an attack that colludes: the server's aggregator, fedpg if it is not given. Its settings are "
+        "--set aggregator.NAME=VALUE.",
+        envvar="FEDPG_AGGREGATOR",
+        metavar="NAME",
+    ),
+]
+
+ConnectTimeout = Annotated[
+    float,
+    typer.Option(help="Seconds to wait for the server at the start.", metavar="S", min=0, callback=finite),
+]
+
+Patience = Annotated[
+    float,
+    typer.Option(
+        help="Seconds of the server's silence to bear later, before giving up.", metavar="S", min=0, callback=finite
+    ),
+]
+
+Tls = Annotated[
+    Path | None,
+    typer.Option(help="Folder with this agent's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
+]
+
+UseProxy = Annotated[
+    bool,
+    typer.Option(
+        "--use-proxy",
+        help="Reach the server through the proxy that https_proxy or http_proxy names.",
+        metavar="",
+    ),
+]
+
+ThreadsOption = Annotated[
+    int,
+    typer.Option(
+        help="Threads that share this agent's episodes, where the simulation lets them. The same gradient with "
+        "any number.",
+        envvar="FEDPG_THREADS",
+        metavar="N",
+        min=1,
+    ),
+]
+
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Trust the server with this module (my_envs) or environment (HalfCheetah-v5); may be repeated.",
+        envvar="FEDPG_ALLOW",
+        metavar="NAME",
+    ),
+]
+
+WorldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="This agent's own world, over what the server says: an option of the environment such as gravity=-12, "
+        'reward.scale, reward.shift or reward.noise, or wrappers=["MODULE:NAME"]; repeat for several.',
+        envvar="FEDPG_WORLD",
+        metavar="NAME=VALUE",
+    ),
+]

@@ -1,0 +1,39 @@
+"""Improved rounds on their way to a complete record: evaluated one after the other, beside the agents' next round."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from fedpg_common.learning.parameters import Vector
+
+from fedpg_server.learning.records import Evaluation, RoundRecord
+
+Evaluate = Callable[[Vector, int], Awaitable[Evaluation]]
+Finish = Callable[[RoundRecord, Vector], Awaitable[None]]
+
+
+class Evaluations:
+    """A queue of rounds that are in the store without their evaluation. For the event loop alone."""
+
+    def __init__(self, evaluate: Evaluate, finish: Finish) -> None:
+        """`evaluate` plays a round's episodes with θ (d,); `finish` records the round, now complete."""
+        self._evaluate = evaluate
+        self._finish = finish
+        self._waiting: asyncio.Queue[tuple[RoundRecord, Vector]] = asyncio.Queue()
+
+    def add(self, record: RoundRecord, theta: Vector) -> None:
+        """Have a round evaluated, whose policy is θ (d,)."""
+        self._waiting.put_nowait((record, theta))
+
+    async def work(self) -> None:
+        """Evaluate what is added, over and over. Raises what `evaluate` and `finish` raise."""
+        while True:
+            record, theta = await self._waiting.get()
+            evaluation = await self._evaluate(theta, record.round_number)
+            await self._finish(record.evaluated(evaluation), theta)
+            self._waiting.task_done()
+
+    async def done(self) -> None:
+        """Wait until all that has been added is recorded. For ever, if `work` has failed."""
+        await self._waiting.join()

@@ -1,0 +1,72 @@
+"""Evaluating a policy in the world of every agent.
+
+The episodes have the seeds of the round's own evaluation, so that a difference is the worlds' and not the draws'. An
+agent's reward is judged as the task has it: how the agent perceives it (scale, shift, noise) is not what it is worth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from fedpg_common.environments import EnvironmentBatch, GlobalRandom, make_environments
+from fedpg_common.environments.rollouts import rollout
+from fedpg_common.errors import UsageError
+from fedpg_common.federation import Federation
+from fedpg_common.learning.parameters import Vector
+from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
+from fedpg_common.tasks import Task
+from numpy.typing import NDArray
+
+
+def world_task(federation: Federation, agent: int) -> Task:
+    """The task in an agent's world, with the reward as it is for all."""
+    return replace(federation.task_of(agent), reward=federation.task.reward)
+
+
+class Worlds:
+    """The environments of all agents, on one machine. Of the federation's attackers nothing is read."""
+
+    def __init__(self, federation: Federation, policy: Policy) -> None:
+        """Make them. Raises UsageError if one cannot be made, or the policy does not fit it."""
+        self._seed = federation.seed
+        self._policy = policy
+        self._horizon = federation.task.evaluation_horizon
+        self._environments: dict[int, EnvironmentBatch] = {}
+        try:
+            for agent in range(1, federation.agents + 1):
+                self._environments[agent] = self._make(federation, agent)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, federation: Federation, agent: int) -> EnvironmentBatch:
+        task = world_task(federation, agent)
+        try:
+            batch = make_environments(task, GlobalRandom(federation.seed))
+        except UsageError as error:
+            raise UsageError(f"the world of agent {agent}: {error}") from error
+        if make_policy(task, batch.observation_size, batch.action_space).spec != self._policy.spec:
+            batch.close()
+            raise UsageError(f"the world of agent {agent} has other spaces than the task {task.name}")
+        return batch
+
+    def evaluate_round(self, theta: Vector, round_number: int, episodes: int) -> dict[int, float]:
+        """The same with the seeds of a round's own evaluation."""
+        draws = stream(self._seed, Role.SERVER, Purpose.EVALUATION, round_number=round_number)
+        return self.evaluate(theta, episode_seeds(draws, episodes), round_number)
+
+    def evaluate(self, theta: Vector, seeds: NDArray[np.int64], round_number: int = 0) -> dict[int, float]:
+        """Mean undiscounted return of π_θ's greedy episodes in the world of each agent; θ has shape (d,)."""
+        returns = {}
+        for agent, batch in self._environments.items():
+            with batch.drawing(round_number, 0, finite_rewards=False):
+                played = rollout(batch, self._policy, theta, self._horizon, seeds, None)
+            returns[agent] = float(played.returns().mean())
+        return returns
+
+    def close(self) -> None:
+        """Close them all."""
+        for batch in self._environments.values():
+            batch.close()
