@@ -35,7 +35,7 @@ from fedpg_common.worlds import (
 DEFAULT_ATTACK = "random-noise"
 FIELDS = (
     "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "modules",
-    "module_folder", "environments", "heterogeneity", "evaluate_worlds_every", "adam_after", "adam_digest",
+    "module_folder", "environments", "heterogeneity", "worlds_every", "adam_after", "adam_digest",
 )  # fmt: skip
 """What a description may contain, beside the fields of a task, which replace the task's own."""
 TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
@@ -69,8 +69,8 @@ def federation_to_toml(federation: Federation) -> str:
         fields["environments"] = {str(index): world.to_plain() for index, world in worlds}
     if federation.heterogeneity is not None:
         fields["heterogeneity"] = federation.heterogeneity.to_plain()
-    if federation.evaluate_worlds_every:
-        fields["evaluate_worlds_every"] = federation.evaluate_worlds_every
+    if federation.worlds_every:
+        fields["worlds_every"] = federation.worlds_every
     if federation.modules:
         fields["modules"] = dict(federation.modules)
     if federation.module_folder:
@@ -120,7 +120,7 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
     if "task" not in fields:
         raise UsageError(f"{prefix}the field 'task' is missing")
     plain = {
-        name: fields[name] for name in ("agents", "seed", "round_timeout_s", "evaluate_worlds_every") if name in fields
+        name: fields[name] for name in ("agents", "seed", "round_timeout_s", "worlds_every") if name in fields
     }
     try:
         federation = Federation(

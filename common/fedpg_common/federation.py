@@ -53,7 +53,7 @@ class Federation:
     """What an agent's environment has of its own, by 1-based index."""
     heterogeneity: Heterogeneity | None = None
     """Ranges from which every agent's world is drawn, before that."""
-    evaluate_worlds_every: int = 0
+    worlds_every: int = 0
     """After so many rounds each, the policy is evaluated in every agent's world as well; 0: never."""
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     """Version and digest of each module that is not FedPG's own, as the run was begun with it. Another version of a
@@ -76,10 +76,10 @@ class Federation:
         outside = [index for index in self.environments if not 1 <= index <= self.agents]
         if outside:
             raise UsageError(f"environments names agent {outside[0]}, but the agents are 1 to {self.agents}")
-        if not (is_whole(self.evaluate_worlds_every) and self.evaluate_worlds_every >= 0):
+        if not (is_whole(self.worlds_every) and self.worlds_every >= 0):
             raise UsageError(
-                f"evaluate_worlds_every must be a whole number of rounds, or 0 for never, "
-                f"not {show(self.evaluate_worlds_every)}"
+                f"worlds_every must be a whole number of rounds, or 0 for never, "
+                f"not {show(self.worlds_every)}"
             )
         if not (is_whole(self.seed) and 0 <= self.seed <= SEED_MAX):
             raise UsageError(f"the seed must be a whole number from 0 to 2**63 - 1, not {show(self.seed)}")

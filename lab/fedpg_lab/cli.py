@@ -23,7 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "runs": ("fedpg_lab.commands.runs:runs_command",
                "List the runs below a folder: state, task, algorithm, agents, attack, progress and return."),
     "report": ("fedpg_lab.commands.report:report_command",
-               "Write summary.json and returns.png of runs, finished or not, wherever they come from."),
+               "Write summary.json, returns.png and report.html of runs, finished or not."),
     "export": ("fedpg_lab.commands.export:export_command",
                "Write the rounds of runs, finished or not, as CSV or JSON lines, one line per round."),
     "experiment": ("fedpg_lab.commands.experiment:experiment_command",

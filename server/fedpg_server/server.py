@@ -104,7 +104,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
             await _in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
             await _in(thread, check_worlds, federation, policy)
-            worlds = await _in(thread, Worlds, federation, policy) if federation.evaluate_worlds_every else None
+            worlds = await _in(thread, Worlds, federation, policy) if federation.worlds_every else None
             try:
                 learner = Learner(federation, environments, policy, worlds)
                 return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)

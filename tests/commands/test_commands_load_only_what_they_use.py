@@ -86,7 +86,7 @@ def test_the_version(command: str) -> None:
         ("fedpg tr", ["train"]),
         ("fedpg train --task Ca", ["CartPole-v1"]),
         ("fedpg train --algorithm g", ["gpomdp"]),
-        ("fedpg train --attack s", ["sign-flipping", "silence", "slow-loris", "stale-round"]),
+        ("fedpg train --attack s", ["seesaw", "sign-flipping", "silence", "slow-loris", "stale-round"]),
         ("fedpg train --agents-p", ["--agents-per-process"]),
         ("fedpg faults agent-cr", ["agent-crash"]),
         ("fedpg-agent --attack zer", ["zero-gradient"]),

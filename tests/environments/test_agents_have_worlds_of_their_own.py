@@ -173,14 +173,14 @@ def test_worlds_are_set_in_containers_as_on_the_command_line() -> None:
     """What the server's container is told makes the same federation; the agents' containers are told nothing."""
     federation = replace(
         drawn(spread=0.5), environments={2: World({"gravity": 20, "word": "wind"}, ("w:Own",), {"scale": 2.0})},
-        byzantine={1: Choice("ipm", {"factor": 2.0})}, evaluate_worlds_every=3,
+        byzantine={1: Choice("ipm", {"factor": 2.0})}, worlds_every=3,
     )  # fmt: skip
     text = compose_file(federation)
     (told,) = re.findall(r"FEDPG_SET: \$\{SET:-(.*)\} \$\{WORLDS:-(.*)\}\n", text)
-    fields = {"task": "CartPole-v1", "agents": 5, "byzantine": 1, "attack": "ipm", "evaluate_worlds_every": 3}
+    fields = {"task": "CartPole-v1", "agents": 5, "byzantine": 1, "attack": "ipm", "worlds_every": 3}
     assert federation_from_fields(with_settings(fields, " ".join(told).split()), "") == federation
     assert text.count("gravity=") == 2, "the range and the one agent's own"
-    assert "FEDPG_EVALUATE_WORLDS_EVERY: ${EVALUATE_WORLDS_EVERY:-3}" in text
+    assert "FEDPG_WORLDS_EVERY: ${WORLDS_EVERY:-3}" in text
     assert "FEDPG_ALLOW: w" in compose_file(federation, modules="modules")
 
 
@@ -340,7 +340,7 @@ def test_compiled_rollouts_have_the_same_noise() -> None:
 def test_a_run_in_many_worlds_is_repeatable_and_evaluated_in_each(tmp_path: Path, fedpg: Command) -> None:
     """Also across process layouts; evaluating in the worlds, in every round or afterwards, changes nothing."""
     plain = replace(drawn(agents=3, reward={"noise": [0.1, 0.3]}), task=replace(CARTPOLE, trajectories=60))
-    evaluated = replace(plain, evaluate_worlds_every=2)
+    evaluated = replace(plain, worlds_every=2)
     one = run_federation(plain, tmp_path / "one", agents_per_process=3)
     other = run_federation(evaluated, tmp_path / "other", agents_per_process=1)
     nominal = run_federation(replace(plain, heterogeneity=None), tmp_path / "nominal", agents_per_process=3)

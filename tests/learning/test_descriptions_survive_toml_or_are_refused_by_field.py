@@ -62,7 +62,7 @@ BAD_FEDERATION_FIELDS: list[tuple[str, Any, str]] = [
     *[("heterogeneity", {"gravity": [1, 2], "spread": bad}, "spread") for bad in (-1, "x", float("inf"), True)],
     ("heterogeneity", {"reward": {"bias": [0, 1]}}, "reward"),
     ("heterogeneity", 3, "heterogeneity"),
-    *[("evaluate_worlds_every", bad, "evaluate_worlds_every") for bad in (-1, 1.5, "x", True)],
+    *[("worlds_every", bad, "worlds_every") for bad in (-1, 1.5, "x", True)],
 ]
 
 

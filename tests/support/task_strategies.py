@@ -90,5 +90,5 @@ def federations(draw: st.DrawFn) -> Federation:
         round_timeout_s=draw(st.floats(1e-3, 1e6)),
         environments=draw(st.dictionaries(st.integers(1, agents), WORLDS, max_size=2)),
         heterogeneity=draw(st.none() | HETEROGENEITY),
-        evaluate_worlds_every=draw(st.integers(0, 1000)),
+        worlds_every=draw(st.integers(0, 1000)),
     )

@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from fedpg_common.learning.parameters import Vector
 
 from fedpg_client.attacks.base import Attack, Context
-from fedpg_client.attacks.scene import SceneAttack
 
 KEPT = 4
 """Searches that are remembered: no attacker is more than a round behind the others."""
@@ -31,7 +30,7 @@ class SharedSearches:
 
     def collude(self, attack: Attack, pooled: Mapping[int, Vector], context: Context) -> Vector:
         """What `attack.collude` answers, (d,); searched for once by all threads that come with the same inputs."""
-        if not (isinstance(attack, SceneAttack) and attack.unanimous):
+        if not attack.unanimous:
             return attack.collude(pooled, context)
         key = _key(attack, pooled, context)
         with self._lock:

@@ -53,7 +53,7 @@ OPTIONS = (
     Option("alpha", float | None, None, "Tolerated faulty fraction.", "X", shown_default="task's"),
     Option("round_timeout_s", float, ROUND_TIMEOUT_S, "Seconds after which a round closes with a quorum.", "S",
            flag="--round-timeout"),
-    Option("evaluate_worlds_every", int, 0, "Every N rounds, evaluate in each agent's world as well; 0: never.", "N"),
+    Option("worlds_every", int, 0, "Every N rounds, evaluate in each agent's world as well; 0: never.", "N"),
 )  # fmt: skip
 SET_HELP = (
     "A setting of the chosen aggregator or attack, for example faulty=3; where both are chosen, aggregator.faulty=3 or "

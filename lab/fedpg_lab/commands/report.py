@@ -25,7 +25,7 @@ def report_command(
         Format, typer.Option("--format", help="json: print the summaries as well, as a list.")
     ] = Format.TABLE,
 ) -> None:
-    """Write summary.json, returns.png and report.html of runs, finished or not, wherever they come from.
+    """Write summary.json, returns.png and report.html of runs, finished or not.
 
     `fedpg train` leaves the first two in its run folders. This makes them for runs of `fedpg-server`, of containers,
     for copies, and again for a run that is live. The picture has the return curve, the rule that decided each round,

@@ -318,8 +318,8 @@ def server_defaults(federation: Federation, task_file: str | None, attack: Choic
         defaults["AGGREGATOR"] = federation.aggregator.name
     if attack:
         defaults["ATTACK"] = attack.name
-    if federation.evaluate_worlds_every:
-        defaults["EVALUATE_WORLDS_EVERY"] = federation.evaluate_worlds_every
+    if federation.worlds_every:
+        defaults["WORLDS_EVERY"] = federation.worlds_every
     if settings := common_settings(federation, attack):
         defaults["SET"] = settings
     if worlds := settings_of_worlds(federation):

@@ -111,7 +111,7 @@ class Learner:
         self._check_size(federation.algorithm)
         self._name = federation.algorithm.name
         self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
-        self._worlds, self._worlds_every = worlds, federation.evaluate_worlds_every
+        self._worlds, self._worlds_every = worlds, federation.worlds_every
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
