@@ -40,7 +40,7 @@ def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
     if not shown:
         raise UsageError(
             "no gradient survived in any round of these runs, or they are kept without distances: "
-            "there is nothing to measure from"
+            "there is nothing to measure distances from"
         )
     if len(shown) > DISTANCE_PANELS_MAX:
         raise UsageError(f"{len(shown)} federations do not fit in one picture of distances: name fewer run folders")
