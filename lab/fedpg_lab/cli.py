@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
               "Train a policy: one server and K agents as processes on this machine, over gRPC."),
     "evaluate": ("fedpg_lab.commands.evaluate:evaluate_command",
                  "Evaluate a policy: each episode's return and length, their mean and standard deviation."),
+    "ensemble": ("fedpg_lab.commands.ensemble:ensemble_command",
+                 "Evaluate an ensemble: the policies of several runs vote on each action, and each vote is certified."),
     "runs": ("fedpg_lab.commands.runs:runs_command",
                "List the runs below a folder: state, task, algorithm, agents, attack, progress and return."),
     "report": ("fedpg_lab.commands.report:report_command",

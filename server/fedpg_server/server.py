@@ -31,7 +31,7 @@ from grpc_health.v1 import health_pb2
 from fedpg_server.carried_adam import adam_digest, check_carried, finished_state, with_adam_of
 from fedpg_server.farewell import describe_end
 from fedpg_server.learning.learner import Learner
-from fedpg_server.learning.worlds import Worlds
+from fedpg_server.learning.worlds import Worlds, check_worlds
 from fedpg_server.observers.base import Observed, build_observers
 from fedpg_server.run import Run
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
@@ -103,6 +103,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
         try:
             await _in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
+            await _in(thread, check_worlds, federation, policy)
             worlds = await _in(thread, Worlds, federation, policy) if federation.evaluate_worlds_every else None
             try:
                 learner = Learner(federation, environments, policy, worlds)

@@ -396,3 +396,23 @@ def test_a_world_that_cannot_be_made_for_evaluation_names_the_agent() -> None:
     policy = make_policy(CARTPOLE, 4, make_environments(CARTPOLE).action_space)
     with pytest.raises(UsageError, match=r"the world of agent 2: .* length must be a positive number, not -1"):
         Worlds(federation, policy)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            "heterogeneity.gravty=[8,12]",
+            "the world of agent 1: .*'gravty'.*the options gravity, masscart",
+        ),
+        ("environments.2.length=-1", "the world of agent 2: .* length must be a positive number, not -1"),
+    ],
+)
+def test_a_misspelt_or_impossible_option_ends_the_command_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fedpg: Command, setting: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, text = fedpg("train", "--agents", "3", "--set", setting, "--no-tensorboard", "--agents-per-process", "3")
+    assert code == ExitCode.USAGE
+    assert re.search(words, text)
+    assert "Traceback" not in text

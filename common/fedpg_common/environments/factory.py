@@ -39,7 +39,7 @@ def make_environments(task: Task, global_random: GlobalRandom | None = None) -> 
         raise UsageError(f"task {task.name}: {task.environment} cannot be used: {why}") from error
     except BaseException as error:  # Environments are others' code, and refuse options with whatever they like.
         raise_if_ours(error)
-        why = f"{reason(error)}{place(error)}{_drawing_advice(error)}"
+        why = f"{reason(error)}{place(error)}{_drawing_advice(error)}{_option_advice(task, error)}"
         raise UsageError(f"task {task.name}: {task.environment} cannot be made: {why}") from error
 
 
@@ -53,6 +53,14 @@ def _drawing_advice(error: BaseException) -> str:
     if not backend or not modules & {"mujoco", "OpenGL"}:
         return ""
     return f": MUJOCO_GL={show(backend)} cannot be used on this machine: unset it, or set MUJOCO_GL=disabled"
+
+
+def _option_advice(task: Task, error: BaseException) -> str:
+    """Gymnasium's class does not tell the options that FedPG adds."""
+    added = settable_options(task.environment)
+    if not added or not isinstance(error, TypeError) or "argument" not in str(error):
+        return ""
+    return f"; beside those of its class it has the options {', '.join(added)}"
 
 
 def has_own_batch(task: Task) -> bool:

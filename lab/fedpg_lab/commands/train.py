@@ -15,6 +15,8 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.words import count, on_one_line
 
+from fedpg_lab.ensemble.groups import Grouping
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,6 +33,15 @@ def train_command(
     runs: Annotated[
         int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")
     ] = 1,
+    groups: Annotated[
+        int | None,
+        typer.Option(
+            help="Split the agents into groups that train a policy each.", metavar="K", show_default="no groups"
+        ),
+    ] = None,
+    grouping: Annotated[
+        Grouping, typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE")
+    ] = Grouping.HASH,
     name: Annotated[
         str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")
     ] = None,
@@ -59,7 +70,8 @@ def train_command(
 
     The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
     and a log for each process. Ctrl-C ends a run cleanly; --resume continues it. A finished run continues with
-    `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been.
+    `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been. With --groups there
+    is such a folder for each group, to be evaluated with `fedpg ensemble`.
 
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
     143 terminated.
@@ -86,7 +98,13 @@ def train_command(
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
     warn_of_too_many(federation)
-    _train_seeds(federation, runs, out, name, TrainOptions(agents_per_process, observers, threads), console)
+    options = TrainOptions(agents_per_process, observers, threads)
+    if groups is not None:
+        if runs != 1:
+            raise UsageError("--groups and --runs do not go together: train one ensemble for each --seed")
+        _train_groups(federation, groups, grouping, out, name, options, console)
+        return
+    _train_seeds(federation, runs, out, name, options, console)
 
 
 def _train_seeds(
@@ -110,6 +128,27 @@ def _train_seeds(
     with unwinding():
         plot_seeds(done, folder)
     console.print(on_one_line(f"All seeds in one picture: {folder / PLOT_NAME}"), soft_wrap=True)
+
+
+def _train_groups(
+    federation: Federation,
+    groups: int,
+    grouping: Grouping,
+    out: Path,
+    name: str | None,
+    options: TrainOptions,
+    console: Console,
+) -> None:
+    """A run for each group of the agents, checked beforehand like a federation."""
+    from fedpg_lab.ensemble.groups import federation_of, split
+    from fedpg_lab.ensemble.training import train_groups
+    from fedpg_lab.local.train import new_folder
+
+    members = split(federation, groups, grouping)
+    for number, group in enumerate(members, start=1):
+        check_parts(federation_of(federation, group, number))
+    folder = new_folder(out, name, f"{name_of(federation)}-groups-{groups}")
+    train_groups(federation, members, grouping, folder, options, console)
 
 
 def check_parts(federation: Federation) -> None:

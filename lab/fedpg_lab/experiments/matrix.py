@@ -29,7 +29,7 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
 
-from fedpg_lab.figures.matrix import Matrix, Row, Variant
+from fedpg_lab.experiments.matrix_parts import Matrix, Row, Variant
 from fedpg_lab.figures.published import published_targets
 from fedpg_lab.files.toml_files import refuse_unknown, text_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fedpg_lab.figures.matrix import Matrix, Row, Variant
+from fedpg_lab.experiments.matrix_parts import Matrix, Row, Variant
 from fedpg_lab.runs.folders import RunData, final_return, summarize, trajectories_to_reach
 
 FORMAT = 1

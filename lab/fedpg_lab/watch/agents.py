@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedpg_lab.watch.adapter import Facts
+from fedpg_lab.watch.adapter import Facts, Round
 from fedpg_lab.watch.history import ABSENT, ACCEPTED, FILTERED, LATELY, History
 
 VERDICTS = {ACCEPTED: "accepted", FILTERED: "filtered", ABSENT: "absent"}
@@ -58,13 +58,19 @@ def agents_table(
             "lately_filtered": counts["lately_filtered"][place],
             "lately_absent": counts["lately_absent"][place],
             "distance": _finite(distance / radius) if distance is not None and radius else None,
-            "weight": last.weights.get(agent) if last else None,
+            "weight": _weight(last, agent) if last else None,
             "refused": dict(refusals.get(agent, {})),
             "last_vote": counts["last_votes"][place] or None,
             "last_seen_s": _finite(told["last_seen_s"]) if told and told["last_seen_s"] >= 0 else None,
             "note": told.get("note") or None,
         })  # fmt: skip
     return rows
+
+
+def _weight(last: Round, agent: int) -> float | None:
+    """How much the agent's latest vote counted; None where it has none, or the rule selects nobody in particular."""
+    is_weighed = bool(last.weights) and (agent in last.accepted or agent in last.filtered)
+    return last.weights.get(agent, 0.0) if is_weighed else None
 
 
 def clock(

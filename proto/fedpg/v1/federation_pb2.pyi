@@ -363,8 +363,11 @@ class Reward(_message.Message):
     SHIFT_FIELD_NUMBER: _builtins.int
     NOISE_FIELD_NUMBER: _builtins.int
     scale: _builtins.float
+    """What r is multiplied with."""
     shift: _builtins.float
+    """What is added."""
     noise: _builtins.float
+    """The noise's standard deviation."""
     def __init__(
         self,
         *,

@@ -19,10 +19,36 @@ from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.tasks import Task
 from numpy.typing import NDArray
 
+CHECKED_MAX = 100
+"""Worlds of agents that are tried before a run."""
+
 
 def world_task(federation: Federation, agent: int) -> Task:
     """The task in an agent's world, with the reward as it is for all."""
     return replace(federation.task_of(agent), reward=federation.task.reward)
+
+
+def check_worlds(federation: Federation, policy: Policy) -> None:
+    """Make a world that is drawn, and those that agents are given, before a run is begun with a misspelt option.
+
+    Worlds with wrappers are left to their agents: the modules need not be here. Raises UsageError.
+    """
+    drawn = [1] if federation.heterogeneity is not None else []
+    for agent in sorted({*drawn, *sorted(federation.environments)[:CHECKED_MAX]}):
+        if not federation.task_of(agent).wrappers:
+            _make(federation, agent, policy).close()
+
+
+def _make(federation: Federation, agent: int, policy: Policy) -> EnvironmentBatch:
+    task = world_task(federation, agent)
+    try:
+        batch = make_environments(task, GlobalRandom(federation.seed))
+    except UsageError as error:
+        raise UsageError(f"the world of agent {agent}: {error}") from error
+    if make_policy(task, batch.observation_size, batch.action_space).spec != policy.spec:
+        batch.close()
+        raise UsageError(f"the world of agent {agent} has other spaces than the task {task.name}")
+    return batch
 
 
 class Worlds:
@@ -36,21 +62,10 @@ class Worlds:
         self._environments: dict[int, EnvironmentBatch] = {}
         try:
             for agent in range(1, federation.agents + 1):
-                self._environments[agent] = self._make(federation, agent)
+                self._environments[agent] = _make(federation, agent, policy)
         except BaseException:
             self.close()
             raise
-
-    def _make(self, federation: Federation, agent: int) -> EnvironmentBatch:
-        task = world_task(federation, agent)
-        try:
-            batch = make_environments(task, GlobalRandom(federation.seed))
-        except UsageError as error:
-            raise UsageError(f"the world of agent {agent}: {error}") from error
-        if make_policy(task, batch.observation_size, batch.action_space).spec != self._policy.spec:
-            batch.close()
-            raise UsageError(f"the world of agent {agent} has other spaces than the task {task.name}")
-        return batch
 
     def evaluate_round(self, theta: Vector, round_number: int, episodes: int) -> dict[int, float]:
         """The same with the seeds of a round's own evaluation."""
