@@ -109,7 +109,7 @@ def figure_command(
 LEFT_OUT_BECAUSE = {
     Kind.RETURNS: "nothing to draw",
     Kind.FILTER: "its aggregator filters nobody",
-    Kind.DISTANCES: "no gradient survived in any round",
+    Kind.DISTANCES: "no gradient survived in any round, or the distances were not kept",
     Kind.SCALING: "no other size of the same task, algorithm and attack",
 }
 

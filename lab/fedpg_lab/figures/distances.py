@@ -38,7 +38,10 @@ def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
     """
     shown = [group for group in groups if has_distances(group)]
     if not shown:
-        raise UsageError("no gradient survived in any round of these runs: there is nothing to measure distances from")
+        raise UsageError(
+            "no gradient survived in any round of these runs, or they are kept without distances: "
+            "there is nothing to measure distances from"
+        )
     if len(shown) > DISTANCE_PANELS_MAX:
         raise UsageError(f"{len(shown)} federations do not fit in one picture of distances: name fewer run folders")
     figure, places = grid(len(shown), width=4.6, height=3.4)
