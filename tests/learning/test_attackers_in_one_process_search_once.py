@@ -25,21 +25,21 @@ EVERYBODY = (1, 2, 3)
 
 
 class Counted(SceneAttack):
-    """Counts its searches, in which it waits until it is let go."""
+    """Counts its counted, in which it waits until it is let go."""
 
-    searches: ClassVar[list[int]] = []
+    counted: ClassVar[list[int]] = []
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
 
     def craft(self, scene: Scene) -> Array:
-        Counted.searches.append(scene.context.agent)
+        Counted.counted.append(scene.context.agent)
         return self.factor * scene.mean
 
 
 @pytest.fixture(autouse=True)
 def no_searches() -> None:
-    Counted.searches.clear()
+    Counted.counted.clear()
 
 
 def all_three(shared: SharedSearches, pooled: Mapping[int, Vector], plain: Context, attack: Attack) -> list[Vector]:
@@ -57,7 +57,7 @@ def all_three(shared: SharedSearches, pooled: Mapping[int, Vector], plain: Conte
 def test_threads_that_come_together_search_once_and_have_copies_of_their_own() -> None:
     pooled, plain = random_round(0)
     first, second, third = all_three(SharedSearches(), pooled, plain, Counted())
-    assert len(Counted.searches) == 1
+    assert len(Counted.counted) == 1
     first[:] = 0.0
     assert second.tobytes() == third.tobytes() == Counted().collude(pooled, plain).tobytes()
 
@@ -76,7 +76,7 @@ def test_another_round_other_gradients_or_other_settings_are_another_search() ->
     ):
         found = shared.collude(attack, vectors, context)
         assert found.tobytes() == attack.collude(vectors, context).tobytes()
-    assert len(Counted.searches) == 1 + 2 * 5
+    assert len(Counted.counted) == 1 + 2 * 5
     assert shared.collude(Counted(), pooled, plain).tobytes() == Counted().collude(pooled, plain).tobytes()
 
 
@@ -91,7 +91,7 @@ def test_a_search_that_fails_fails_for_all() -> None:
     for _ in EVERYBODY:
         with pytest.raises(UsageError, match=r"^no$"):
             shared.collude(Failing(), pooled, plain)
-    assert len(Counted.searches) == 1
+    assert len(Counted.counted) == 1
 
 
 @pytest.mark.parametrize("name", ATTACKS.shipped)

@@ -121,6 +121,8 @@ class Attack:
 
     knowledge: ClassVar[Knowledge] = Knowledge.OWN
     """What it has to know. `collude` is called where that is COLLUDERS or more."""
+    searches: ClassVar[bool] = False
+    """Whether `collude` is a search that follows from its arguments and the settings alone: done once per process."""
     unanimous: ClassVar[bool] = False
     """Whether all that collude submit the same vector. A promise, which `fedpg check` puts to the test."""
     casts_vote: ClassVar[bool] = True

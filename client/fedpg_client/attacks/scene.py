@@ -108,6 +108,7 @@ class SceneAttack(Attack):
     """An attack by what it makes of a scene; all attackers submit the same vector unless it says otherwise."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.OMNISCIENT
+    searches: ClassVar[bool] = True
     unanimous: ClassVar[bool] = True
 
     def craft(self, scene: Scene) -> Array:

@@ -30,7 +30,7 @@ class SharedSearches:
 
     def collude(self, attack: Attack, pooled: Mapping[int, Vector], context: Context) -> Vector:
         """What `attack.collude` answers, (d,); searched for once by all threads that come with the same inputs."""
-        if not attack.unanimous:
+        if not (attack.searches and attack.unanimous):
             return attack.collude(pooled, context)
         key = _key(attack, pooled, context)
         with self._lock:
@@ -51,7 +51,7 @@ class SharedSearches:
         return found.copy()
 
 
-def _key(attack: SceneAttack, pooled: Mapping[int, Vector], context: Context) -> bytes:
+def _key(attack: Attack, pooled: Mapping[int, Vector], context: Context) -> bytes:
     """A digest of the attack with its settings, and of all that its search looks at."""
     told = (
         type(attack), sorted(vars(attack).items()), tuple(pooled), tuple(context.honest), context.agents,
