@@ -119,9 +119,7 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
         raise UsageError(f"{prefix}unknown field {unknown[0]!r}")
     if "task" not in fields:
         raise UsageError(f"{prefix}the field 'task' is missing")
-    plain = {
-        name: fields[name] for name in ("agents", "seed", "round_timeout_s", "worlds_every") if name in fields
-    }
+    plain = {name: fields[name] for name in ("agents", "seed", "round_timeout_s", "worlds_every") if name in fields}
     try:
         federation = Federation(
             task=_task(fields, source, folder),

@@ -78,8 +78,7 @@ class Federation:
             raise UsageError(f"environments names agent {outside[0]}, but the agents are 1 to {self.agents}")
         if not (is_whole(self.worlds_every) and self.worlds_every >= 0):
             raise UsageError(
-                f"worlds_every must be a whole number of rounds, or 0 for never, "
-                f"not {show(self.worlds_every)}"
+                f"worlds_every must be a whole number of rounds, or 0 for never, not {show(self.worlds_every)}"
             )
         if not (is_whole(self.seed) and 0 <= self.seed <= SEED_MAX):
             raise UsageError(f"the seed must be a whole number from 0 to 2**63 - 1, not {show(self.seed)}")
