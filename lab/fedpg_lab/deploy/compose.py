@@ -42,7 +42,7 @@ _HEAD = """\
 #   docker compose up --detach agent-{agents}             bring back a container that was killed; changes nothing else
 #   docker compose up watch                         the page of the runs at http://localhost:8470, until Ctrl-C
 #   docker compose up tensorboard                   the run's curves at http://localhost:6006, until Ctrl-C
-#   docker compose stop                             the next `up` goes on with the run
+#   docker compose stop                             the next `up` resumes the run
 #   docker compose run --rm fedpg runs .            the runs and their results, also after the end
 #   docker compose cp server:/runs ./runs           copy all run folders out of the volume
 #   docker compose --profile '*' down --volumes     remove everything, the runs and the certificates too
@@ -51,7 +51,7 @@ _HEAD = """\
 # ALGORITHM, TRAJECTORIES, SEED, {attack}SIGMA, ALPHA, ROUND_TIMEOUT; SERVER_MEMORY, AGENT_MEMORY, WATCH_PORT,
 # TENSORBOARD_PORT.
 # Do not set them in front of a single command: the next one, without them, would start the server again with others.
-# A run that was stopped goes on with the next `up`; with other settings, or after its end, `up` starts a new one.
+# A run that was stopped resumes with the next `up`; with other settings, or after its end, `up` starts a new one.
 name: {name}
 
 x-hardened: &hardened
