@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
 
 from fedpg_common.choices import Choice
 from fedpg_common.descriptions import DEFAULT_ATTACK, federation_to_toml
@@ -17,13 +16,8 @@ from fedpg_common.federation import Federation, name_of
 from fedpg_common.tasks import TASKS
 from fedpg_common.worlds import modules_of_wrappers
 
-from fedpg_lab.deploy.compose_settings import agent_settings, common_attack, server_settings
+from fedpg_lab.deploy.compose_settings import PLAIN_PATH, agent_settings, common_attack, server_settings, task_target
 
-RING_PORT = 50052
-PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
-"""Values of settings that need no quoting anywhere in a Compose file."""
-PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
-"""Paths that need no quoting anywhere in a Compose file."""
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """What Compose takes for a project's name."""
 MODULES = "/modules"
@@ -229,18 +223,6 @@ def module_of(federation: Federation) -> str | None:
     tasks = [federation.task, *map(federation.task_of, federation.environments)]
     wrappers = modules_of_wrappers(wrapper for task in tasks for wrapper in task.wrappers)
     return ",".join(sorted(wrappers | ({module} if colon else set()))) or None
-
-
-def task_target(task_file: str) -> str:
-    """Where a task file lies in the server's container, under its own name. Raises UsageError for an odd path."""
-    check_path(task_file)
-    return f"/{Path(task_file).name}"
-
-
-def check_path(path: str) -> None:
-    """Raise UsageError for a path that would need quoting."""
-    if not PLAIN_PATH.fullmatch(path):
-        raise UsageError(f"a Compose file cannot hold the path {path!r}: use letters, digits, dots, _ and -")
 
 
 def _agent(index: int, federation: Federation, attack: Choice | None, source: str | None, modules: str | None) -> str:

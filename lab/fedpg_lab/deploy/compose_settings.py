@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from fedpg_common.checks import show
 from fedpg_common.choices import Choice
@@ -13,7 +15,11 @@ from fedpg_common.federation import Federation
 from fedpg_common.shipped import acts_alone
 from fedpg_common.tasks import TASKS
 
-from fedpg_lab.deploy.compose import PLAIN_SETTING, RING_PORT, task_target
+RING_PORT = 50052
+PLAIN_SETTING = re.compile(r"[\w.+,\[\]:-]+", re.ASCII)
+"""Values of settings that need no quoting anywhere in a Compose file."""
+PLAIN_PATH = re.compile(r"[\w./-]+", re.ASCII)
+"""Paths that need no quoting anywhere in a Compose file."""
 
 
 def common_attack(federation: Federation) -> Choice | None:
@@ -146,3 +152,15 @@ def agent_settings(index: int, federation: Federation, attack: Choice | None) ->
         if index == ringleader:
             lines.append(f"      FEDPG_RING_LISTEN: 0.0.0.0:{RING_PORT}")
     return lines
+
+
+def task_target(task_file: str) -> str:
+    """Where a task file lies in the server's container, under its own name. Raises UsageError for an odd path."""
+    check_path(task_file)
+    return f"/{Path(task_file).name}"
+
+
+def check_path(path: str) -> None:
+    """Raise UsageError for a path that would need quoting."""
+    if not PLAIN_PATH.fullmatch(path):
+        raise UsageError(f"a Compose file cannot hold the path {path!r}: use letters, digits, dots, _ and -")
