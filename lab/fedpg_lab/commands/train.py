@@ -86,8 +86,8 @@ def train_command(
     `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been. With --groups there
     is such a folder for each group, to be evaluated with `fedpg ensemble`.
 
-    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
-    143 terminated.
+    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 9 an environment
+    failed; 10 too few agents are left for a quorum; 130 Ctrl-C; 143 terminated.
     """
     from fedpg_lab.terminal.console import make_console
 
