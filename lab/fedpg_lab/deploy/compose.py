@@ -116,6 +116,8 @@ _TAIL = """
     <<: *hardened
     image: fedpg-server
     profiles: [watch]
+    depends_on:
+      certs: {{condition: service_completed_successfully}}
     entrypoint: [fedpg, watch, /runs, --host, 0.0.0.0, --port, "8470", --no-browser]
     command: [--server, "server:50051", --tls, /certs] # asked while a run is live
     ports: ["127.0.0.1:${{WATCH_PORT:-8470}}:8470"]
