@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from support.lab import Command
 
-# No promise here is about time, and a busy machine is no failure.
+# No promise here is about time, and a busy machine is not a failure.
 settings.register_profile("fedpg", deadline=None)
 settings.load_profile("fedpg")
 

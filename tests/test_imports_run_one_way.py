@@ -54,7 +54,12 @@ def test_the_walk_sees_imports_within_functions(tmp_path: Path) -> None:
 
 def modules_named_in(path: Path, package: Path) -> Iterator[str]:
     """The modules of `package`, as paths below it, that a module names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    yield from named_in(ast.parse(path.read_text(encoding="utf-8")), package.name)
+
+
+def named_in(tree: ast.AST, package: str) -> Iterator[str]:
+    """The modules of `package`, or names in them, as paths below it, that a program names."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             named = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -63,7 +68,7 @@ def modules_named_in(path: Path, package: Path) -> Iterator[str]:
             continue
         for name in named:
             top, *rest = name.split(".")
-            if top == package.name and rest:
+            if top == package and rest:
                 yield "/".join(rest)
 
 
@@ -88,6 +93,31 @@ def test_the_rooms_of_a_package_import_one_way(folder: str) -> None:
         pytest.fail(f"these rooms of {folder} import each other in a circle: {' -> '.join(error.args[1])}")
 
 
+def modules_of(package: Path) -> dict[str, set[str]]:
+    """For each module of a package, those that it imports while it is imported itself."""
+    imports: dict[str, set[str]] = {}
+    for path in sorted(package.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        named = {name for name in named_in(tree, package.name) if (package / name).with_suffix(".py").is_file()}
+        named |= {name.rpartition("/")[0] for name in named_in(tree, package.name)} & known_modules(package)
+        imports[str(path.relative_to(package).with_suffix(""))] = named
+    return imports
+
+
+def known_modules(package: Path) -> set[str]:
+    """The modules of a package, as paths below it."""
+    return {str(path.relative_to(package).with_suffix("")) for path in package.rglob("*.py")}
+
+
+@pytest.mark.parametrize("folder", sorted(set(MAY_IMPORT) - {"proto/fedpg"}))
+def test_no_module_needs_itself_to_be_imported(folder: str) -> None:
+    try:
+        tuple(TopologicalSorter(modules_of(ROOT / folder)).static_order())
+    except CycleError as error:
+        pytest.fail(f"these modules of {folder} import each other in a circle: {' -> '.join(error.args[1])}")
+
+
 def test_a_circle_of_rooms_is_seen(tmp_path: Path) -> None:
     package = tmp_path / "package"
     (package / "cellar").mkdir(parents=True)
@@ -95,3 +125,12 @@ def test_a_circle_of_rooms_is_seen(tmp_path: Path) -> None:
     (package / "attic.py").write_text("def f():\n    from package.cellar.wine import bottle\n")
     with pytest.raises(CycleError):
         tuple(TopologicalSorter(rooms_of(package)).static_order())
+
+
+def test_a_circle_of_modules_is_seen_in_one_room_too(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "hen.py").write_text("from package.egg import shell\n")
+    (package / "egg.py").write_text("from package import hen\n")
+    with pytest.raises(CycleError):
+        tuple(TopologicalSorter(modules_of(package)).static_order())

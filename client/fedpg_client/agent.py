@@ -76,7 +76,7 @@ class Agent:
         except ServerRefusedError as refusal:
             if refusal.code is not grpc.StatusCode.NOT_FOUND:
                 raise
-            log.warning("agent %d: another run is served now: joining anew", self.index)
+            log.warning("agent %d: another run is served now: joining again", self.index)
             self._worker = None
             return True
         if reply.state == pb.AwaitRoundReply.STATE_OPEN:

@@ -185,8 +185,11 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
     received: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
+        is_first = not received
         received.append(number)
-        process.stop.set()
+        # A second signal may come while this thread sets the event, whose lock it would wait for in vain.
+        if is_first:
+            process.stop.set()
 
     before = {}
     if threading.current_thread() is threading.main_thread():

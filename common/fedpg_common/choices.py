@@ -63,6 +63,8 @@ class Choices(Generic[T]):
     """For errors and help, for example "aggregator"."""
     shipped: Mapping[str, str]
     """What comes with FedPG: name to "module:Class"."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Names that belong to another kind of part, and what to write for them."""
 
     @property
     def names(self) -> str:
@@ -91,6 +93,8 @@ class Choices(Generic[T]):
     def _checked(self, name: object) -> str:
         if isinstance(name, str) and (name in self.shipped or OWN_NAME.fullmatch(name)):
             return name
+        if isinstance(name, str) and name in self.elsewhere:
+            raise UsageError(f"{name} cannot be chosen as {self.what}: {self.elsewhere[name]}")
         near = difflib.get_close_matches(str(name), self.shipped, n=1)
         hint = f"did you mean {near[0]}? Otherwise " if near else ""
         raise UsageError(f"unknown {self.what} {show(name)}: {hint}choose one of {self.names}, or MODULE:NAME")

@@ -50,6 +50,17 @@ batch does not take.
 WRAPPERS: Choices[Any] = Choices("wrapper", {})
 """What an environment is wrapped in: MODULE:NAME, called with the environment and its settings."""
 
+PRE_AGGREGATORS: Choices[Any] = Choices(
+    "pre-aggregator",
+    {
+        "nnm": "fedpg_common.learning.aggregators.nnm:NearestNeighbourMixing",
+        "bucketing": "fedpg_common.learning.aggregators.bucketing:Bucketing",
+        "clipping": "fedpg_common.learning.aggregators.clipping:StaticClipping",
+        "arc": "fedpg_common.learning.aggregators.clipping:AdaptiveClipping",
+    },
+)
+"""What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""
+
 AGGREGATORS: Choices[Any] = Choices(
     "aggregator",
     {
@@ -72,19 +83,13 @@ AGGREGATORS: Choices[Any] = Choices(
         "signguard": "fedpg_common.learning.aggregators.sign_guard:SignGuard",
         "dnc": "fedpg_common.learning.aggregators.dnc:DnC",
     },
+    {
+        name: f"it mixes votes before an aggregator, as in --aggregator krum --set 'aggregator.after=[\"{name}\"]'"
+        for name in PRE_AGGREGATORS.shipped
+    },
 )
 """How a round's votes become μ (`fedpg_common.learning.aggregators.base.Aggregator`)."""
 
-PRE_AGGREGATORS: Choices[Any] = Choices(
-    "pre-aggregator",
-    {
-        "nnm": "fedpg_common.learning.aggregators.nnm:NearestNeighbourMixing",
-        "bucketing": "fedpg_common.learning.aggregators.bucketing:Bucketing",
-        "clipping": "fedpg_common.learning.aggregators.clipping:StaticClipping",
-        "arc": "fedpg_common.learning.aggregators.clipping:AdaptiveClipping",
-    },
-)
-"""What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""
 
 _ALONE = {
     "random-noise": "fedpg_client.attacks.gradients:RandomNoise",

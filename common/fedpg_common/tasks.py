@@ -38,7 +38,7 @@ class Reward:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no number, and a negative noise."""
+        """Refuse what is not a number, and negative noise."""
         for name, value in dataclasses.asdict(self).items():
             if not (is_number(value) and abs(value) <= SCALE_MAX):
                 raise UsageError(f"reward: {name} must be a number up to {SCALE_MAX:g}, not {show(value)}")

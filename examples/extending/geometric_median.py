@@ -24,7 +24,8 @@ class GeometricMedian:
         point = np.median(rows, axis=0)
         for _ in range(self._steps):
             distances = np.linalg.norm(rows - point, axis=1)
-            if not distances.min() > 0:
+            distances = np.maximum(distances, 1e-6 * np.median(distances))  # a vote that it meets does not hold it
+            if not distances.all():  # more than half of the votes are here
                 break
             pull = distances.min() / distances
             point = pull @ rows / pull.sum()

@@ -86,7 +86,7 @@ def taken_port() -> Iterator[int]:
         (["--attack", "bribery", "--byzantine", "1"], "unknown attack 'bribery'"),
         (
             ["--algorithm", "ppo"],
-            "unknown algorithm 'ppo': choose one of fedpg-br, fedpg-guard, svrpg, gpomdp, or MODULE:NAME",
+            "unknown algorithm 'ppo': choose one of fedpg-br, fedpg-guard, svrpg, gpomdp, res-nharpg, byzpg, or MODULE",
         ),
         (["--trajectories", "0"], "trajectories must be a whole number from 1"),
         (["--sigma", "nan"], "sigma must be a positive number"),
@@ -190,7 +190,11 @@ def test_an_agent_that_the_federation_does_not_have(agent: Command, tmp_path: Pa
 def test_a_server_whose_policy_is_laid_out_otherwise(agent: Command, tmp_path: Path) -> None:
     with serving_in_a_thread(tmp_path, idle_federation(3, 1)) as address:
         outcome = agent("--server", address)
-    assert_told(outcome, ExitCode.REFUSED, "is not laid out like the server's: update both")
+    assert_told(
+        outcome,
+        ExitCode.REFUSED,
+        "is not laid out like the server's: its environment is observed as 4 numbers, the server's as 8",
+    )
 
 
 @pytest.mark.parametrize(

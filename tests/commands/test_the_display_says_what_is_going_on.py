@@ -148,8 +148,10 @@ def test_what_is_waited_for(shown: pb.GetStatusReply, text: str) -> None:
 
 def test_where_nothing_filters_nothing_is_filtered_out() -> None:
     averaged = state(latest=latest(rule="mean", accepted=[1, 2, 3], filtered=[]), trajectories=20)
-    assert "filtered" not in describe_figures(averaged, Pace(0.0, None))
-    assert "filtered 0" in describe_figures(state(latest=latest(filtered=[])), Pace(0.0, None))
+    assert "  3 votes  " in describe_figures(averaged, Pace(0.0, None))
+    assert "accepted" not in describe_figures(averaged, Pace(0.0, None))
+    chosen = latest(filtered=[], weights={1: 1.0, 2: 1.0})
+    assert "accepted 2  filtered 0" in describe_figures(state(latest=chosen), Pace(0.0, None))
 
 
 def test_agents_in_trouble_are_named_with_their_reason() -> None:

@@ -247,7 +247,7 @@ def test_impossible_physics_are_refused(task: Task, options: dict[str, Any], wor
 
 @pytest.mark.parametrize("task", [CARTPOLE, LUNAR_LANDER, HALF_CHEETAH, INVERTED_PENDULUM], ids=lambda task: task.name)
 def test_the_seed_may_be_any_that_a_run_draws(task: Task) -> None:
-    """Small, large, and repeated seeds, against environments made anew."""
+    """Small, large, and repeated seeds, against environments made again."""
     batch = make_environments(task)
     seeds = [0, 2**31 - 1, 0, 12345]
     episodes = play(batch, seeds, [random_actions(task, batch, 1, 20)] * 4, 20, {})

@@ -199,7 +199,7 @@ def without(accepted: Iterable[int], filtered: Iterable[int], agent: int) -> dic
         (lose_a_vote, {ONE_VOTE}, "agent 3 counts in round 2 without a vote"),
         (count_a_vote_twice, {ONE_VOTE, ACCOUNTED}, "agent 3 counts twice in round 2"),
         (leave_out_a_vote, {ONE_VOTE}, "agent 3 voted in round 2 and is not in its record"),
-        (let_a_stranger_vote, {ONE_VOTE}, "a vote of agent 9, who is no member, in round 2"),
+        (let_a_stranger_vote, {ONE_VOTE}, "a vote of agent 9, who is not a member, in round 2"),
         (close_a_round_below_the_quorum, {QUORUM}, "round 2 closed with 2 votes"),
         (lose_a_round, {NO_GAPS}, "round 3 stands where round 2 should"),
         (vote_in_a_round_to_come, {NO_GAPS}, "votes for round 99, which comes after the last"),

@@ -14,6 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from fedpg_common.environments import make_environments
+from fedpg_common.environments.actions import ActionScale
 from fedpg_common.errors import ExitCode, RenderingError, StorageError
 from fedpg_common.learning.checkpoints import Checkpoint, write_checkpoint
 from fedpg_common.learning.policies import make_policy
@@ -65,7 +66,7 @@ def test_an_episode_played_again_where_it_is_drawn_earns_the_same(name: str) -> 
     environment: gymnasium.Env[Any, Any] = gymnasium.make(name, render_mode="rgb_array")
     environment.reset(seed=episode.seed)
     earned = 0.0
-    for action in episode.actions:
+    for action in ActionScale(environment.action_space).to_environment(episode.actions):
         earned += float(environment.step(action)[1])
     environment.close()
     assert earned == episode.total_reward

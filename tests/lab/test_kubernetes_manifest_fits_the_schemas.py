@@ -12,7 +12,7 @@ import yaml
 from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
-from fedpg_lab.deploy.compose import RING_PORT
+from fedpg_lab.deploy.compose_settings import RING_PORT
 
 MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes.yaml"
 VERSIONS = ("1.31", "1.34", "1.37")

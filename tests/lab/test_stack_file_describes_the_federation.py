@@ -34,7 +34,7 @@ def test_the_command_writes_it() -> None:
 
 def test_it_is_the_federation_of_the_compose_file() -> None:
     services, composed = stack()["services"], yaml.safe_load(compose_file(FEDERATION))["services"]
-    assert set(services) == set(composed) - {"certs", "tensorboard", "fedpg"}
+    assert set(services) == set(composed) - {"certs", "tensorboard", "watch", "fedpg"}
     for name, service in services.items():
         assert service["environment"] == composed[name]["environment"]
 

@@ -156,7 +156,7 @@ def test_parameters_that_are_no_numbers_are_the_servers_fault(value: float) -> N
 
 
 def test_another_run_at_the_same_address_is_joined_anew() -> None:
-    gone = ServerRefusedError(grpc.StatusCode.NOT_FOUND, "this server's run is another: join anew")
+    gone = ServerRefusedError(grpc.StatusCode.NOT_FOUND, "this server's run is another: join again")
     script = Script(open_reply(5), gone, open_reply(1, 2.0), ENDED)
     stepped = Stepped(script)
     stepped.agent.run()

@@ -196,7 +196,7 @@ def test_a_poll_for_another_run_sends_the_agent_to_join_anew(tmp_path: Path) -> 
         request = pb.AwaitRoundRequest(run_id="another", agent=BAD)
         code, details = await status_of(door.stub.AwaitRound(request, timeout=CALL_TIMEOUT_S))
         assert code is grpc.StatusCode.NOT_FOUND
-        assert "join anew" in details
+        assert "join again" in details
 
     assert_only_the_honest_counted(run_with(misdeed, tmp_path))
 

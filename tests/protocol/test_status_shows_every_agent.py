@@ -14,7 +14,7 @@ from fedpg_lab import cli
 from fedpg_lab.local.agent_setup import free_address
 from fedpg_lab.local.status import fetch_status, render, to_plain, without_control_characters
 from rich.console import Console
-from support.protocol import idle_federation, serving, serving_in_a_thread
+from support.protocol import CALL_TIMEOUT_S, idle_federation, serving, serving_in_a_thread
 from typer.testing import CliRunner
 
 Presence = pb.AgentStatus
@@ -93,9 +93,12 @@ def test_the_votes_of_a_real_round_are_in_it(tmp_path: Path) -> None:
             for index in (1, 2, 3):
                 await door.vote(index, await door.open_round(index, 0))
             await door.open_round(1, 1)
-            return await asyncio.to_thread(fetch_status, door.address, None, 30.0)
+            while True:  # the round is told of once it is evaluated
+                reply = await asyncio.to_thread(fetch_status, door.address, None, 30.0)
+                if reply.HasField("latest"):
+                    return reply
 
-    reply = asyncio.run(vote_and_look())
+    reply = asyncio.run(asyncio.wait_for(vote_and_look(), CALL_TIMEOUT_S))
     lines = shown(reply)
     assert "round 1 closed by mean: accepted 3, filtered 0, absent 0; return 0.0" in lines
     assert [line.split()[-4:] for line in lines[-3:]] == [["accepted", "1", "0", "0"]] * 3

@@ -1,4 +1,4 @@
-"""The simulator is no formality: a system that breaks a promise is found out."""
+"""The simulator is not a formality: a system that breaks a promise is found out."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from typing import Any
 from fedpg_lab.runs.folders import RunData
 from support.containers import AGENTS, Project, crash, docker
 
-TRAJECTORIES = "1500"
+TRAJECTORIES = "8000"
+"""Several hundred rounds of some 50 ms: so many that looking at containers, which takes seconds, finds it under way."""
 NO_DEADLINE_S = "100000"
 """Every round waits for everyone: whoever was killed comes back and is not left out."""
 KILLS = 2

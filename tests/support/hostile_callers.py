@@ -40,7 +40,7 @@ class Target:
 
     address: str
     authority: Path
-    """Of the server's certificate, which is no secret."""
+    """Of the server's certificate, which is not a secret."""
     member: TlsFiles
     """The files of an agent that attacks beside its vote."""
     agent: int

@@ -124,7 +124,10 @@ def _description(
 ) -> Description:
     if given["attack"] == DEFAULT_ATTACK and not is_given(context, "attack"):
         given["attack"] = None  # the description's own default; a bare --set means a part that was named
-    if path is None or context.params.get("resume"):  # what is resumed has its description already
+    resumes = bool(context.params.get("resume"))
+    if path is None or resumes:  # what is resumed has its description already
+        if not resumes and is_given(context, "attack"):
+            _require_attackers(given["attack"], given["byzantine"])
         seed = parse_seed(given["seed"])
         fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
         return Description(fields, settings, drew_seed=given["seed"] == RANDOM, context=context)
@@ -137,10 +140,18 @@ def _description(
     except (ValueError, RecursionError) as error:
         raise UsageError(f"federation file {path} is not TOML: {error}") from error
     typed = {name: value for name, value in given.items() if is_given(context, name)}
+    if "attack" in typed:
+        _require_attackers(typed["attack"], typed.get("byzantine", fields.get("byzantine")))
     drew_seed = typed.get("seed", fields.get("seed")) == RANDOM
     if drew_seed or "seed" in typed:
         typed["seed"] = parse_seed(RANDOM if drew_seed else typed["seed"])
     return Description({**fields, **typed}, settings, path.parent, f"federation file {path}", drew_seed, context)
+
+
+def _require_attackers(attack: str, byzantine: object) -> None:
+    """Raise UsageError for an attack that nobody would make."""
+    if not byzantine:
+        raise UsageError(f"--attack {attack}: nobody would make it; say how many agents do, as in --byzantine 3")
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -36,7 +36,7 @@ class EnvironmentBatch(ABC):
         """To be held while a batch of episodes is sampled: seeds the global generators where a batch may use them.
 
         The round and step name the random stream; round 0 is for episodes that belong to no run's round. Without
-        `finite_rewards`, a reward that is not finite is no failure, but the caller's to deal with.
+        `finite_rewards`, a reward that is not finite is not a failure, but the caller's to deal with.
         """
         return nullcontext()
 

@@ -69,7 +69,7 @@ class TlsFiles:
     def read(self) -> tuple[bytes, bytes, bytes]:
         """The three files' contents.
 
-        Raises UsageError for a file that cannot be read or is no PEM, a key of another certificate, and an own
+        Raises UsageError for a file that cannot be read or is not PEM, a key of another certificate, and an own
         certificate that has expired by this machine's clock, which is the one that TLS goes by.
         """
         contents = []

@@ -45,7 +45,7 @@ SENTENCES = {
     Verdict.NOT_FINITE: "The gradient has a NaN or an infinity.",
     Verdict.WRONG_PARAMETERS: "The gradient was computed from other parameters than the round's.",
     Verdict.NOT_A_MEMBER: "The agent is not one of the federation's.",
-    Verdict.WRONG_RUN: "The submission is for another run; join anew.",
+    Verdict.WRONG_RUN: "The submission is for another run; join again.",
     Verdict.RUN_ENDED: "The run has ended.",
     Verdict.DAMAGED: "The gradient was damaged on the way; submit it again.",
     Verdict.TOO_LARGE: "The message is larger than the run's limit, which the server tells at Join.",

@@ -71,17 +71,29 @@ def check_command(
 
 def _kind_of(part: str) -> Kind:
     """What a name stands for. Raises UsageError where both are possible, or neither."""
+    from fedpg_client.attacks import Attack
+
     in_table = [kind for kind, choices in ((Kind.AGGREGATOR, AGGREGATORS), (Kind.ATTACK, ATTACKS))
                 if part in choices.shipped]  # fmt: skip
     if len(in_table) == 1:
         return in_table[0]
     if in_table:
         raise UsageError(f"{part} is an aggregator and an attack: say which with --kind")
+    if part in AGGREGATORS.elsewhere:
+        AGGREGATORS.parse(part)  # which says what to write
     if ":" not in part:
         raise UsageError(f"there is neither an aggregator nor an attack {part!r}: choose one of {AGGREGATORS.names}, "
                          f"{ATTACKS.names}, or MODULE:NAME")  # fmt: skip
     AGGREGATORS.parse(part)
-    return Kind.AGGREGATOR if callable(getattr(AGGREGATORS.find(part), "aggregate", None)) else Kind.ATTACK
+    found = AGGREGATORS.find(part)
+    if callable(getattr(found, "aggregate", None)):
+        return Kind.AGGREGATOR
+    if isinstance(found, type) and issubclass(found, Attack):
+        return Kind.ATTACK
+    if callable(getattr(found, "mix", None)):
+        raise UsageError(f"{part} mixes votes: check it before an aggregator, as in fedpg check krum "
+                         f"--set 'after=[\"{part}\"]'")  # fmt: skip
+    raise UsageError(f"{part} is neither an aggregator, which has a method aggregate, nor a subclass of Attack")
 
 
 def _print(choice: Choice, kind: Kind, checks: Sequence[Check]) -> None:

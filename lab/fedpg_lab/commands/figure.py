@@ -31,34 +31,45 @@ class Kind(StrEnum):
     SCALING = "scaling"
 
 
-def figure_command(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="FOLDER...", help="Run folders, or folders that hold some.", show_default=False),
-    ],
-    out: Annotated[Path, typer.Option(help="The picture: FILE.png and FILE.svg are written.", metavar="FILE")] = Path(
-        "figure.png"
+Folders = Annotated[
+    list[Path],
+    typer.Argument(metavar="FOLDER...", help="Run folders, or folders that hold some.", show_default=False),
+]
+
+Out = Annotated[Path, typer.Option(help="The picture: FILE.png and FILE.svg are written.", metavar="FILE")]
+
+KindOption = Annotated[Kind, typer.Option(help="What it shows; see above.")]
+
+HonestAxis = Annotated[
+    bool,
+    typer.Option(
+        "--honest-axis", help="Count all trajectories that the agents and the server sampled together.", metavar=""
     ),
-    kind: Annotated[Kind, typer.Option(help="What it shows; see above.")] = Kind.RETURNS,
-    honest_axis: Annotated[
-        bool,
-        typer.Option(
-            "--honest-axis", help="Count all trajectories that the agents and the server sampled together.", metavar=""
-        ),
-    ] = False,
-    smooth: Annotated[
-        int, typer.Option(help="Average this many rounds, centred, before the mean over seeds.", metavar="ROUNDS")
-    ] = 1,
-    until: Annotated[
-        int | None,
-        typer.Option(
-            help="Draw no rounds beyond so many trajectories per participant.", metavar="N", show_default="all"
-        ),
-    ] = None,
-    reach: Annotated[
-        float | None,
-        typer.Option(help="For scaling: the return to be reached.", metavar="RETURN", show_default="what all reach"),
-    ] = None,
+]
+
+Smooth = Annotated[
+    int, typer.Option(help="Average this many rounds, centred, before the mean over seeds.", metavar="ROUNDS")
+]
+
+Until = Annotated[
+    int | None,
+    typer.Option(help="Draw no rounds beyond so many trajectories per participant.", metavar="N", show_default="all"),
+]
+
+Reach = Annotated[
+    float | None,
+    typer.Option(help="For scaling: the return to be reached.", metavar="RETURN", show_default="what all reach"),
+]
+
+
+def figure_command(
+    folders: Folders,
+    out: Out = Path("figure.png"),
+    kind: KindOption = Kind.RETURNS,
+    honest_axis: HonestAxis = False,
+    smooth: Smooth = 1,
+    until: Until = None,
+    reach: Reach = None,
 ) -> None:
     """Draw runs as the paper does: several federations in one picture, mean and 90 % interval over seeds.
 

@@ -26,45 +26,58 @@ TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "threads", "t
 """The options that mean something to a run which has its description already."""
 
 
+Runs = Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")]
+
+Groups = Annotated[
+    int | None,
+    typer.Option(help="Split the agents into groups that train a policy each.", metavar="K", show_default="no groups"),
+]
+
+GroupingOption = Annotated[
+    Grouping, typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE")
+]
+
+NameOption = Annotated[str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")]
+
+Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")]
+
+AgentsPerProcess = Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)]
+
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Threads that share the server's own episodes, where the simulation lets them.",
+        metavar="N",
+        show_default="the cores that it may use",
+        min=1,
+    ),
+]
+
+Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")]
+
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Resume the run in this folder, or all unfinished seeds of it; with --trajectories, until there.",
+        metavar="FOLDER",
+    ),
+]
+
+
 @federation_options(file=True)
 def train_command(
     described: Description,
     *,
-    runs: Annotated[
-        int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")
-    ] = 1,
-    groups: Annotated[
-        int | None,
-        typer.Option(
-            help="Split the agents into groups that train a policy each.", metavar="K", show_default="no groups"
-        ),
-    ] = None,
-    grouping: Annotated[
-        Grouping, typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE")
-    ] = Grouping.HASH,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")] = Path("runs"),
-    agents_per_process: Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads that share the server's own episodes, where the simulation lets them.",
-            metavar="N",
-            show_default="the cores that it may use",
-            min=1,
-        ),
-    ] = None,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")] = True,
+    runs: Runs = 1,
+    groups: Groups = None,
+    grouping: GroupingOption = Grouping.HASH,
+    name: NameOption = None,
+    out: Out = Path("runs"),
+    agents_per_process: AgentsPerProcess = 1,
+    threads: ThreadsOption = None,
+    tensorboard: Tensorboard = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Resume the run in this folder, or all unfinished seeds of it; with --trajectories, until there.",
-            metavar="FOLDER",
-        ),
-    ] = None,
+    resume: ResumeOption = None,
 ) -> None:
     """Train a policy: one server and K agents as processes on this machine, over gRPC.
 
@@ -73,8 +86,8 @@ def train_command(
     `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been. With --groups there
     is such a folder for each group, to be evaluated with `fedpg ensemble`.
 
-    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 130 Ctrl-C;
-    143 terminated.
+    Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 9 an environment
+    failed; 10 too few agents are left for a quorum; 130 Ctrl-C; 143 terminated.
     """
     from fedpg_lab.terminal.console import make_console
 

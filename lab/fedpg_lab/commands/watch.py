@@ -17,37 +17,50 @@ if TYPE_CHECKING:
     from fedpg_lab.watch.catalogue import Catalogue
 
 
+FolderOption = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A run folder, or one that holds some at any depth.",
+        show_default="runs; with --server, no folder but what that server tells",
+    ),
+]
+
+Host = Annotated[str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.", metavar="HOST")]
+
+PortOption = Annotated[
+    int | None, typer.Option(help="Port of the page.", metavar="N", show_default="8470, or the next that is free")
+]
+
+Browser = Annotated[bool, typer.Option(help="Open the page in a browser, if there is one.", metavar="")]
+
+Save = Annotated[
+    Path | None,
+    typer.Option(help="Serve nothing: write the page of one run to this file, whole.", metavar="FILE"),
+]
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="An aggregation server to be asked: about its live run in FOLDER, or without FOLDER for all of it.",
+        metavar="HOST:PORT",
+        show_default="as its log says",
+    ),
+]
+
+Tls = Annotated[
+    Path | None,
+    typer.Option(help="Folder with ca.pem, cert.pem and key.pem to ask it with: the operator's.", metavar="DIR"),
+]
+
+
 def watch_command(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A run folder, or one that holds some at any depth.",
-            show_default="runs; with --server, no folder but what that server tells",
-        ),
-    ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address of the page; 0.0.0.0 shows it to the network.", metavar="HOST")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(help="Port of the page.", metavar="N", show_default="8470, or the next that is free")
-    ] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser, if there is one.", metavar="")] = True,
-    save: Annotated[
-        Path | None,
-        typer.Option(help="Serve nothing: write the page of one run to this file, whole.", metavar="FILE"),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            help="An aggregation server to be asked: about its live run in FOLDER, or without FOLDER for all of it.",
-            metavar="HOST:PORT",
-            show_default="as its log says",
-        ),
-    ] = None,
-    tls: Annotated[
-        Path | None,
-        typer.Option(help="Folder with ca.pem, cert.pem and key.pem to ask it with: the operator's.", metavar="DIR"),
-    ] = None,
+    folder: FolderOption = None,
+    host: Host = "127.0.0.1",
+    port: PortOption = None,
+    browser: Browser = True,
+    save: Save = None,
+    server: Server = None,
+    tls: Tls = None,
 ) -> None:
     """Serve a page on this machine that shows runs, live or finished: returns, verdicts, agents.
 

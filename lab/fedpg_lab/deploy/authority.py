@@ -87,7 +87,7 @@ def load_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
-        raise StorageError(f"{path} is no certificate in PEM: delete it to have a new one made") from error
+        raise StorageError(f"{path} is not a certificate in PEM: delete it to have a new one made") from error
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -95,7 +95,9 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # no key, one with a password, an unknown kind
-        raise StorageError(f"{path} is no key in PEM without a password: delete it to have a new one made") from error
+        raise StorageError(
+            f"{path} is not a key in PEM without a password: delete it to have a new one made"
+        ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise StorageError(f"{path} is not an elliptic-curve key: delete it to have a new one made")
     return key

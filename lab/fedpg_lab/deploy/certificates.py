@@ -72,8 +72,9 @@ def make_certificates(
     the one in the folder `authority`, if not in that of this name below `folder`. There is a new one at the very
     first, when the old one ends (and all that it signed with it), or with `new_authority`; whoever has a certificate
     of one that was replaced gets a new one. The certificates of `revoke`, agents or the operator, are put on the
-    authority's revocation list, and made anew. Raises UsageError for a name that is none, StorageError for a folder or
-    file that cannot be used and for an authority or its key that is kept elsewhere and needed; then nothing is changed.
+    authority's revocation list, and made again. Raises UsageError for a name that is not one, StorageError for a folder
+    or file that cannot be used and for an authority or its key that is kept elsewhere and needed; then nothing is
+    changed.
     """
     check_names(revoke)
     if revoke and new_authority:

@@ -12,7 +12,8 @@ from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.federation import Federation
 
 from fedpg_lab.deploy.clone import repository
-from fedpg_lab.deploy.compose import LIMITS, common_attack, compose_file, server_defaults, task_target
+from fedpg_lab.deploy.compose import LIMITS, compose_file
+from fedpg_lab.deploy.compose_settings import common_attack, server_defaults, task_target
 
 COMPOSE_NAME, SETTINGS_NAME = "docker-compose.yml", ".env"
 

@@ -13,7 +13,8 @@ from fedpg_common.transport.channels import AGENT_NAME_PREFIX
 
 from fedpg_lab.deploy.authority import AUTHORITY_CERTIFICATE, CERTIFICATE, KEY
 from fedpg_lab.deploy.certificates import SERVER
-from fedpg_lab.deploy.compose import LIMITS, agent_settings, check_path, common_attack, server_settings, task_target
+from fedpg_lab.deploy.compose import LIMITS
+from fedpg_lab.deploy.compose_settings import agent_settings, check_path, common_attack, server_settings, task_target
 
 _HEAD = """\
 # A federation on a Docker Swarm: one server and {agents} agents, {byzantine} of them Byzantine. Written by

@@ -66,7 +66,7 @@ class Failure:
 def run_missing(
     runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Console, on_run: OnRun = tell_nobody
 ) -> None:
-    """Start what has not been started, go on with what has, leave alone what is complete; `jobs` at a time.
+    """Start what has not been started, resume what has, leave alone what is complete; `jobs` at a time.
 
     A run that fails is reported at the end, and does not keep the others from running. Raises StorageError before
     anything starts if a folder holds another run, RunsFailedError, and KeyboardInterrupt once all processes have ended.

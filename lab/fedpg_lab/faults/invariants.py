@@ -92,7 +92,7 @@ def _one_vote(evidence: Evidence, _history: History) -> Finding:
     counts, agents = Counter(evidence.votes), evidence.federation.agents
     wrong = [f"{n} votes of agent {agent} in round {r}" for (r, agent), n in counts.items() if n > 1]
     wrong += [
-        f"a vote of agent {agent}, who is no member, in round {r}" for r, agent in counts if not 1 <= agent <= agents
+        f"a vote of agent {agent}, who is not a member, in round {r}" for r, agent in counts if not 1 <= agent <= agents
     ]
     voters = evidence.voters
     for record in evidence.records:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.words import agents, count, on_one_line
 
-UNFILTERED = "mean"
-"""The rule of a round whose gradients are averaged: there is no filter, so nothing is filtered out."""
 WARNINGS_MAX = 3
 """Lines on what is wrong; the rest is counted."""
 HOUR_S, DAY_S = 3600, 86400
@@ -56,9 +54,11 @@ def describe_figures(status: pb.GetStatusReply, pace: Pace) -> str:
     if not status.HasField("latest"):
         return ""
     latest = status.latest
-    parts = [f"return {latest.evaluation_return:.1f}", f"accepted {len(latest.accepted)}"]
-    if latest.filtered or latest.rule != UNFILTERED:
-        parts.append(f"filtered {len(latest.filtered)}")
+    parts = [f"return {latest.evaluation_return:.1f}"]
+    if latest.weights or latest.filtered:
+        parts += [f"accepted {len(latest.accepted)}", f"filtered {len(latest.filtered)}"]
+    else:  # the rule selects nobody in particular
+        parts.append(count(len(latest.accepted), "vote"))
     if pace.left_s:
         parts.append(f"{duration(pace.left_s)} left")
     parts.append(f"round {latest.round}")

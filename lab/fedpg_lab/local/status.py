@@ -61,6 +61,8 @@ class StatusClient:
             code, details = error.code(), _printable(error.details() or "")
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 hint = tls_hint(details or "", "the" if self._is_encrypted else None)
+                if "connection refused" in details.lower():  # gRPC's own sentence is long, and advises nothing
+                    details = "nothing listens there; a run of fedpg train has its address in its logs/server.log"
                 raise UnreachableError(f"no status from {self._server}: {details}{hint}") from error
             raise RefusedError(f"{self._server} refused: {details} ({code.name})") from error
         without_control_characters(reply)

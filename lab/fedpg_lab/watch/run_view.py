@@ -93,7 +93,7 @@ class RunView:
                 found["grid"] = self._history.grid(cursor.rounds)
                 cursor.rounds = len(self._history)
             for name, section in self._sections.items():
-                if cursor.sections.get(name) is not section:  # made anew only where it has changed
+                if cursor.sections.get(name) is not section:  # made again only where it has changed
                     found[name] = cursor.sections[name] = section
             return found
 

@@ -30,7 +30,7 @@ Bounds on what a caller can make the server do
   - An agent's certificate has at most 4 connections that have made a call, any other 64; with one more, the oldest is
     closed. Without TLS, an address has at most 4 K + 64. What is closed is counted in
     `GetStatusReply.connections_closed`.
-  - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
+  - A request that does not arrive whole and in time, is too large to be read, or is not a message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
   - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
     20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
@@ -102,7 +102,7 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_NOT_A_MEMBER: _Verdict.ValueType  # 9
     """The index is not one of the federation's, 1 to K."""
     VERDICT_WRONG_RUN: _Verdict.ValueType  # 10
-    """`run_id` is another run's: join anew."""
+    """`run_id` is another run's: join again."""
     VERDICT_RUN_ENDED: _Verdict.ValueType  # 11
     """The run has ended."""
     VERDICT_DAMAGED: _Verdict.ValueType  # 12
@@ -134,7 +134,7 @@ VERDICT_WRONG_PARAMETERS: Verdict.ValueType  # 8
 VERDICT_NOT_A_MEMBER: Verdict.ValueType  # 9
 """The index is not one of the federation's, 1 to K."""
 VERDICT_WRONG_RUN: Verdict.ValueType  # 10
-"""`run_id` is another run's: join anew."""
+"""`run_id` is another run's: join again."""
 VERDICT_RUN_ENDED: Verdict.ValueType  # 11
 """The run has ended."""
 VERDICT_DAMAGED: Verdict.ValueType  # 12

@@ -76,7 +76,7 @@ class FederationServicer:
         """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
         or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
         its oldest is answered STATE_NOT_YET at once, and counted.
-        NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
+        NOT_FOUND: `run_id` is not this server's run; the agent has to join again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,7 +30,7 @@ Bounds on what a caller can make the server do
   - An agent's certificate has at most 4 connections that have made a call, any other 64; with one more, the oldest is
     closed. Without TLS, an address has at most 4 K + 64. What is closed is counted in
     `GetStatusReply.connections_closed`.
-  - A request that does not arrive whole and in time, is too large to be read, or is no message of its type is
+  - A request that does not arrive whole and in time, is too large to be read, or is not a message of its type is
     refused and counted in `GetStatusReply.unreadable`. Who sent it cannot be said.
   - Of one certificate's requests, or one connection's without TLS, 4 are read at a time; the others wait within these
     20 s. So do submissions, with a certificate, until they are answered. A shape of more than 64 bytes is left out.
@@ -75,7 +75,7 @@ class FederationStub:
     """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
     or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
     its oldest is answered STATE_NOT_YET at once, and counted.
-    NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
+    NOT_FOUND: `run_id` is not this server's run; the agent has to join again.
     """
     SubmitUpdate: _grpc.UnaryUnaryMultiCallable[_federation_pb2.SubmitUpdateRequest, _federation_pb2.SubmitUpdateReply]
     """Submit the gradient for a round. The first valid submission of an agent for a round is its vote; whatever the
@@ -107,7 +107,7 @@ class FederationAsyncStub(FederationStub):
     """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
     or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
     its oldest is answered STATE_NOT_YET at once, and counted.
-    NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
+    NOT_FOUND: `run_id` is not this server's run; the agent has to join again.
     """
     SubmitUpdate: _aio.UnaryUnaryMultiCallable[_federation_pb2.SubmitUpdateRequest, _federation_pb2.SubmitUpdateReply]  # type: ignore[assignment]
     """Submit the gradient for a round. The first valid submission of an agent for a round is its vote; whatever the
@@ -148,7 +148,7 @@ class FederationServicer(metaclass=_abc_1.ABCMeta):
         """Long poll for the first open round after `after_round`. Answers as soon as there is one, when the run has ended,
         or when `wait_s` has passed. A read: fetching changes nothing. An agent may hold 4 of them at a time: with one more,
         its oldest is answered STATE_NOT_YET at once, and counted.
-        NOT_FOUND: `run_id` is not this server's run; the agent has to join anew.
+        NOT_FOUND: `run_id` is not this server's run; the agent has to join again.
         """
 
     @_abc_1.abstractmethod

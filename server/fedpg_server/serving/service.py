@@ -75,7 +75,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         """See federation.proto."""
         run = await self._admit(request.agent, context)
         if request.run_id != run.run_id:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server's run is {run.run_id}: join anew")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"this server's run is {run.run_id}: join again")
         if not (math.isfinite(request.wait_s) and request.wait_s >= 0):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wait_s must be a number of seconds from 0")
         try:

@@ -101,7 +101,7 @@ class Store(StoredRun):
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """An existing store, to go on with. Raises StorageError if it is missing, damaged, foreign or in use."""
+        """An existing store, to resume. Raises StorageError if it is missing, damaged, foreign or in use."""
         require_file(path)
         lock = Lock(path)
         try:

@@ -84,7 +84,7 @@ class Trickler:
         self._sent = 0
 
     def send_a_byte(self, otherwise: int) -> None:
-        """The preface's next byte, or `otherwise` (0 to 255) after it. Connects anew after the server has hung up."""
+        """The preface's next byte, or `otherwise` (0 to 255) after it. Connects again after the server has hung up."""
         try:
             if self._socket is None:
                 self._socket, self._sent = connect(self._address), 0

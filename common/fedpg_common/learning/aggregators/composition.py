@@ -62,7 +62,9 @@ def parts_before(choice: Choice) -> list[Choice]:
 
 def _require_method(part: object, method: str, what: str) -> None:
     if not callable(getattr(part, method, None)):
-        raise UsageError(f"{what} has no method {method!r}")
+        mixes = method == "aggregate" and callable(getattr(part, "mix", None))
+        hint = "; it has 'mix', as what stands in an aggregator's setting after" if mixes else ""
+        raise UsageError(f"{what} has no method {method!r}{hint}")
 
 
 class After:

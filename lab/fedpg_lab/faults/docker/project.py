@@ -17,7 +17,8 @@ from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 
-from fedpg_lab.deploy.compose import PLAIN_PATH, compose_file
+from fedpg_lab.deploy.compose import compose_file
+from fedpg_lab.deploy.compose_settings import PLAIN_PATH
 from fedpg_lab.faults.docker.containers import PROJECT_LABEL, Containers
 from fedpg_lab.faults.docker.engine import EngineError, engine_errors, one_line, run_docker
 from fedpg_lab.faults.docker.images import BUILD_TIMEOUT_S, HELPER

@@ -1,6 +1,6 @@
 """The server's status as a stream of lines, printed by a container that shares the server's network namespace.
 
-It asks over loopback, where no fault of the network reaches, and is no part of the server, so that it outlives it. Run
+It asks over loopback, where no fault of the network reaches, and is not part of the server, so that it outlives it. Run
 as `python -m fedpg_lab.faults.docker.status_stream` with FEDPG_SERVER and FEDPG_TLS, as `fedpg status` takes them.
 """
 

@@ -61,9 +61,10 @@ Fedpg.HomePage = class {
       && Object.entries(this.filters).every(([key, value]) => !value || String(run[key]) === value);
     let rows = this.runs.filter(fits);
     if (this.order) rows = [...rows].sort(Fedpg.compare(this.order));
-    const columns = [["run", "run"], ["state", "state"], ["task", "task"], ["algorithm", "algorithm"], ["aggregator", "aggregator"], ["K", "agents", true],
-      ["Byzantine", "byzantine", true], ["attack", "attack"], ["seed", "seed", true], ["rounds", "rounds", true],
-      ["trajectories", "trajectories", true], ["return", "final_return", true], ["best", "best_return", true]];
+    // What people look for stands where a narrow window shows it.
+    const columns = [["run", "run"], ["state", "state"], ["return", "final_return", true], ["best", "best_return", true],
+      ["trajectories", "trajectories", true], ["rounds", "rounds", true], ["task", "task"], ["algorithm", "algorithm"],
+      ["aggregator", "aggregator"], ["attack", "attack"], ["K", "agents", true], ["Byzantine", "byzantine", true], ["seed", "seed", true]];
     const sort = (key) => {
       this.order = { key, down: this.order?.key === key ? !this.order.down : ["final_return", "best_return"].includes(key) };
       this.draw();
@@ -87,10 +88,10 @@ Fedpg.HomePage = class {
         disabled: !run.rounds, onchange: () => { this.pick(run.run, tick.checked); this.drawSum(rows); line.classList.toggle("picked", tick.checked); } });
       const name = run.run === "." ? "this folder" : run.run;
       const cells = [[h("a", { href: Fedpg.runAddress(run.run) }, name), run.note ? h("div", { class: "faint" }, run.note) : ""],
-        [Fedpg.state(run.state)], [run.task ?? "–"], [run.algorithm ?? "–"], [run.aggregator ?? "–"], [number(run.agents)], [number(run.byzantine)],
-        [run.attack ?? "–"], [number(run.seed)], [number(run.rounds)],
+        [Fedpg.state(run.state)], [number(run.final_return)], [number(run.best_return)],
         [run.trajectories === null || run.trajectories === undefined ? "–" : `${number(run.trajectories)} / ${number(run.trajectories_target)}`],
-        [number(run.final_return)], [number(run.best_return)]];
+        [number(run.rounds)], [run.task ?? "–"], [run.algorithm ?? "–"], [run.aggregator ?? "–"], [run.attack ?? "–"],
+        [number(run.agents)], [number(run.byzantine)], [number(run.seed)]];
       const focused = [...line.querySelectorAll("a, input")].indexOf(document.activeElement);
       line.replaceChildren(h("td", null, tick), ...cells.map((cell, at) => h("td", { class: columns[at][2] ? "figure" : at ? null : "wide" }, cell)));
       line.querySelectorAll("a, input")[focused]?.focus();

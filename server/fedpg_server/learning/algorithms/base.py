@@ -239,8 +239,8 @@ class Tools:
 
         The learning rate is the report's, or else the task's.
 
-        θ and Adam's moments remain finite: a mean is no filter, and one accepted entry beyond about 1e20 has a square
-        that would stop Adam for good.
+        θ and Adam's moments remain finite: a mean is not a filter, and one accepted entry beyond about 1e20 has a
+        square that would stop Adam for good.
         """
         rate = self.task.learning_rate if report.learning_rate is None else report.learning_rate
         stepped = adam_step(state, v, rate)
