@@ -178,7 +178,7 @@ def rsa_key() -> bytes:
 def test_a_damaged_file_is_named_in_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     make(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(StorageError, match=rf"^\S+{name} is no .* in PEM.*: delete it to have a new one made$"):
+    with pytest.raises(StorageError, match=rf"^\S+{name} is not a .* in PEM.*: delete it to have a new one made$"):
         make(tmp_path)
 
 

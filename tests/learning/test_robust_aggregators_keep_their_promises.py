@@ -413,6 +413,7 @@ def test_absent_agents_are_no_trouble(name: str) -> None:
         (Choice("bulyan", {"faulty": 1}), 10, False, ""),
         (Choice("fltrust"), 10, True, ""),
         (Choice("krum"), 10, False, ""),
+        (Choice("krum", {"faulty": 9}), 10, False, "faulty must be less than half of the 10 agents, not 9"),
     ],
 )
 def test_what_a_rule_cannot_do_is_said_before_a_run(choice: Choice, agents: int, has_own: bool, sentence: str) -> None:

@@ -43,8 +43,6 @@ from fedpg_server.storage.seal import Point, Seal, last_link, link
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
-COPY_BACK_ROUNDS = 10
-"""The log of writes is brought into the file every so many rounds: each time takes several syncs of the disk."""
 KEPT_BYTES = 64 * 1024 * 1024
 """Of past rounds' parameters the latest are kept that fit in here, if nothing else is asked for."""
 
@@ -223,9 +221,8 @@ class Store(StoredRun):
             chain = link(last_link(connection, number), number, text, state_digest)
             _put_round(connection, seal, number, chain, text)
             self._drop_past(connection, seal, record)
-        if number % COPY_BACK_ROUNDS == 0:
-            with translated(self.path):
-                copy_back(self._connection)
+        with translated(self.path):
+            copy_back(self._connection)
 
     def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord) -> None:
         """Delete the vectors that are not kept once a round has been evaluated."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpg_common.checks import show
+from fedpg_common.checks import is_whole, show
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.aggregators.base import (
@@ -40,6 +40,9 @@ def check_federation(
     aggregator: Aggregator, choice: Choice, task: Task, agents: int, has_server_gradient: bool
 ) -> None:
     """Raise UsageError where an aggregator cannot serve a federation of this many agents on this task."""
+    _check_faulty(choice, AGGREGATORS.shipped, agents)
+    for before in parts_before(choice):
+        _check_faulty(before, PRE_AGGREGATORS.shipped, agents)
     if not isinstance(aggregator, Selective):
         return
     plan = RoundPlan(round_number=1, batch_size=task.batch_size, inner_steps=0)
@@ -50,6 +53,13 @@ def check_federation(
         aggregator.check_federation(Votes(tuple(range(1, agents + 1)), matrix, agents, plan, task, own))
     except ValueError as error:
         raise UsageError(f"aggregator {choice.name}: {' '.join(str(error).split())}") from error
+
+
+def _check_faulty(part: Choice, shipped: Mapping[str, str], agents: int) -> None:
+    """Raise UsageError for a number of faulty agents that no rule withstands; what others call so is their own."""
+    faulty = part.settings.get("faulty")
+    if part.name in shipped and is_whole(faulty) and 2 * faulty >= agents > 1:
+        raise UsageError(f"aggregator {part.name}: faulty must be less than half of the {agents} agents, not {faulty}")
 
 
 def parts_before(choice: Choice) -> list[Choice]:
