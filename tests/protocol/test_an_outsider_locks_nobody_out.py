@@ -214,6 +214,18 @@ def test_a_connection_that_floods_is_closed_and_a_busy_one_is_not() -> None:
     assert doomed == {flooding}
 
 
+def test_agents_that_share_a_connection_are_not_taken_for_a_flood() -> None:
+    book = ConnectionBook(agents=50, message_bytes=MESSAGE_BYTES)
+    shared, alone = (MEMBER, 1), (MEMBER, 2)
+    book.called(shared, Caller(MEMBER, PER_OWNER_MAX * 50, agents=50), 0.0)  # without TLS, of a process of agents
+    book.called(alone, Caller("agent-1", PER_OWNER_MAX), 0.0)
+    doomed: set[Peer] = set()
+    for second in range(1, 100):
+        received = second * 50 * MESSAGE_BYTES  # a message per agent and second
+        doomed |= set(book.review({shared: received, alone: received}, float(second)))
+    assert doomed == {alone}
+
+
 @given(
     calls=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 4)), max_size=200),
     opened=st.sets(st.integers(0, 300), max_size=300),

@@ -60,6 +60,8 @@ class Caller:
     name: str
     """The certificate's common name; without TLS the address."""
     connections_max: int
+    agents: int = 1
+    """How many agents may share a connection of this caller: without TLS, those of a process do."""
 
 
 @dataclass
@@ -77,6 +79,10 @@ class _Connection:
         self.strikes = self.strikes + 1 if is_too_fast else 0
         self.looked_s, self.received_bytes = now_s, received_bytes
         return self.strikes >= FLOOD_LOOKS
+
+
+def _agents_of(connection: _Connection) -> int:
+    return 1 if connection.caller is None else connection.caller.agents
 
 
 class ConnectionBook:
@@ -113,7 +119,7 @@ class ConnectionBook:
         doomed = [
             peer
             for peer, connection in self._connections.items()
-            if connection.is_flooding(connected[peer], now_s, self._bytes_per_s)
+            if connection.is_flooding(connected[peer], now_s, self._bytes_per_s * _agents_of(connection))
         ]
         doomed += [peer for caller, peers in by_caller.items() for peer in peers[: -caller.connections_max]]
         for peers in by_address.values():
@@ -145,7 +151,7 @@ class ConnectionWatch:
         if where is None:
             return
         if common_name is None:  # without TLS, everybody at an address is one caller
-            caller = Caller(where[0], PER_OWNER_MAX * self._agents + OTHERS_MAX)
+            caller = Caller(where[0], PER_OWNER_MAX * self._agents + OTHERS_MAX, self._agents)
         else:
             caller = Caller(common_name, PER_OWNER_MAX if common_name.startswith("agent-") else OTHERS_MAX)
         self._book.called(where, caller, self._clock())
