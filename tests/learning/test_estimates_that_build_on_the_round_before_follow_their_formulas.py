@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fedpg_client.attacks import Attacker, build_attacker
 from fedpg_client.worker import Worker
 from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import agent_seed
-from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.environments.rollouts import sample
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
@@ -37,18 +37,6 @@ from numpy.typing import NDArray
 SEED, AGENTS, ROUND, BATCH = 7, 5, 3, 5
 TASK = dataclasses.replace(CARTPOLE, hidden=(8,), horizon=40, evaluation_horizon=9, activation="tanh")
 Numbers = NDArray[np.float64]
-
-
-@pytest.fixture(scope="module")
-def environments() -> Iterator[EnvironmentBatch]:
-    batch = make_environments(TASK)
-    yield batch
-    batch.close()
-
-
-@pytest.fixture(scope="module")
-def policy(environments: EnvironmentBatch) -> Policy:
-    return make_policy(TASK, environments.observation_size, environments.action_space)
 
 
 @dataclasses.dataclass

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from fedpg_common.choices import Choice
-from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan, Votes
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.learning.policies import Policy
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.learning.algorithms.base import Tools
 from fedpg_server.learning.algorithms.defence.anchor import Anchor, Measured
@@ -45,20 +45,6 @@ TASK = dataclasses.replace(
 AGENTS = 6
 PARTS = ("scale", "anchor", "gate", "guard", "bound", "reset")
 ROUND = RoundPlan(round_number=4, batch_size=10, inner_steps=3)
-
-
-@pytest.fixture(scope="module")
-def environments() -> Iterator[EnvironmentBatch]:
-    """CartPole."""
-    batch = make_environments(TASK)
-    yield batch
-    batch.close()
-
-
-@pytest.fixture(scope="module")
-def policy(environments: EnvironmentBatch) -> Policy:
-    """A small policy."""
-    return make_policy(TASK, environments.observation_size, environments.action_space)
 
 
 @dataclasses.dataclass

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
 from fedpg_common.choices import Choice
-from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.environments.rollouts import sample
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import ParameterSpec, Vector
-from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.learning.policies import Policy
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
@@ -34,20 +34,6 @@ TASK = dataclasses.replace(
     CARTPOLE, hidden=(8,), horizon=30, evaluation_horizon=9, batch_size=10, batch_size_min=8, batch_size_max=12
 )
 ROUND = RoundPlan(round_number=3, batch_size=10, inner_steps=3)
-
-
-@pytest.fixture(scope="module")
-def environments() -> Iterator[EnvironmentBatch]:
-    """CartPole."""
-    batch = make_environments(TASK)
-    yield batch
-    batch.close()
-
-
-@pytest.fixture(scope="module")
-def policy(environments: EnvironmentBatch) -> Policy:
-    """A small policy."""
-    return make_policy(TASK, environments.observation_size, environments.action_space)
 
 
 @dataclasses.dataclass

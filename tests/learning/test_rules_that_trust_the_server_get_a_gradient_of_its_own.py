@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fedpg_common.choices import Choice
-from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.environments import EnvironmentBatch
 from fedpg_common.environments.rollouts import sample
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
@@ -22,7 +21,7 @@ from fedpg_common.learning.aggregators.mean import Mean
 from fedpg_common.learning.aggregators.median import Median
 from fedpg_common.learning.gradient import advantages, estimate
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.learning.policies import Policy, make_policy
+from fedpg_common.learning.policies import Policy
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.shipped import ALGORITHMS
@@ -80,18 +79,6 @@ class Own:
 
     def reference_gradient(self, state: State, plan: RoundPlan) -> Vector | None:
         return np.full_like(state.theta, 3.0) if plan.round_number % 2 == 0 else None
-
-
-@pytest.fixture(scope="module")
-def environments() -> Iterator[EnvironmentBatch]:
-    batch = make_environments(TASK)
-    yield batch
-    batch.close()
-
-
-@pytest.fixture(scope="module")
-def policy(environments: EnvironmentBatch) -> Policy:
-    return make_policy(TASK, environments.observation_size, environments.action_space)
 
 
 @dataclasses.dataclass

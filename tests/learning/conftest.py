@@ -1,0 +1,23 @@
+"""What tests of a learner share: the environments and the policy of the task that a test file calls TASK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fedpg_common.environments import EnvironmentBatch, make_environments
+from fedpg_common.learning.policies import Policy, make_policy
+
+
+@pytest.fixture(scope="module")
+def environments(request: pytest.FixtureRequest) -> Iterator[EnvironmentBatch]:
+    """The task's environments."""
+    batch = make_environments(request.module.TASK)
+    yield batch
+    batch.close()
+
+
+@pytest.fixture(scope="module")
+def policy(request: pytest.FixtureRequest, environments: EnvironmentBatch) -> Policy:
+    """The task's policy."""
+    return make_policy(request.module.TASK, environments.observation_size, environments.action_space)
