@@ -210,7 +210,7 @@ def test_groups_are_trained_and_evaluated_by_two_commands(tmp_path: Path, fedpg:
     code, output, text = fedpg("ensemble", folder, "--episodes", 3, "--faulty", 1)
     assert (code, text) == (0, "")
     assert f"mean {figures['mean']:.2f}, 3 episodes" in output
-    assert f"1 nothing in {100 * figures['certified_share']['1']:.1f} % of the steps" in output
+    assert f"1 group  in {100 * figures['certified_share']['1']:5.1f} % of the steps" in output
 
 
 def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path, trained: Path, fedpg: Command) -> None:
