@@ -97,10 +97,11 @@ def _print_table(evaluation: EnsembleEvaluation, names: list[str], seed: int, fa
     for number, (value, steps) in enumerate(zip(evaluation.returns, evaluation.lengths, strict=True), start=1):
         typer.echo(f"{number:7d} {value:11.2f} {steps:6d}")
     typer.echo(f"mean {evaluation.returns.mean():.2f}, {count(len(evaluation.returns), 'episode')}")
-    typer.echo(f"{count(faulty, 'agent')} may be faulty. The action stays the same, whatever so many groups do:")
+    what = "stays the same" if evaluation.certified is not None else "moves by at most so much"
+    typer.echo(f"{count(faulty, 'agent')} may be faulty. Whatever so many groups do, the action {what}:")
     for number in range(1, certifiable(len(names)) + 1):
         if evaluation.certified is not None:
             typer.echo(f"{count(number, 'group'):>10}  in {100 * evaluation.share(number):5.1f} % of the steps")
         elif evaluation.farthest is not None:
             bound = drift_bound(evaluation.farthest, len(names), number)
-            typer.echo(f"{number:7d} move it by at most {bound.mean():.3g} on average, {bound.max():.3g} in any step")
+            typer.echo(f"{count(number, 'group'):>10}  {bound.mean():.3g} on average, {bound.max():.3g} in any step")
