@@ -57,6 +57,7 @@ PRE_AGGREGATORS: Choices[Any] = Choices(
         "bucketing": "fedpg_common.learning.aggregators.bucketing:Bucketing",
         "clipping": "fedpg_common.learning.aggregators.clipping:StaticClipping",
         "arc": "fedpg_common.learning.aggregators.clipping:AdaptiveClipping",
+        "momentum": "fedpg_common.learning.aggregators.momentum:Momentum",
     },
 )
 """What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""

@@ -161,6 +161,15 @@ class PreAggregator(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A pre-aggregator that keeps something from one round to the next: it is stored with the aggregator's memory."""
+
+    def mix_remembering(self, votes: Votes, memory: Memory) -> tuple[Mixed, Memory]:
+        """Mix the votes, and what the next round's call is given. Promises are those of `Aggregator.aggregate`."""
+        ...
+
+
 def mean_vector(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
     """The mean of the rows of (k, d), added in their order: shape (d,), float64."""
     total = np.zeros(matrix.shape[1], dtype=np.float64)

@@ -16,12 +16,17 @@ from fedpg_common.learning.aggregators.base import (
     Memory,
     Mixed,
     PreAggregator,
+    Remembering,
     RoundPlan,
     Selective,
     Votes,
 )
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import Task
+
+BEFORE = "before/"
+"""What the memory of pre-aggregators is called after, each with its place in `after`."""
 
 
 def build_aggregator(choice: Choice) -> Aggregator:
@@ -108,19 +113,27 @@ class After:
         """Mix, aggregate, and say of the rows' weights what they mean for the agents."""
         rows, shares = votes, np.eye(len(votes.agents))
         figures: dict[str, float] = {}
-        for before in self._befores:
-            mixed = before.mix(rows)
+        own = {name: vector for name, vector in memory.items() if not name.startswith(BEFORE)}
+        kept: dict[str, Vector] = {}
+        for place, before in enumerate(self._befores, start=1):
+            if isinstance(before, Remembering):
+                prefix = f"{BEFORE}{place}/"
+                past = {name[len(prefix) :]: memory[name] for name in memory if name.startswith(prefix)}
+                mixed, remembered = before.mix_remembering(rows, past)
+                kept.update({f"{prefix}{name}": vector for name, vector in remembered.items()})
+            else:
+                mixed = before.mix(rows)
             _check_mixed(mixed, rows)
             figures.update(mixed.figures)
             shares = mixed.shares @ shares
             rows = _as_votes(mixed, rows)
-        result = self._aggregator.aggregate(rows, memory)
+        result = self._aggregator.aggregate(rows, own)
         return Aggregate(
             vector=result.vector,
             rule=result.rule,
             weights=None if result.weights is None else _weights_of_agents(result, rows, shares, votes),
             figures={**figures, **result.figures},
-            memory=result.memory,
+            memory={**result.memory, **kept},
             # The row that the rule measured from is a mixture, not an agent's vote.
             median_agent=None,
         )
