@@ -371,7 +371,9 @@ def test_an_ascent_is_confirmed_by_several_rounds() -> None:
     assert 0.02 < np.mean(confirmations(noise.tolist())) < 0.08, "one in twenty, of noise"
     assert np.mean(confirmations((noise + 0.8).tolist())) > 0.6
     turned = confirmations([0.5] * 20 + [-0.5] * 6)
-    assert not any(turned[22:]), "two rounds against the gradient are enough to take the confirmation away"
+    assert not any(turned[21:]), "two rounds against the gradient are enough to take the confirmation away"
+    faded = confirmations([0.5] * 20 + [0.0] * 10)
+    assert faded[20:26] == [True] * 5 + [False]
     assert not any(confirmations([0.0] * 5))
 
 
