@@ -15,13 +15,13 @@ from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, exists, look, require_name, shown
-from fedpg_server.protocol.status import summarize
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.storage.mark import mark_path
 from fedpg_server.storage.store import STORE_NAME, Store
 from rich.console import Console
 
 from fedpg_lab.figures.one_run import plot_run
+from fedpg_lab.local.describe import status_after
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.progress import Display, make_display
 from fedpg_lab.local.status import StatusClient
@@ -137,16 +137,9 @@ def _show_end(folder: Path, display: Display, note: str) -> None:
         log.debug("no last state: %s", error)  # what is made of the run next says so aloud
         return
     if run.records:
-        last = run.records[-1]
-        status = pb.GetStatusReply(
-            round=last.round_number,
-            phase=pb.PHASE_ENDED,
-            message="the run has ended",
-            trajectories=last.trajectories_total,
-            trajectories_target=run.federation.task.trajectories,
-            environment_steps=sum(sum(record.environment_steps.values()) for record in run.records),
-            latest=summarize(last),
-        )
+        steps = sum(sum(record.environment_steps.values()) for record in run.records)
+        target = run.federation.task.trajectories
+        status = status_after(run.records[-1], target, steps, pb.PHASE_ENDED, "the run has ended")
         display.show(status, note)
 
 
