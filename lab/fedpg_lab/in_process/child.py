@@ -58,6 +58,12 @@ class InProcessFederation:
         return self._options.folder / "logs" / f"{NAME}.log"
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def failed_agents(self) -> dict[int, str]:
         """Nobody: an agent that fails ends the run."""
         return {}
@@ -74,6 +80,9 @@ class InProcessFederation:
             raise ProcessFailedError(*self._failure)
         if code < 0:
             raise ProcessFailedError(f"its process was killed by {name_of_signal(-code)}", ExitCode.QUORUM_LOST)
+        if code == ExitCode.OK:  # what ends a process of ours without a word is most likely its environment
+            what = "its process ended with exit status 0 before the run had ended"
+            raise ProcessFailedError(f"{what}; see {self.log_path}", ExitCode.ENVIRONMENT)
         raise ProcessFailedError(f"its process failed: {last_words(self.log_path, code)}", code)
 
     def fetch(self) -> pb.GetStatusReply:
