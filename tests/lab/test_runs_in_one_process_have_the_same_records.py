@@ -16,10 +16,10 @@ from fedpg_common.errors import ExitCode, FedPGError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_lab.experiments.plan import PlannedRun, read_experiment
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
-from fedpg_lab.in_process.agents import fits
-from fedpg_lab.in_process.child import InProcessFederation
-from fedpg_lab.in_process.rounds import RunOptions, play
 from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError
+from fedpg_lab.local.in_process.agents import fits
+from fedpg_lab.local.in_process.child import InProcessFederation
+from fedpg_lab.local.in_process.rounds import RunOptions, play
 from fedpg_lab.runs.folders import RunData, load_run
 from fedpg_server.learning.records import RoundRecord
 from odd_environments import odd_task
@@ -58,6 +58,12 @@ def has_done_a_round(processes: InProcessFederation) -> bool:
         return processes.fetch().round > 0
     except UnreachableError:
         return False
+
+
+def wait_for_the_end(processes: InProcessFederation) -> None:
+    """Supervise until there is nothing to supervise."""
+    while processes.supervise():
+        time.sleep(0.01)
 
 
 def without_times(run: RunData) -> list[str]:
@@ -123,7 +129,7 @@ def test_a_run_leaves_its_summary_also_when_it_is_stopped(tmp_path: Path) -> Non
 
 
 def test_a_failing_environment_ends_the_run_with_its_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FedPGError, match="agent 1: task odd: .* failed in step") as failed:
+    with pytest.raises(FedPGError, match=r"agent 1: task odd: .* failed in step") as failed:
         run_here(describe(odd_task("fails_late"), agents=3), tmp_path / "run")
     assert failed.value.exit_code == ExitCode.ENVIRONMENT
 
@@ -159,8 +165,7 @@ def test_a_killed_process_fails_its_run_and_loses_nothing(tmp_path: Path) -> Non
             time.sleep(0.01)
         os.kill(processes.pid, signal.SIGKILL)
         with pytest.raises(ProcessFailedError, match="was killed by SIGKILL"):
-            while processes.supervise():
-                time.sleep(0.01)
+            wait_for_the_end(processes)
     done = len(load_run(folder).records)
     stop_after(None, folder, done + 1)
     stop_after(federation, tmp_path / "other", done + 1)
@@ -172,6 +177,39 @@ def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     with pytest.raises(RunsFailedError, match="1 of 2 runs failed, first bad: agent 1: task odd"):
         run_missing(runs, tmp_path, 2, Console(file=io.StringIO()), in_process=True)
     assert load_run(tmp_path / "good").is_complete
+
+
+def test_train_shows_and_leaves_what_it_always_does(tmp_path: Path, fedpg: Command) -> None:
+    command = ("train", "--agents", "4", "--trajectories", "60", "--out", str(tmp_path), "--byzantine", "1")
+    code, _, shown = fedpg(*command, "--name", "here", "--in-process")
+    assert code == ExitCode.OK, shown
+    assert "Done: final return" in shown
+    assert fedpg(*command, "--name", "network")[0] == ExitCode.OK
+    here, network = load_run(tmp_path / "here"), load_run(tmp_path / "network")
+    assert without_times(here) == without_times(network)
+    kinds = [{path.name.partition(".out.")[0] for path in run.folder.iterdir()} for run in (here, network)]
+    assert kinds[0] == kinds[1]
+    resumed = ("train", "--resume", str(here.folder), "--trajectories", "90", "--in-process")
+    assert fedpg(*resumed)[0] == ExitCode.OK
+    assert load_run(here.folder).records[-1].trajectories_total >= 90
+
+
+def test_train_refuses_an_attack_that_needs_a_network(tmp_path: Path, fedpg: Command) -> None:
+    code, _, shown = fedpg(
+        "train",
+        "--agents",
+        "4",
+        "--byzantine",
+        "1",
+        "--attack",
+        "flood",
+        "--in-process",
+        "--out",
+        str(tmp_path / "runs"),
+    )
+    assert code == ExitCode.USAGE
+    assert "the attack flood is on the protocol, which needs a network: leave out --in-process" in shown
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_command_reports_as_ever(tmp_path: Path, fedpg: Command) -> None:

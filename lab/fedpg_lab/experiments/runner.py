@@ -18,13 +18,12 @@ from rich.console import Console
 
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import PlannedRun, existing_run
-from fedpg_lab.in_process.agents import fits
-from fedpg_lab.in_process.child import InProcessFederation
-from fedpg_lab.in_process.rounds import RunOptions
 from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
+from fedpg_lab.local.in_process.agents import fits
+from fedpg_lab.local.in_process.child import InProcessFederation
+from fedpg_lab.local.in_process.rounds import RunOptions
 from fedpg_lab.local.processes import LocalFederation
-from fedpg_lab.local.status import StatusClient
-from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_TIMEOUT_S, finish_what_there_is
+from fedpg_lab.local.train import AGENTS_LEAVE_S, asking, finish_what_there_is
 from fedpg_lab.runs.folders import RunData, load_run
 
 POLL_S = 0.25
@@ -222,10 +221,7 @@ class _Batch:
             except FedPGError as error:
                 self._fail(planned.name, error)
                 return
-            if isinstance(processes, InProcessFederation):
-                fetch = processes.fetch
-            else:
-                fetch = resources.enter_context(StatusClient(processes.address, None, STATUS_TIMEOUT_S)).fetch
+            fetch = resources.enter_context(asking(processes))
             self._active.append(_Job(planned, place, processes, fetch, resources.pop_all(), time.monotonic(), resume))
         self._say(f"{'resumed' if resume else 'started'} {planned.name}")
 
@@ -233,7 +229,7 @@ class _Batch:
         federation, threads = planned.federation, max(1, cores() // self._jobs)
         adam_from = None if planned.after is None else self._folder / planned.after
         if self._in_process and fits(federation):
-            options = RunOptions(place, None if resume else federation, adam_from, threads=threads)
+            options = RunOptions(place, None if resume else federation, adam_from=adam_from, threads=threads)
             return InProcessFederation(federation, options)
         return LocalFederation(
             federation,

@@ -16,10 +16,10 @@ from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
 from fedpg_server.learning.records import RoundRecord
 
-from fedpg_lab.in_process.rounds import RunOptions, play
 from fedpg_lab.local.children import end, fork_server, spawn
 from fedpg_lab.local.describe import status_after
 from fedpg_lab.local.failures import ProcessFailedError, last_words, name_of_signal
+from fedpg_lab.local.in_process.rounds import RunOptions, play
 
 NAME = "federation"
 TELL_EVERY_S = 0.5
@@ -67,6 +67,11 @@ class InProcessFederation:
     def failed_agents(self) -> dict[int, str]:
         """Nobody: an agent that fails ends the run."""
         return {}
+
+    @property
+    def note(self) -> str:
+        """Nothing: nobody is gone."""
+        return ""
 
     def supervise(self) -> bool:
         """Hear what it tells. False once the run has ended; raises ProcessFailedError when it failed or was killed."""

@@ -18,7 +18,7 @@ from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.environments.factory import has_own_batch
-from fedpg_common.errors import ExitCode, FedPGError
+from fedpg_common.errors import ExitCode, FedPGError, UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import ParameterSpec, Vector
@@ -28,18 +28,29 @@ from fedpg_common.learning.streams import Role
 from fedpg_common.tasks import Reward
 from fedpg_common.transport.verdicts import Verdict
 
-from fedpg_lab.in_process.colluders import Colluders
 from fedpg_lab.local.agent_setup import rule_of, same_attack
 from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError
+from fedpg_lab.local.in_process.colluders import Colluders
 
 
 def fits(federation: Federation) -> bool:
-    """Whether all that its agents do can be done in one process: attacks on the protocol need a network.
+    """Whether all that its agents do can be done in one process. Raises UsageError for an attack that is not one."""
+    return _needs_network(federation) is None
 
-    Raises UsageError for an attack or a setting that is not one.
-    """
-    attacks = (build_attacker(choice).attack for choice, _ in same_attack(federation))
-    return all(type(attack).calls is Attack.calls for attack in attacks)
+
+def require_fit(federation: Federation) -> None:
+    """Raise UsageError for a federation that cannot be run in one process."""
+    attack = _needs_network(federation)
+    if attack is not None:
+        raise UsageError(f"the attack {attack.name} is on the protocol, which needs a network: leave out --in-process")
+
+
+def _needs_network(federation: Federation) -> Choice | None:
+    """An attack that makes other calls than an honest agent does."""
+    for choice, _ in same_attack(federation):
+        if type(build_attacker(choice).attack).calls is not Attack.calls:
+            return choice
+    return None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedpg_common.choices import Choice
@@ -31,7 +31,7 @@ from fedpg_server.protocol.status import describe_round
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.storage.store import Store
 
-from fedpg_lab.in_process.agents import Agents
+from fedpg_lab.local.in_process.agents import Agents
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class RunOptions:
     """The run folder."""
     federation: Federation | None = None
     """None resumes the run in the folder."""
+    trajectories: int | None = None
+    """Where a resumed run is to end from now on; None leaves it where its description says."""
     adam_from: Path | None = None
     """The run folder of the federation's predecessor, where it has one: a new run starts with its Adam state."""
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
@@ -59,7 +61,7 @@ def play(options: RunOptions, on_round: OnRound) -> None:
 
     Raises FedPGError.
     """
-    federation = take_up(options.federation, options.folder, None)
+    federation = take_up(options.federation, options.folder, options.trajectories)
     check_carried(federation, options.adam_from)
     with ExitStack() as resources:
         environments = make_environments(federation.task, GlobalRandom(federation.seed))
@@ -113,7 +115,9 @@ class _Rounds:
         try:
             number, state = self._store.latest_state()
             if (unevaluated := self._store.unevaluated()) is not None:
-                self._finish(unevaluated, state, is_stored=True)
+                record = self._evaluated(unevaluated, state)
+                self._store.finish_round(record)  # the state after it is stored
+                self._tell(record, state)
             while self._trajectories < self._federation.task.trajectories:
                 number += 1
                 state = self._one_round(number, state)
@@ -135,16 +139,19 @@ class _Rounds:
         gradients = {agent: work.gradient for agent, work in works.items()}
         reports = {agent: work.report for agent, work in works.items()}
         result = self._learner.improve(state, plan, gradients)
-        seconds = time.perf_counter() - began_s
-        record = make_record(result, plan, self._federation, reports, self._trajectories, seconds)
-        self._finish(record, result.state, is_stored=False)
+        record = make_record(result, plan, self._federation, reports, self._trajectories, seconds=0.0)
+        record = self._evaluated(record, result.state)
+        record = replace(record, seconds=time.perf_counter() - began_s)
+        self._store.finish_round(record, result.state)
+        self._tell(record, result.state)
         return result.state
 
-    def _finish(self, record: RoundRecord, state: State, *, is_stored: bool) -> None:
-        """Evaluate a round where that is still to be done, store it, and tell those who look on."""
-        if not record.evaluation_returns:
-            record = record.evaluated(self._learner.evaluate(state.theta, record.round_number))
-        self._store.finish_round(record, None if is_stored else state)
+    def _evaluated(self, record: RoundRecord, state: State) -> RoundRecord:
+        if record.evaluation_returns:
+            return record
+        return record.evaluated(self._learner.evaluate(state.theta, record.round_number))
+
+    def _tell(self, record: RoundRecord, state: State) -> None:
         self._records.append(record)
         self._observers.record(record, state.theta)
         log.info(describe_round(record, self._federation.task.trajectories))
