@@ -21,6 +21,7 @@ from fedpg_lab.files.toml_files import names_in, package_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fedpg_lab.experiments.matrix import Plan
     from fedpg_lab.experiments.plan import Experiment, PlannedRun
     from fedpg_lab.runs.folders import RunData
 
@@ -272,7 +273,26 @@ def _report(experiment: Experiment, folder: Path, command: str) -> bool:
         typer.echo(
             f"{sum(run.is_complete for run in runs)} of {count(len(experiment.runs), 'run')} are complete: see {page}"
         )
+        if experiment.plan is not None:
+            _say_worst(experiment, experiment.plan, folder, found)
     return bool(runs)
+
+
+def _say_worst(experiment: Experiment, plan: Plan, folder: Path, found: Sequence[RunData | None]) -> None:
+    """A line for each rule that has runs: what it reaches undisturbed, and under its worst attack."""
+    from fedpg_lab.experiments.matrix_file import MatrixFile
+    from fedpg_lab.experiments.matrix_page import describe_row
+
+    matrix = MatrixFile(experiment, plan, folder)
+    for planned, run in zip(experiment.runs, found, strict=True):
+        if run is not None:
+            matrix.note(planned, run)
+    results = matrix.results()
+    for result in results:
+        if len(results) > 1:
+            typer.echo(f"{result.matrix.title}:")
+        for line in filter(None, map(describe_row, result.rows)):
+            typer.echo(f"  {line}")
 
 
 def _command(
