@@ -16,6 +16,7 @@ from fedpg_common.errors import ExitCode, FedPGError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_lab.experiments.plan import PlannedRun, read_experiment
 from fedpg_lab.experiments.runner import RunsFailedError, run_missing
+from fedpg_lab.local.describe import describe_wait
 from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError
 from fedpg_lab.local.in_process.agents import fits
 from fedpg_lab.local.in_process.child import InProcessFederation
@@ -166,6 +167,7 @@ def test_a_killed_process_fails_its_run_and_loses_nothing(tmp_path: Path) -> Non
         os.kill(processes.pid, signal.SIGKILL)
         with pytest.raises(ProcessFailedError, match="was killed by SIGKILL"):
             wait_for_the_end(processes)
+        assert describe_wait(processes.fetch()) == "all in one process"
     done = len(load_run(folder).records)
     stop_after(None, folder, done + 1)
     stop_after(federation, tmp_path / "other", done + 1)

@@ -127,7 +127,7 @@ class _Teller:
         if now_s - self._told_s >= TELL_EVERY_S:
             self._told_s = now_s
             target = federation.task.trajectories
-            status = status_after(record, target, self._steps, pb.PHASE_COLLECTING)
+            status = status_after(record, target, self._steps, pb.PHASE_IMPROVING, "all in one process")
             self.tell("at", status.SerializeToString())
 
     def tell(self, *message: object) -> None:
