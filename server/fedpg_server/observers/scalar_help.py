@@ -37,8 +37,8 @@ DESCRIPTIONS = {
     "filter/alarm": "1 during an alarm: only agents that agree with the server are heard.",
     "filter/armed": "1 once returns have been steady: from then on the guard rejects worse policies.",
     "filter/rejected": "1 if the guard rejected the round's policy.",
-    "filter/ascent": "How many standard errors the server's own gradients put the aggregate's slope above zero, over the "
-    "last rounds. Above 1.64 the guard lets policies pass whose greedy returns fall.",
+    "filter/ascent": "How uphill the aggregate has led in the last rounds by the server's own gradients, in standard "
+    "errors. Above 1.64 the guard lets policies pass whose greedy returns fall.",
     "filter/rolled-back": "1 if the guard went back to the best policy that it knows.",
     "filter/distance_good": "Mean distance between the gradients of two honest agents.",
     "filter/distance_byzantine": "Mean distance between the gradients of two Byzantine agents.",
