@@ -35,7 +35,7 @@ BATCH_ROUNDS = 200
 """Rounds that are read at once: a round of a thousand agents is some ten kilobytes."""
 SLIM: Mapping[str, Any] = {
     "accepted": (), "filtered": (), "absent": (), "centre_distances": {}, "weights": {}, "inner_gradient_norms": (),
-    "importance_ratios": (), "pairwise_distances": None,
+    "importance_ratios": (), "pairwise_distances": None, "vote_trajectories": None,
 }  # fmt: skip
 """What is left out of the records that are kept: what has an entry per agent or inner step."""
 FIGURES = ("batch_size", "gradient_norm", "loss", "learning_rate", "seconds", "training_length",
