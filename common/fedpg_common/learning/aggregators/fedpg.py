@@ -47,9 +47,11 @@ class FedPG:
         delta = votes.task.delta if self._delta is None else self._delta
 
         narrow, wide = radii(sigma, delta, K, votes.plan.batch_size)
-        reach = narrow if votes.batch_sizes is None else reaches(sigma, delta, K, votes.batch_sizes)
-        rule, radius = "R1", float(np.max(reach))
-        median, good = _near_the_median(votes, reach)
+        reach = None if votes.batch_sizes is None else reaches(sigma, delta, K, votes.batch_sizes)
+        rule, radius = "R1", narrow
+        median, good = _near_the_median(votes, narrow if reach is None else reach)
+        if reach is not None and median is not None:
+            radius = float(reach[median].max())
         if len(good) < K - votes.faulty or not len(good):
             rule, radius = "R2", wide
             median, good = _near_the_median(votes, wide)
