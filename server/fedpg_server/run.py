@@ -27,6 +27,7 @@ from fedpg_server.evaluations import Evaluations
 from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.records import Evaluation, RoundRecord
+from fedpg_server.learning.sizes import claims_of
 from fedpg_server.learning.state import State
 from fedpg_server.observers.base import Observer, Observers
 from fedpg_server.protocol import events
@@ -201,8 +202,7 @@ class Run:
         """In the learner's thread."""
         if not isinstance(self._learner, Counting):
             return self._learner.improve(state, plan, gradients)
-        claims = {agent: pb.WorkReport.FromString(report).trajectories for agent, report in reports.items()}
-        return self._learner.improve_counting(state, plan, gradients, claims)
+        return self._learner.improve_counting(state, plan, gradients, claims_of(reports))
 
     def _evaluate_beside(self, record: RoundRecord, state: State) -> None:
         """Have an improved round evaluated while the next one is open."""

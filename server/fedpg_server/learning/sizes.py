@@ -11,8 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan, Votes
+
+
+def claims_of(reports: Mapping[int, bytes]) -> dict[int, int]:
+    """How many trajectories agents say that they have sampled, by agent; `reports` are their WorkReport messages."""
+    return {agent: pb.WorkReport.FromString(report).trajectories for agent, report in reports.items()}
 
 
 class Sizes:
