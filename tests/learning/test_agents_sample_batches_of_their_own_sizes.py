@@ -38,7 +38,7 @@ from fedpg_lab.deploy.compose import compose_file
 from fedpg_lab.runs.folders import load_run
 from fedpg_server.learning.learner import Learner
 from fedpg_server.learning.make_record import make_record
-from fedpg_server.learning.sizes import Sizes
+from fedpg_server.learning.sizes import Sizes, for_those
 from support.lab import Command, digests
 from support.protocol import serving_in_a_thread
 
@@ -227,6 +227,15 @@ def test_weights_that_are_equal_change_no_bit(name: str) -> None:
     assert one is not None
     assert other is not None
     assert one.tobytes() == other.tobytes()
+
+
+def test_votes_that_an_algorithm_keeps_back_take_what_they_stand_for_with_them() -> None:
+    votes = told(described({"2": {"trajectories": 4}, "min_trajectories": 3}, agents=4), {1: 9, 2: 4, 3: 16, 4: 1})
+    seen = for_those(replace(votes, agents=(2, 4), matrix=votes.matrix[[1, 3]]), votes)
+    assert seen.trajectories == (4, 1)
+    assert seen.batch_sizes == pytest.approx([4, 3])
+    assert for_those(votes, votes) is votes
+    assert set(FedPG().aggregate(seen, {}).weights or {}) <= {2, 4}
 
 
 def test_mixtures_stand_for_what_their_votes_stand_for() -> None:

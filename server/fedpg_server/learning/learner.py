@@ -55,7 +55,7 @@ from fedpg_server.learning.answers import (
     checked_recursion,
 )
 from fedpg_server.learning.records import Evaluation
-from fedpg_server.learning.sizes import Sizes
+from fedpg_server.learning.sizes import Sizes, for_those
 from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
 from fedpg_server.learning.worlds import Worlds
 
@@ -173,7 +173,8 @@ class Learner:
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
         """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
-        return self._aggregate(self._votes(state, plan, updates, self._reference(state, plan)), state)
+        votes = self._votes(state, plan, updates, self._reference(state, plan))
+        return self._aggregate(self._sizes.told(votes, None), state)
 
     def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
         algorithm = self._algorithm
@@ -219,7 +220,9 @@ class Learner:
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
         """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
         memory = state.memory(AGGREGATOR)
-        seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
+        seen = votes
+        if isinstance(self._algorithm, WithScreen):
+            seen = for_those(self._algorithm.screen(state, votes), votes)
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
         if self._needs_reference and seen.server_gradient is None:

@@ -21,6 +21,19 @@ def claims_of(reports: Mapping[int, bytes]) -> dict[int, int]:
     return {agent: pb.WorkReport.FromString(report).trajectories for agent, report in reports.items()}
 
 
+def for_those(seen: Votes, votes: Votes) -> Votes:
+    """What is left of `votes` when some were kept back: `seen`, with what these agents' votes stand for."""
+    if len(seen.agents) == len(votes.agents):
+        return seen
+    rows = [votes.agents.index(agent) for agent in seen.agents]
+    counts, sizes = votes.trajectories, votes.batch_sizes
+    return replace(
+        seen,
+        trajectories=None if counts is None else tuple(counts[row] for row in rows),
+        batch_sizes=None if sizes is None else sizes[rows],
+    )
+
+
 class Sizes:
     """The batches of a federation's agents."""
 
