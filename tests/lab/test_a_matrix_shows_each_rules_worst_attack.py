@@ -180,7 +180,7 @@ def test_the_matrices_that_come_with_fedpg_are_whole() -> None:
         full, quick = read_experiment(name), read_experiment(name, quick=True)
         assert set(federations(quick)) < set(federations(full))
         sizes[name] = (len(plan_of(full).matrices), len(full.runs), len(quick.runs))
-    assert sizes == {"robustness": (2, 1218, 56), "normalized": (2, 300, 16)}
+    assert sizes == {"robustness": (2, 1218, 56), "normalized": (3, 450, 24)}
 
 
 # Rows and columns of one's own ----------------------------------------------------------------------------------------

@@ -65,8 +65,10 @@ class Work:
 class Agents:
     """The federation's agents. A context manager: leaving it releases their environments."""
 
-    def __init__(self, federation: Federation, spec: ParameterSpec) -> None:
-        """Make them all, each with its own world. `spec` are the server's parameters.
+    def __init__(self, federation: Federation, spec: ParameterSpec, threads: int = 1) -> None:
+        """Make them all, each with its own world, whose episodes `threads` share where they can.
+
+        `spec` are the server's parameters.
 
         Raises UsageError for what cannot be made, RefusedError for a world whose spaces are not the server's.
         """
@@ -78,7 +80,9 @@ class Agents:
         with ExitStack() as resources:
             for agent in range(1, federation.agents + 1):
                 with _named(agent):
-                    self._workers[agent] = _make(federation, agent, attackers.get(agent, Attacker()), spec, resources)
+                    worker = _make(federation, agent, attackers.get(agent, Attacker()), spec, resources)
+                worker.environments.use_threads(threads)
+                self._workers[agent] = worker
             self._resources = resources.pop_all()
 
     def __enter__(self) -> Agents:

@@ -55,7 +55,7 @@ class RunOptions:
     """The run folder of the federation's predecessor, where it has one: a new run starts with its Adam state."""
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
     threads: int = 1
-    """How many share an environment's episodes, where it lets them."""
+    """How many share the episodes of the server and of each agent, where the environment lets them."""
 
 
 def play(options: RunOptions, on_round: OnRound) -> None:
@@ -78,7 +78,7 @@ def play(options: RunOptions, on_round: OnRound) -> None:
             worlds = Worlds(federation, policy)
             resources.callback(worlds.close)
         learner = Learner(federation, environments, policy, worlds)
-        agents = resources.enter_context(Agents(federation, policy.spec))
+        agents = resources.enter_context(Agents(federation, policy.spec, options.threads))
         store = _open(options, federation, learner)
         resources.callback(store.close)
         _Rounds(federation, policy.spec, store, learner, agents, options, on_round).play()
