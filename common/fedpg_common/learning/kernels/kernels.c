@@ -21,7 +21,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT
 
-enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 2 };
+enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 3 };
 
 EXPORT int32_t fedpg_version(void) { return VERSION; }
 
@@ -143,6 +143,22 @@ typedef struct {
     float *memory;
 } Network;
 
+/* Copy other parameters into an open network. */
+static void fill_network(Network *network, const float *theta) {
+    for (int l = 0; l < network->layers; l++) {
+        int64_t in = network->sizes[l], out = network->sizes[l + 1];
+        int64_t in_stride = network->strides[l], out_stride = network->strides[l + 1];
+        const float *weight = theta + network->places[l];
+        for (int64_t i = 0; i < out; i++) {
+            for (int64_t k = 0; k < in; k++) {
+                network->forward_weight[l][k * out_stride + i] = weight[i * in + k];
+                network->back_weight[l][i * in_stride + k] = weight[i * in + k];
+            }
+            network->bias[l][i] = weight[out * in + i];
+        }
+    }
+}
+
 static int open_network(Network *network, int32_t layers, const int32_t *sizes, int32_t relu, const float *theta) {
     if (layers < 1 || layers > LAYERS_MAX) return 0;
     network->layers = layers, network->relu = relu;
@@ -155,21 +171,14 @@ static int open_network(Network *network, int32_t layers, const int32_t *sizes, 
     float *free_memory = network->memory;
     for (int l = 0; l < layers; l++) {
         int64_t in = sizes[l], out = sizes[l + 1], in_stride = padded(in), out_stride = padded(out);
-        const float *weight = theta + place;
         network->places[l] = place;
         network->forward_weight[l] = free_memory, free_memory += in * out_stride;
         network->bias[l] = free_memory, free_memory += out_stride;
         network->back_weight[l] = free_memory, free_memory += out * in_stride;
-        for (int64_t i = 0; i < out; i++) {
-            for (int64_t k = 0; k < in; k++) {
-                network->forward_weight[l][k * out_stride + i] = weight[i * in + k];
-                network->back_weight[l][i * in_stride + k] = weight[i * in + k];
-            }
-            network->bias[l][i] = weight[out * in + i];
-        }
         place += (size_t)(in * out + out);
     }
     network->parameters = (int64_t)place;
+    fill_network(network, theta);
     return 1;
 }
 
@@ -203,10 +212,9 @@ INLINE void multiply(
     }
 }
 
-/* sums (out, padded in) = slopes^T x, and slope_sums (padded out) those of the slopes: added in the order of the rows. */
+/* sums (out, padded in) = slopes^T x, added in the order of the rows. */
 INLINE void add_products(
-    int64_t rows, int64_t out, const float *slopes, int64_t slope_stride, const float *x, int64_t x_stride, float *sums,
-    float *slope_sums) {
+    int64_t rows, int64_t out, const float *slopes, int64_t slope_stride, const float *x, int64_t x_stride, float *sums) {
     for (int64_t column = 0; column < x_stride; column += LANES) {
         int64_t i = 0;
         for (; i + ROWS_AT_ONCE <= out; i += ROWS_AT_ONCE) {
@@ -227,10 +235,14 @@ INLINE void add_products(
             *(Lanes *)(sums + i * x_stride + column) = s0;
         }
     }
-    for (int64_t column = 0; column < slope_stride; column += LANES) {
+}
+
+/* The sums (stride) of rows (rows, stride), added in their order. */
+INLINE void add_rows(int64_t rows, const float *x, int64_t stride, float *sums) {
+    for (int64_t column = 0; column < stride; column += LANES) {
         Lanes sum = {0};
-        for (int64_t r = 0; r < rows; r++) sum += *(const Lanes *)(slopes + r * slope_stride + column);
-        *(Lanes *)(slope_sums + column) = sum;
+        for (int64_t r = 0; r < rows; r++) sum += *(const Lanes *)(x + r * stride + column);
+        *(Lanes *)(sums + column) = sum;
     }
 }
 
@@ -355,13 +367,13 @@ INLINE uint64_t next_bits(Generator *generator) {
     return (value >> turn) | (value << (-turn & 63));
 }
 
-static Generator seeded(uint64_t seed) {
+/* Of numpy's SeedSequence with these words, 4 at least. */
+static Generator seeded(const uint32_t *entropy, int count) {
     uint32_t pool[4], words[8], constant = 0x43b0d7e5U;
-    uint32_t entropy[4] = {(uint32_t)seed, (uint32_t)(seed >> 32), 0, 0};
     for (int i = 0; i < 4; i++) pool[i] = hash_mix(entropy[i], &constant, 0x931e8875U);
-    for (int from = 0; from < 4; from++)
+    for (int from = 0; from < count; from++)
         for (int to = 0; to < 4; to++)
-            if (from != to) pool[to] = mix(pool[to], hash_mix(pool[from], &constant, 0x931e8875U));
+            if (from != to) pool[to] = mix(pool[to], hash_mix(from < 4 ? pool[from] : entropy[from], &constant, 0x931e8875U));
     constant = 0x8b51f9ddU;
     for (int i = 0; i < 8; i++) words[i] = hash_mix(pool[i % 4], &constant, 0x58f38dedU);
     uint64_t values[4];
@@ -383,7 +395,8 @@ typedef struct {
 
 EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *states) {
     for (int64_t i = 0; i < count; i++) {
-        Generator generator = seeded((uint64_t)seeds[i]);
+        uint32_t entropy[4] = {(uint32_t)seeds[i], (uint32_t)((uint64_t)seeds[i] >> 32), 0, 0};
+        Generator generator = seeded(entropy, 4);
         for (int j = 0; j < 4; j++)
             states[4 * i + j] = -0.05 + 0.1 * ((double)(next_bits(&generator) >> 11) * (1.0 / 9007199254740992.0));
     }
@@ -476,6 +489,68 @@ INLINE void categorical_slopes(
     }
 }
 
+/* What a gradient needs beside its network, for GRADIENT_BLOCK rows at a time. */
+typedef struct {
+    float *values[LAYERS_MAX + 1]; /* the outputs of each layer; those of layer 0 are the padded inputs */
+    float *slopes, *before, *sums, *dense;
+    double *totals; /* of all parameters */
+    float *memory;
+} Workspace;
+
+static void close_workspace(Workspace *space) {
+    free(space->memory), free(space->slopes), free(space->before), free(space->sums), free(space->dense);
+    free(space->totals);
+}
+
+static int open_workspace(const Network *network, Workspace *space) {
+    int64_t widest = 0, largest = 0, outputs = network->sizes[network->layers];
+    for (int l = 0; l <= network->layers; l++) {
+        int64_t stride = network->strides[l];
+        if (stride > widest) widest = stride;
+        if (l && padded(network->sizes[l]) * padded(network->sizes[l - 1]) > largest)
+            largest = padded(network->sizes[l]) * padded(network->sizes[l - 1]);
+    }
+    space->memory = open_values(network, GRADIENT_BLOCK, (size_t)(GRADIENT_BLOCK * network->strides[0]), space->values);
+    space->slopes = zeros((size_t)(GRADIENT_BLOCK * widest));
+    space->before = zeros((size_t)(GRADIENT_BLOCK * widest));
+    space->sums = zeros((size_t)(largest + widest));
+    space->dense = zeros((size_t)(2 * GRADIENT_BLOCK * outputs));
+    space->totals = calloc((size_t)network->parameters, sizeof(double));
+    if (space->memory && space->slopes && space->before && space->sums && space->dense && space->totals) return 1;
+    close_workspace(space);
+    return 0;
+}
+
+/* Add the gradient of a block of rows, whose slopes at the outputs are in the workspace, to the totals. */
+INLINE void add_gradient(const Network *network, Workspace *space, int64_t rows, float *const *values) {
+    for (int l = network->layers - 1; l >= 0; l--) {
+        int64_t in = network->sizes[l], out = network->sizes[l + 1];
+        int64_t in_stride = network->strides[l], out_stride = network->strides[l + 1];
+        float *sums = space->sums, *slope_sums = sums + padded(out) * padded(in);
+        double *total = space->totals + network->places[l];
+        /* The same sums either way: whichever takes fewer vectors. */
+        if (out * in_stride <= in * out_stride) {
+            add_products(rows, out, space->slopes, out_stride, values[l], in_stride, sums);
+            for (int64_t i = 0; i < out; i++)
+                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[i * in_stride + k];
+        } else {
+            add_products(rows, in, values[l], in_stride, space->slopes, out_stride, sums);
+            for (int64_t i = 0; i < out; i++)
+                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[k * out_stride + i];
+        }
+        add_rows(rows, space->slopes, out_stride, slope_sums);
+        for (int64_t i = 0; i < out; i++) total[out * in + i] += (double)slope_sums[i];
+        if (l == 0) break;
+        multiply(rows, out, space->slopes, out_stride, network->back_weight[l], NULL, space->before, in_stride);
+        const float *x = values[l];
+        float *slopes = space->slopes, *before = space->before;
+        if (network->relu)
+            for (int64_t i = 0; i < rows * in_stride; i++) slopes[i] = x[i] > 0.0f ? before[i] : 0.0f;
+        else
+            for (int64_t i = 0; i < rows * in_stride; i++) slopes[i] = before[i] * (1.0f - x[i] * x[i]);
+    }
+}
+
 /* gradient = sum over rows of c_t grad log pi(a_t|s_t), c_t = advantage_t * ratio_t * scale, where ratio_t =
  * exp(log pi - reference), or 1 if `reference` is NULL. Rows are added in single precision, 64 at a time, and these sums in
  * double. `log_probs` and `ratios` are (rows). Returns 0 without memory. */
@@ -483,50 +558,25 @@ EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
     const void *opened, int64_t rows, const float *observations, const int64_t *actions, const float *advantages,
     const float *reference, float scale, float *gradient, float *log_probs, float *ratios) {
     const Network *network = opened;
-    const int64_t *sizes = network->sizes;
     const int32_t layers = network->layers;
-    int64_t inputs = network->strides[0], outputs = sizes[layers], widest = 0, largest = 0;
-    for (int l = 0; l <= layers; l++) {
-        if (network->strides[l] > widest) widest = network->strides[l];
-        if (l && sizes[l] * network->strides[l - 1] > largest) largest = sizes[l] * network->strides[l - 1];
-    }
-    float *values[LAYERS_MAX + 1];
-    float *memory = open_values(network, GRADIENT_BLOCK, (size_t)(GRADIENT_BLOCK * inputs), values);
-    float *slopes = zeros((size_t)(GRADIENT_BLOCK * widest)), *before = zeros((size_t)(GRADIENT_BLOCK * widest));
-    float *sums = zeros((size_t)(largest + widest)), *dense = zeros((size_t)(2 * GRADIENT_BLOCK * outputs));
-    double *totals = calloc((size_t)network->parameters, sizeof(double));
-    int32_t is_done = memory && slopes && before && sums && dense && totals;
-    for (int64_t start = 0; is_done && start < rows; start += GRADIENT_BLOCK) {
+    int64_t inputs = network->sizes[0], stride = network->strides[0], outputs = network->sizes[layers];
+    Workspace space;
+    if (!open_workspace(network, &space)) return 0;
+    for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
         for (int64_t r = 0; r < block; r++)
-            for (int64_t k = 0; k < sizes[0]; k++)
-                values[0][r * inputs + k] = observations[(start + r) * sizes[0] + k];
-        forward(network, block, values[0], inputs, values);
+            for (int64_t k = 0; k < inputs; k++)
+                space.values[0][r * stride + k] = observations[(start + r) * inputs + k];
+        forward(network, block, space.values[0], stride, space.values);
         categorical_slopes(
-            block, outputs, values[layers], network->strides[layers], actions + start, advantages + start,
-            reference ? reference + start : NULL, scale, dense, dense + GRADIENT_BLOCK * outputs, log_probs + start,
-            ratios + start, slopes);
-        for (int l = layers - 1; l >= 0; l--) {
-            int64_t in = sizes[l], out = sizes[l + 1], in_stride = network->strides[l], out_stride = network->strides[l + 1];
-            float *slope_sums = sums + out * in_stride;
-            add_products(block, out, slopes, out_stride, values[l], in_stride, sums, slope_sums);
-            double *total = totals + network->places[l];
-            for (int64_t i = 0; i < out; i++) {
-                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[i * in_stride + k];
-                total[out * in + i] += (double)slope_sums[i];
-            }
-            if (l == 0) break;
-            multiply(block, out, slopes, out_stride, network->back_weight[l], NULL, before, in_stride);
-            const float *x = values[l];
-            if (network->relu)
-                for (int64_t i = 0; i < block * in_stride; i++) slopes[i] = x[i] > 0.0f ? before[i] : 0.0f;
-            else
-                for (int64_t i = 0; i < block * in_stride; i++) slopes[i] = before[i] * (1.0f - x[i] * x[i]);
-        }
+            block, outputs, space.values[layers], network->strides[layers], actions + start, advantages + start,
+            reference ? reference + start : NULL, scale, space.dense, space.dense + GRADIENT_BLOCK * outputs,
+            log_probs + start, ratios + start, space.slopes);
+        add_gradient(network, &space, block, space.values);
     }
-    for (int64_t i = 0; is_done && i < network->parameters; i++) gradient[i] = (float)totals[i];
-    free(memory), free(slopes), free(before), free(sums), free(dense), free(totals);
-    return is_done;
+    for (int64_t i = 0; i < network->parameters; i++) gradient[i] = (float)space.totals[i];
+    close_workspace(&space);
+    return 1;
 }
 
 /* Advantages -------------------------------------------------------------------------------------------------------- */
@@ -552,3 +602,5 @@ EXPORT void fedpg_advantages(
     }
     for (int64_t t = 0; t < rows; t++) result[t] = (float)(to_go[t] * last[episodes[t]]);
 }
+
+#include "inner_loop.h"

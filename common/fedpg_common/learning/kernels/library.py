@@ -14,7 +14,7 @@ from fedpg_common.learning.kernels import reference
 from fedpg_common.learning.kernels.interface import Doubles, Floats, Indices, Kernels, Mlp
 
 NAME = "_kernels.so"
-VERSION = 2
+VERSION = 3
 """Of the functions' signatures: kernels.c has the same number."""
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ def load() -> ctypes.CDLL | None:
         return None
     library.fedpg_open.restype = ctypes.c_void_p
     library.fedpg_cartpole_rollout.restype = ctypes.c_int64
+    library.fedpg_loop_open.restype = ctypes.c_void_p
+    library.fedpg_loop_run.restype = ctypes.c_int64
     return library
 
 
