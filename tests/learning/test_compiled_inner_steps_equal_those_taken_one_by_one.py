@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -58,7 +58,7 @@ def bits(state: State, report: InnerReport) -> dict[str, Any]:
 
 def assert_same(task: Task, seed: int, state_of: Any, plan: RoundPlan, mu: Any, **options: Any) -> InnerReport:
     """Both loops from the same state; returns the report."""
-    overflow = "raise" if options.pop("warns_of_nothing", True) else "ignore"
+    overflow: Literal["raise", "ignore"] = "raise" if options.pop("warns_of_nothing", True) else "ignore"
     results, watched = [], []
     for is_compiled in (True, False):
         tools, seen = make_tools(task, seed, is_compiled=is_compiled), Seen()

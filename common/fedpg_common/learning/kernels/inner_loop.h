@@ -6,8 +6,7 @@
  * is decided by an approximation wherever that is far enough from the border for the exact one to be the same.
  */
 
-enum { POLES = 8, DRAWS_AT_ONCE = 128, WORDS = 8 };
-typedef double Poles __attribute__((vector_size(POLES * sizeof(double))));
+enum { DRAWS_AT_ONCE = 128, WORDS = 8 };
 
 /* Keep in step with _Call in inner_loop.py. */
 typedef struct {
@@ -34,12 +33,14 @@ typedef struct {
     int64_t count, horizon, room;
     int32_t has_time_baseline;
     double gamma, rounding;
-    /* of a batch's rows, with room for count * horizon and what is computed in vacant places */
+    /* of a batch's rows, with room for count * horizon */
     float *values[LAYERS_MAX + 1], *values_memory;
     float *uniforms, *borders, *advantages, *log_probs, *log_probs_0, *ratios, *gradient, *snapshot;
     float *observations;
     int64_t *actions, *episodes, *starts; /* the last: the first row of each time step */
     double *rewards, *scratch;
+    double *states, *cosines, *sines; /* of the poles, (count, 4) and (count) */
+    int64_t *live, *fallen;           /* (count) */
 } Loop;
 
 EXPORT void fedpg_loop_close(void *opened) {
@@ -50,6 +51,7 @@ EXPORT void fedpg_loop_close(void *opened) {
     free(loop->values_memory), free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->log_probs);
     free(loop->log_probs_0), free(loop->ratios), free(loop->gradient), free(loop->snapshot), free(loop->observations);
     free(loop->actions), free(loop->episodes), free(loop->starts), free(loop->rewards), free(loop->scratch);
+    free(loop->states), free(loop->live);
     free(loop);
 }
 
@@ -62,7 +64,7 @@ EXPORT void *fedpg_loop_open(
     loop->cart = (CartPole){physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
     loop->count = count, loop->horizon = horizon, loop->gamma = gamma, loop->rounding = rounding;
     loop->has_time_baseline = has_time_baseline;
-    loop->room = count * horizon + DRAWS_AT_ONCE + POLES;
+    loop->room = count * horizon;
     size_t room = (size_t)loop->room;
     int32_t is_done = open_network(&loop->now, layers, sizes, relu, theta);
     is_done = is_done && open_network(&loop->before, layers, sizes, relu, theta);
@@ -78,7 +80,8 @@ EXPORT void *fedpg_loop_open(
         loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
         loop->rewards = malloc(room * sizeof(double));
         loop->scratch = calloc(room + 4 * (size_t)count, sizeof(double));
-        is_done = loop->values_memory && loop->uniforms && loop->borders && loop->advantages && loop->log_probs &&
+        loop->states = calloc(6 * (size_t)count, sizeof(double)), loop->live = calloc(2 * (size_t)count, sizeof(int64_t));
+        is_done = loop->values_memory && loop->states && loop->live && loop->uniforms && loop->borders && loop->advantages && loop->log_probs &&
                   loop->log_probs_0 && loop->ratios && loop->gradient && loop->snapshot && loop->observations &&
                   loop->actions && loop->episodes && loop->starts && loop->rewards && loop->scratch;
     }
@@ -86,6 +89,7 @@ EXPORT void *fedpg_loop_open(
         fedpg_loop_close(loop);
         return NULL;
     }
+    loop->cosines = loop->states + 4 * count, loop->sines = loop->cosines + count, loop->fallen = loop->live + count;
     for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0;
     return loop;
 }
@@ -122,9 +126,10 @@ INLINE uint32_t next_half(Halves *source) {
 INLINE void draw(Halves *source, int64_t count, float *uniforms, float *borders) {
     for (int64_t i = 0; i < count; i++) uniforms[i] = (float)(next_half(source) >> 8) * (1.0f / 16777216.0f);
     for (int64_t i = 0; i < count; i++) {
-        double u = (double)uniforms[i], odds = u / (1.0 - u);
-        borders[i] = (float)logarithm(odds < 1e-30 ? 1e-30 : odds);
+        float odds = uniforms[i] / (1.0f - uniforms[i]);
+        borders[i] = odds < 1e-30f ? 1e-30f : odds;
     }
+    all_log(count, borders, borders);
 }
 
 /* Sampling ---------------------------------------------------------------------------------------------------------- */
@@ -139,119 +144,77 @@ INLINE float roughly_tanh(float x) {
 
 static const float BORDER_WIDTH = 2e-3f; /* many times what roughly_tanh and the roundings of `choose` may be off */
 
-INLINE int64_t choose_one(const float *logits, float uniform, float border) {
-    float beyond = roughly_tanh(logits[0]) - roughly_tanh(logits[1]) - border;
-    if (beyond < -BORDER_WIDTH) return 1;
-    if (beyond > BORDER_WIDTH) return 0;
-    float dense[2] = {logits[0], logits[1]};
-    int64_t action;
-    choose(1, 2, dense, &uniform, &action); /* also of what is not a number */
-    return action;
+/* Actions of `alive` rows of two logits, `stride` apart, as `choose` draws them. Without a branch that depends on a draw:
+ * half of them would be predicted wrongly. */
+INLINE void decide(
+    int64_t alive, const float *logits, int64_t stride, const float *uniforms, const float *borders, int64_t *actions) {
+    int unsure = 0;
+    for (int64_t i = 0; i < alive; i++) {
+        const float *row = logits + i * stride;
+        float beyond = roughly_tanh(row[0]) - roughly_tanh(row[1]) - borders[i];
+        actions[i] = beyond < 0.0f;
+        unsure |= !(fabsf(beyond) > BORDER_WIDTH); /* so is what is not a number */
+    }
+    if (!unsure) return;
+    for (int64_t i = 0; i < alive; i++) {
+        float dense[2] = {logits[i * stride], logits[i * stride + 1]};
+        choose(1, 2, dense, uniforms + i, actions + i);
+    }
 }
 
-/* The states of all poles, eight at a time: one array each of position, velocity, angle and angular velocity. */
-typedef struct {
-    Poles x, x_dot, angle, angle_dot, cosine, sine;
-} PoleGroup;
-
-/* The operations of cartpole_step, in its order, on eight poles. */
-INLINE void step_group(const CartPole *cart, PoleGroup *p, Poles force) {
-    Poles pull = (force + cart->pole_mass_length * (p->angle_dot * p->angle_dot) * p->sine) / cart->total_mass;
-    Poles angle_acc =
-        (cart->gravity * p->sine - p->cosine * pull) /
-        (cart->half_length * (4.0 / 3.0 - cart->pole_mass * (p->cosine * p->cosine) / cart->total_mass));
-    Poles x_acc = pull - cart->pole_mass_length * angle_acc * p->cosine / cart->total_mass;
-    p->x += TIME_STEP_S * p->x_dot;
-    p->x_dot += TIME_STEP_S * x_acc;
-    p->angle += TIME_STEP_S * p->angle_dot;
-    p->angle_dot += TIME_STEP_S * angle_acc;
-}
-
-INLINE void copy_pole(PoleGroup *groups, int64_t to, int64_t from) {
-    PoleGroup *target = groups + to / POLES;
-    const PoleGroup *source = groups + from / POLES;
-    int64_t i = to % POLES, j = from % POLES;
-    target->x[i] = source->x[j], target->x_dot[i] = source->x_dot[j];
-    target->angle[i] = source->angle[j], target->angle_dot[i] = source->angle_dot[j];
+/* Starts of episodes, as numpy and Gymnasium draw them: the seeds by Generator.integers(0, 2**31). */
+INLINE void start_poles(int64_t count, const uint32_t *words, double *states) {
+    Halves seeds = {seeded(words, WORDS), 0, 0};
+    for (int64_t i = 0; i < count; i++) {
+        int64_t seed = next_half(&seeds) >> 1;
+        fedpg_cartpole_starts(1, &seed, states + 4 * i);
+    }
 }
 
 /* Episodes in lock-step with the network `now`, as fedpg_cartpole_rollout has them; its activations stay in `values`.
- * Returns the rows, -1 without memory. */
+ * Returns the rows. */
 INLINE int64_t play(Loop *loop, const uint32_t *words) {
     const Network *network = &loop->now;
-    const CartPole *cart = &loop->cart;
     const int32_t layers = network->layers;
-    int64_t count = loop->count, stride = network->strides[0], last_stride = network->strides[layers];
-    int64_t most = count * loop->horizon, alive = count, rows = 0, drawn = 0, step = 0;
-    Halves seeds = {seeded(words, WORDS), 0, 0}, actions = {seeded(words + WORDS, WORDS), 0, 0};
-    size_t groups = (size_t)((count + POLES - 1) / POLES);
-    PoleGroup *poles = aligned_alloc(64, groups * sizeof(PoleGroup));
-    int64_t *live = malloc((size_t)(count + 1) * sizeof(int64_t));
-    if (poles == NULL || live == NULL) {
-        free(poles), free(live);
-        return -1;
-    }
-    memset(poles, 0, groups * sizeof(PoleGroup));
-    for (int64_t i = 0; i < count; i++) {
-        uint32_t entropy[4] = {next_half(&seeds) >> 1, 0, 0, 0}; /* Generator.integers(0, 2**31) */
-        Generator generator = seeded(entropy, 4);
-        double start[4];
-        for (int j = 0; j < 4; j++)
-            start[j] = -0.05 + 0.1 * ((double)(next_bits(&generator) >> 11) * (1.0 / 9007199254740992.0));
-        PoleGroup *group = poles + i / POLES;
-        group->x[i % POLES] = start[0], group->x_dot[i % POLES] = start[1];
-        group->angle[i % POLES] = start[2], group->angle_dot[i % POLES] = start[3];
-        live[i] = i;
-    }
+    int64_t stride = network->strides[0], last_stride = network->strides[layers];
+    int64_t most = loop->count * loop->horizon, alive = loop->count, rows = 0, drawn = 0, step = 0;
+    double *states = loop->states, *cosines = loop->cosines, *sines = loop->sines;
+    int64_t *live = loop->live;
+    Halves source = {seeded(words + WORDS, WORDS), 0, 0};
+    start_poles(alive, words, states);
+    for (int64_t i = 0; i < alive; i++) live[i] = i;
     for (; step < loop->horizon && alive; step++) {
         float *seen = loop->observations + rows * 4, *at[LAYERS_MAX + 1];
+        int64_t *actions = loop->actions + rows;
         for (int l = 0; l <= layers; l++) at[l] = loop->values[l] + rows * network->strides[l];
-        for (int64_t i = 0; i < alive; i++) {
-            PoleGroup *group = poles + i / POLES;
-            int64_t j = i % POLES;
-            float row[4] = {(float)group->x[j], (float)group->x_dot[j], (float)group->angle[j], (float)group->angle_dot[j]};
-            memcpy(seen + 4 * i, row, sizeof row), memcpy(at[0] + stride * i, row, sizeof row);
-        }
+        for (int64_t i = 0; i < alive; i++)
+            for (int j = 0; j < 4; j++) seen[4 * i + j] = at[0][stride * i + j] = (float)states[4 * i + j];
+        for (int64_t i = 0; i < alive; i++) /* need not wait for the network */
+            cosines[i] = cos(states[4 * i + 2]), sines[i] = sin(states[4 * i + 2]);
         forward(network, alive, at[0], stride, at);
-        for (int64_t i = 0; i < alive; i++) { /* does not wait for the network */
-            PoleGroup *group = poles + i / POLES;
-            group->cosine[i % POLES] = cos(group->angle[i % POLES]);
-            group->sine[i % POLES] = sin(group->angle[i % POLES]);
-        }
         while (drawn < rows + alive) {
             int64_t some = most - drawn < DRAWS_AT_ONCE ? most - drawn : DRAWS_AT_ONCE;
-            draw(&actions, some, loop->uniforms + drawn, loop->borders + drawn);
+            draw(&source, some, loop->uniforms + drawn, loop->borders + drawn);
             drawn += some;
         }
+        decide(alive, at[layers], last_stride, loop->uniforms + rows, loop->borders + rows, actions);
         int64_t fallen = 0;
-        for (int64_t first = 0; first < alive; first += POLES) {
-            PoleGroup *group = poles + first / POLES;
-            int64_t size = alive - first < POLES ? alive - first : POLES;
-            Poles force = {0};
-            for (int64_t j = 0; j < size; j++) {
-                int64_t row = rows + first + j;
-                int64_t action = choose_one(
-                    at[layers] + (first + j) * last_stride, loop->uniforms[row], loop->borders[row]);
-                loop->actions[row] = action, loop->episodes[row] = live[first + j];
-                force[j] = action == 1 ? cart->force : -cart->force;
-            }
-            step_group(cart, group, force);
-            for (int64_t j = 0; j < size; j++)
-                fallen += (fabs(group->x[j]) > POSITION_LIMIT) | (fabs(group->angle[j]) > ANGLE_LIMIT_RAD);
+        for (int64_t i = 0; i < alive; i++) {
+            loop->episodes[rows + i] = live[i];
+            loop->fallen[i] = cartpole_step(&loop->cart, states + 4 * i, actions[i], cosines[i], sines[i]);
+            fallen += loop->fallen[i];
         }
         loop->starts[step] = rows, rows += alive;
         if (fallen == 0) continue;
         int64_t surviving = 0;
         for (int64_t i = 0; i < alive; i++) {
-            const PoleGroup *group = poles + i / POLES;
-            if (fabs(group->x[i % POLES]) > POSITION_LIMIT || fabs(group->angle[i % POLES]) > ANGLE_LIMIT_RAD) continue;
-            if (surviving != i) copy_pole(poles, surviving, i);
+            if (loop->fallen[i]) continue;
+            if (surviving != i) memcpy(states + 4 * surviving, states + 4 * i, 4 * sizeof(double));
             live[surviving++] = live[i];
         }
         alive = surviving;
     }
     loop->starts[step] = rows;
-    free(poles), free(live);
     return rows;
 }
 
@@ -285,7 +248,7 @@ INLINE double gradient_now(Loop *loop, int64_t rows) {
     const int32_t layers = network->layers;
     int64_t outputs = network->sizes[layers], last_stride = network->strides[layers];
     float scale = (float)(-1.0 / (double)rows);
-    memset(space->totals, 0, (size_t)network->parameters * sizeof(double));
+    memset(space->totals_memory, 0, space->totals_bytes);
     for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
         float *values[LAYERS_MAX + 1];
@@ -296,7 +259,7 @@ INLINE double gradient_now(Loop *loop, int64_t rows) {
             space->slopes);
         add_gradient(network, space, block, values);
     }
-    for (int64_t i = 0; i < network->parameters; i++) loop->gradient[i] = (float)space->totals[i];
+    read_gradient(network, space, loop->gradient);
     double sum = -0.0; /* to which the first is added without a change */
     for (int64_t r = 0; r < rows; r++) sum += (double)(loop->advantages[r] * loop->log_probs[r]);
     return -sum / (double)rows;
@@ -309,7 +272,7 @@ INLINE void gradient_before(Loop *loop, int64_t rows) {
     const int32_t layers = network->layers;
     int64_t outputs = network->sizes[layers], stride = network->strides[0];
     float scale = (float)(-1.0 / (double)rows);
-    memset(space->totals, 0, (size_t)network->parameters * sizeof(double));
+    memset(space->totals_memory, 0, space->totals_bytes);
     for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
         float *values[LAYERS_MAX + 1];
@@ -322,7 +285,7 @@ INLINE void gradient_before(Loop *loop, int64_t rows) {
             loop->log_probs_0 + start, loop->ratios + start, space->slopes);
         add_gradient(network, space, block, values);
     }
-    for (int64_t i = 0; i < network->parameters; i++) loop->snapshot[i] = (float)space->totals[i];
+    read_gradient(network, space, loop->snapshot);
 }
 
 /* adam.adam_step; 0 and no change where a result would not be finite. */
@@ -350,10 +313,6 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_loop_run(void *opened, Call *call) {
     call->is_aborted = 0;
     for (; n < call->steps && !call->is_aborted; n++) {
         int64_t rows = play(loop, call->words + n * 2 * WORDS);
-        if (rows < 0) {
-            free(scratch);
-            return -1;
-        }
         call->rows[n] = rows;
         fedpg_advantages(
             rows, loop->count, loop->rewards, loop->episodes, loop->gamma, loop->rounding, loop->scratch,

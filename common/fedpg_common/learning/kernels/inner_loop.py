@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,7 @@ class CompiledLoop:
         )  # fmt: skip
 
     def _describe(self) -> _Call:
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "words": self.words, "rates": self.rates, "corrections": self.corrections, "theta_0": self.theta_0,
             "theta": self.theta, "m": self.m, "v": self.v, "rows": self._rows, "outcomes": self._outcomes,
             "losses": self._losses, "ratios": self._ratios, "directions": self._directions, "snapshot": self.snapshot,

@@ -61,15 +61,16 @@ INLINE double exponential(double x) {
     return x == x ? value : x;
 }
 
-/* ln x of a positive, normal x. */
+/* ln x of a positive, normal x; also without a branch, and without a conversion that few processors have. */
 INLINE double logarithm(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
-    uint64_t moved = bits - 0x3fe6a09e667f3bcdULL; /* sqrt(1/2) */
-    double power = (double)((int64_t)moved >> 52);
+    uint64_t moved = bits - 0x3fe6a09e667f3bcdULL;     /* sqrt(1/2) */
+    uint64_t shifted = 0x4338000000000000ULL - 2048 + ((moved + 0x8000000000000000ULL) >> 52); /* SHIFT + the power */
     bits -= moved & 0xfff0000000000000ULL; /* m in [sqrt(1/2), sqrt(2)) */
-    double m;
-    memcpy(&m, &bits, sizeof m);
+    double power, m;
+    memcpy(&power, &shifted, sizeof power), memcpy(&m, &bits, sizeof m);
+    power -= SHIFT;
     double s = (m - 1.0) / (m + 1.0), square = s * s; /* ln m = 2 artanh s, |s| < 0.172 */
     double sum = 1.0 / 23.0;
     sum = sum * square + 1.0 / 21.0;
@@ -99,13 +100,20 @@ INLINE double hyperbolic_tangent(double x) {
     return x == x ? value : x;
 }
 
-/* Over arrays in single precision, each value computed in double precision and rounded once. */
+/* Over arrays in single precision, each value computed in double precision and rounded once. x and y may be the same. */
 INLINE void all_tanh(int64_t count, const float *x, float *y) {
+#pragma GCC ivdep
     for (int64_t i = 0; i < count; i++) y[i] = (float)hyperbolic_tangent((double)x[i]);
 }
 
 INLINE void all_exp(int64_t count, const float *x, float *y) {
+#pragma GCC ivdep
     for (int64_t i = 0; i < count; i++) y[i] = (float)exponential((double)x[i]);
+}
+
+INLINE void all_log(int64_t count, const float *x, float *y) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; i++) y[i] = (float)logarithm((double)x[i]);
 }
 
 EXPORT FOR_EVERY_WIDTH void fedpg_functions(int64_t count, const double *x, double *exps, double *logs, double *tanhs) {
@@ -182,10 +190,16 @@ static int open_network(Network *network, int32_t layers, const int32_t *sizes, 
     return 1;
 }
 
-/* y = x w + b: the products added in the order of the inputs, from zero, and b, if there is one, last. */
+/* x where it is positive, else 0. */
+INLINE Lanes rectified(Lanes x) {
+    typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
+    return (Lanes)((x > 0.0f) & (Bits)x);
+}
+
+/* y = x w + b: the products added in the order of the inputs, from zero, and b, if there is one, last. Rectified, or not. */
 INLINE void multiply(
     int64_t rows, int64_t in, const float *x, int64_t x_stride, const float *w, const float *b, float *y,
-    int64_t y_stride) {
+    int64_t y_stride, int relu) {
     for (int64_t column = 0; column < y_stride; column += LANES) {
         Lanes offset = {0};
         if (b) offset = *(const Lanes *)(b + column);
@@ -198,6 +212,7 @@ INLINE void multiply(
                 y0 += x0[k] * weights, y1 += x1[k] * weights, y2 += x2[k] * weights, y3 += x3[k] * weights;
             }
             if (b) y0 += offset, y1 += offset, y2 += offset, y3 += offset;
+            if (relu) y0 = rectified(y0), y1 = rectified(y1), y2 = rectified(y2), y3 = rectified(y3);
             float *to = y + r * y_stride + column;
             *(Lanes *)to = y0, *(Lanes *)(to + y_stride) = y1;
             *(Lanes *)(to + 2 * y_stride) = y2, *(Lanes *)(to + 3 * y_stride) = y3;
@@ -207,33 +222,47 @@ INLINE void multiply(
             Lanes y0 = {0};
             for (int64_t k = 0; k < in; k++) y0 += x0[k] * *(const Lanes *)(w + k * y_stride + column);
             if (b) y0 += offset;
+            if (relu) y0 = rectified(y0);
             *(Lanes *)(y + r * y_stride + column) = y0;
         }
     }
 }
 
-/* sums (out, padded in) = slopes^T x, added in the order of the rows. */
+/* sums (width, LANES) of a column of products: a number of each row with LANES of another, added in the order of the rows.
+ * With `lane_sums`, those of the lanes alone, too. */
+INLINE void add_column(
+    int width, int64_t rows, const float *numbers, int64_t number_stride, const float *lanes, int64_t lane_stride,
+    float *sums, float *lane_sums) {
+    Lanes sum[ROWS_AT_ONCE + 1] = {{0}};
+    for (int64_t r = 0; r < rows; r++, numbers += number_stride, lanes += lane_stride) {
+        Lanes values = *(const Lanes *)lanes;
+        for (int i = 0; i < width; i++) sum[i] += numbers[i] * values;
+        if (lane_sums) sum[ROWS_AT_ONCE] += values;
+    }
+    for (int i = 0; i < width; i++) *(Lanes *)(sums + i * lane_stride) = sum[i];
+    if (lane_sums) *(Lanes *)lane_sums = sum[ROWS_AT_ONCE];
+}
+
+/* sums (width, lane_stride) = numbers^T lanes, all rows added in their order; `lane_sums` (lane_stride) may be NULL. */
 INLINE void add_products(
-    int64_t rows, int64_t out, const float *slopes, int64_t slope_stride, const float *x, int64_t x_stride, float *sums) {
-    for (int64_t column = 0; column < x_stride; column += LANES) {
+    int64_t rows, int64_t width, const float *numbers, int64_t number_stride, const float *lanes, int64_t lane_stride,
+    float *sums, float *lane_sums) {
+    for (int64_t column = 0; column < lane_stride; column += LANES) {
+        const float *here = lanes + column;
         int64_t i = 0;
-        for (; i + ROWS_AT_ONCE <= out; i += ROWS_AT_ONCE) {
-            Lanes s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-            const float *slope = slopes + i, *row = x + column;
-            for (int64_t r = 0; r < rows; r++, slope += slope_stride, row += x_stride) {
-                Lanes values = *(const Lanes *)row;
-                s0 += slope[0] * values, s1 += slope[1] * values, s2 += slope[2] * values, s3 += slope[3] * values;
-            }
-            float *to = sums + i * x_stride + column;
-            *(Lanes *)to = s0, *(Lanes *)(to + x_stride) = s1;
-            *(Lanes *)(to + 2 * x_stride) = s2, *(Lanes *)(to + 3 * x_stride) = s3;
+        if (lane_sums && width >= ROWS_AT_ONCE) {
+            add_column(ROWS_AT_ONCE, rows, numbers, number_stride, here, lane_stride, sums + column, lane_sums + column);
+            i = ROWS_AT_ONCE;
+        } else if (lane_sums) {
+            add_column(0, rows, numbers, number_stride, here, lane_stride, sums, lane_sums + column);
         }
-        for (; i < out; i++) {
-            Lanes s0 = {0};
-            for (int64_t r = 0; r < rows; r++)
-                s0 += slopes[r * slope_stride + i] * *(const Lanes *)(x + r * x_stride + column);
-            *(Lanes *)(sums + i * x_stride + column) = s0;
-        }
+        for (; i + ROWS_AT_ONCE <= width; i += ROWS_AT_ONCE)
+            add_column(
+                ROWS_AT_ONCE, rows, numbers + i, number_stride, here, lane_stride, sums + i * lane_stride + column, NULL);
+        float *rest = sums + i * lane_stride + column;
+        if (width - i == 3) add_column(3, rows, numbers + i, number_stride, here, lane_stride, rest, NULL);
+        if (width - i == 2) add_column(2, rows, numbers + i, number_stride, here, lane_stride, rest, NULL);
+        if (width - i == 1) add_column(1, rows, numbers + i, number_stride, here, lane_stride, rest, NULL);
     }
 }
 
@@ -249,17 +278,14 @@ INLINE void add_rows(int64_t rows, const float *x, int64_t stride, float *sums) 
 /* The outputs of every layer for some rows, activated between layers: values[0] are the inputs, `stride` apart. */
 INLINE void forward(const Network *network, int64_t rows, const float *x, int64_t stride, float *const *values) {
     for (int l = 0; l < network->layers; l++) {
-        int64_t count = rows * network->strides[l + 1];
+        int64_t y_stride = network->strides[l + 1];
+        int is_last = l + 1 == network->layers;
         float *y = values[l + 1];
         multiply(
-            rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y,
-            network->strides[l + 1]);
-        x = y, stride = network->strides[l + 1];
-        if (l + 1 == network->layers) break;
-        if (network->relu)
-            for (int64_t i = 0; i < count; i++) y[i] = y[i] > 0.0f ? y[i] : 0.0f;
-        else
-            all_tanh(count, y, y);
+            rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y, y_stride,
+            network->relu && !is_last);
+        x = y, stride = y_stride;
+        if (!network->relu && !is_last) all_tanh(rows * stride, y, y);
     }
 }
 
@@ -403,10 +429,10 @@ EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *s
 }
 
 /* One Euler step in Gymnasium's order of operations; whether the pole has fallen or the cart has left. */
-INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action) {
+INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action, double cosine, double sine) {
     double x = state[0], x_dot = state[1], angle = state[2], angle_dot = state[3];
-    double force = action == 1 ? cart->force : -cart->force;
-    double cosine = cos(angle), sine = sin(angle);
+    const double forces[2] = {-cart->force, cart->force};
+    double force = forces[action == 1]; /* looked up: nobody can predict it */
     double pull = (force + cart->pole_mass_length * (angle_dot * angle_dot) * sine) / cart->total_mass;
     double angle_acc = (cart->gravity * sine - cosine * pull) /
                        (cart->half_length * (4.0 / 3.0 - cart->pole_mass * (cosine * cosine) / cart->total_mass));
@@ -443,7 +469,7 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
             for (int64_t i = 0; i < alive; i++) {
                 double *state = states + 4 * i;
                 episodes[rows + i] = live[i];
-                if (!cartpole_step(&cart, state, actions[rows + i])) {
+                if (!cartpole_step(&cart, state, actions[rows + i], cos(state[2]), sin(state[2]))) {
                     if (surviving != i) memcpy(states + 4 * surviving, state, 4 * sizeof(double));
                     live[surviving++] = live[i];
                 }
@@ -463,7 +489,7 @@ INLINE void categorical_slopes(
     int64_t rows, int64_t outputs, const float *values, int64_t stride, const int64_t *actions, const float *advantages,
     const float *reference, float scale, float *logits, float *weights, float *log_probs, float *ratios,
     float *slopes) {
-    float totals[GRADIENT_BLOCK], logs[GRADIENT_BLOCK];
+    float totals[GRADIENT_BLOCK] __attribute__((aligned(64))), logs[GRADIENT_BLOCK] __attribute__((aligned(64)));
     for (int64_t r = 0; r < rows; r++)
         for (int64_t j = 0; j < outputs; j++) logits[r * outputs + j] = values[r * stride + j];
     all_tanh(rows * outputs, logits, logits);
@@ -472,13 +498,14 @@ INLINE void categorical_slopes(
         totals[r] = 0.0f;
         for (int64_t j = 0; j < outputs; j++) totals[r] += weights[r * outputs + j];
     }
-    for (int64_t r = 0; r < rows; r++) logs[r] = (float)logarithm((double)totals[r]);
+    all_log(rows, totals, logs);
     for (int64_t r = 0; r < rows; r++) log_probs[r] = logits[r * outputs + actions[r]] - logs[r];
-    if (reference)
-        for (int64_t r = 0; r < rows; r++)
-            ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
-    else
+    if (reference) {
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
+    } else {
         for (int64_t r = 0; r < rows; r++) ratios[r] = 1.0f;
+    }
     for (int64_t r = 0; r < rows; r++) {
         float c = (advantages[r] * ratios[r]) * scale, total = totals[r];
         for (int64_t j = 0; j < outputs; j++) {
@@ -493,30 +520,42 @@ INLINE void categorical_slopes(
 typedef struct {
     float *values[LAYERS_MAX + 1]; /* the outputs of each layer; those of layer 0 are the padded inputs */
     float *slopes, *before, *sums, *dense;
-    double *totals; /* of all parameters */
+    double *totals[LAYERS_MAX], *totals_memory; /* of each layer's weights, upright or not, and of its biases */
+    size_t totals_bytes;
     float *memory;
 } Workspace;
 
+/* Whether the products of a layer's slopes and inputs are summed as (out, padded in), or else as (in, padded out). */
+INLINE int is_upright(const Network *network, int l) {
+    return network->sizes[l + 1] * network->strides[l] < network->sizes[l] * network->strides[l + 1];
+}
+
 static void close_workspace(Workspace *space) {
     free(space->memory), free(space->slopes), free(space->before), free(space->sums), free(space->dense);
-    free(space->totals);
+    free(space->totals_memory);
 }
 
 static int open_workspace(const Network *network, Workspace *space) {
     int64_t widest = 0, largest = 0, outputs = network->sizes[network->layers];
+    size_t places[LAYERS_MAX], needed = 0;
     for (int l = 0; l <= network->layers; l++) {
         int64_t stride = network->strides[l];
         if (stride > widest) widest = stride;
-        if (l && padded(network->sizes[l]) * padded(network->sizes[l - 1]) > largest)
-            largest = padded(network->sizes[l]) * padded(network->sizes[l - 1]);
+        if (l == 0) continue;
+        int64_t products = stride * network->strides[l - 1];
+        if (products > largest) largest = products;
+        places[l - 1] = needed, needed += (size_t)(products + stride);
     }
     space->memory = open_values(network, GRADIENT_BLOCK, (size_t)(GRADIENT_BLOCK * network->strides[0]), space->values);
     space->slopes = zeros((size_t)(GRADIENT_BLOCK * widest));
     space->before = zeros((size_t)(GRADIENT_BLOCK * widest));
     space->sums = zeros((size_t)(largest + widest));
     space->dense = zeros((size_t)(2 * GRADIENT_BLOCK * outputs));
-    space->totals = calloc((size_t)network->parameters, sizeof(double));
-    if (space->memory && space->slopes && space->before && space->sums && space->dense && space->totals) return 1;
+    space->totals_bytes = needed * sizeof(double);
+    space->totals_memory = calloc(needed, sizeof(double));
+    for (int l = 0; l < network->layers; l++)
+        space->totals[l] = space->totals_memory ? space->totals_memory + places[l] : NULL;
+    if (space->memory && space->slopes && space->before && space->sums && space->dense && space->totals_memory) return 1;
     close_workspace(space);
     return 0;
 }
@@ -527,27 +566,40 @@ INLINE void add_gradient(const Network *network, Workspace *space, int64_t rows,
         int64_t in = network->sizes[l], out = network->sizes[l + 1];
         int64_t in_stride = network->strides[l], out_stride = network->strides[l + 1];
         float *sums = space->sums, *slope_sums = sums + padded(out) * padded(in);
-        double *total = space->totals + network->places[l];
         /* The same sums either way: whichever takes fewer vectors. */
-        if (out * in_stride <= in * out_stride) {
-            add_products(rows, out, space->slopes, out_stride, values[l], in_stride, sums);
-            for (int64_t i = 0; i < out; i++)
-                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[i * in_stride + k];
+        int64_t height = is_upright(network, l) ? out : in, stride = is_upright(network, l) ? in_stride : out_stride;
+        if (is_upright(network, l)) {
+            add_products(rows, out, space->slopes, out_stride, values[l], in_stride, sums, NULL);
+            add_rows(rows, space->slopes, out_stride, slope_sums);
         } else {
-            add_products(rows, in, values[l], in_stride, space->slopes, out_stride, sums);
-            for (int64_t i = 0; i < out; i++)
-                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[k * out_stride + i];
+            add_products(rows, in, values[l], in_stride, space->slopes, out_stride, sums, slope_sums);
         }
-        add_rows(rows, space->slopes, out_stride, slope_sums);
-        for (int64_t i = 0; i < out; i++) total[out * in + i] += (double)slope_sums[i];
+        double *total = space->totals[l], *bias_total = total + padded(out) * padded(in);
+        for (int64_t i = 0; i < height * stride; i++) total[i] += (double)sums[i];
+        for (int64_t i = 0; i < out_stride; i++) bias_total[i] += (double)slope_sums[i];
         if (l == 0) break;
-        multiply(rows, out, space->slopes, out_stride, network->back_weight[l], NULL, space->before, in_stride);
+        multiply(rows, out, space->slopes, out_stride, network->back_weight[l], NULL, space->before, in_stride, 0);
         const float *x = values[l];
         float *slopes = space->slopes, *before = space->before;
         if (network->relu)
             for (int64_t i = 0; i < rows * in_stride; i++) slopes[i] = x[i] > 0.0f ? before[i] : 0.0f;
         else
             for (int64_t i = 0; i < rows * in_stride; i++) slopes[i] = before[i] * (1.0f - x[i] * x[i]);
+    }
+}
+
+/* The totals, rounded, in the order of the parameters. */
+INLINE void read_gradient(const Network *network, const Workspace *space, float *gradient) {
+    for (int l = 0; l < network->layers; l++) {
+        int64_t in = network->sizes[l], out = network->sizes[l + 1];
+        const double *total = space->totals[l], *bias_total = total + padded(out) * padded(in);
+        float *place = gradient + network->places[l];
+        int64_t across = is_upright(network, l) ? 1 : network->strides[l + 1];
+        int64_t down = is_upright(network, l) ? network->strides[l] : 1;
+        for (int64_t i = 0; i < out; i++) {
+            for (int64_t k = 0; k < in; k++) place[i * in + k] = (float)total[i * down + k * across];
+            place[out * in + i] = (float)bias_total[i];
+        }
     }
 }
 
@@ -574,7 +626,7 @@ EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
             log_probs + start, ratios + start, space.slopes);
         add_gradient(network, &space, block, space.values);
     }
-    for (int64_t i = 0; i < network->parameters; i++) gradient[i] = (float)space.totals[i];
+    read_gradient(network, &space, gradient);
     close_workspace(&space);
     return 1;
 }

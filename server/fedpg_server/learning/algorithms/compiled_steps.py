@@ -16,6 +16,7 @@ from fedpg_server.learning.algorithms.adam import rates_of
 from fedpg_server.learning.algorithms.base import InnerReport, Tools, Watch
 from fedpg_server.learning.state import ADAM_M, ADAM_V, THETA, State
 
+
 def compiled_steps(
     tools: Tools,
     loop: CompiledLoop,

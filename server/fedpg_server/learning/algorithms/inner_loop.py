@@ -13,6 +13,7 @@ from fedpg_server.learning.algorithms.base import IMPORTANCE_RATIO_RANGE, InnerR
 from fedpg_server.learning.algorithms.compiled_steps import compiled_steps
 from fedpg_server.learning.state import State
 
+
 def variance_reduced_steps(
     tools: Tools,
     state: State,
