@@ -484,35 +484,43 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
 
 /* The gradient of a categorical policy ------------------------------------------------------------------------------ */
 
-/* The slopes of sum c_t log pi(a_t|s_t) at the outputs, which are before their tanh, with log pi and the ratios beside. */
+/* The slopes of sum c_t log pi(a_t|s_t) at the outputs, which are before their tanh, with log pi and the ratios beside.
+ * At most GRADIENT_BLOCK rows; `logits` and `weights` have a column of that length for each output, so that all loops but
+ * the first and the last run along them. */
 INLINE void categorical_slopes(
     int64_t rows, int64_t outputs, const float *values, int64_t stride, const int64_t *actions, const float *advantages,
     const float *reference, float scale, float *logits, float *weights, float *log_probs, float *ratios,
     float *slopes) {
-    float totals[GRADIENT_BLOCK] __attribute__((aligned(64))), logs[GRADIENT_BLOCK] __attribute__((aligned(64)));
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < outputs; j++) logits[r * outputs + j] = values[r * stride + j];
-    all_tanh(rows * outputs, logits, logits);
-    all_exp(rows * outputs, logits, weights);
-    for (int64_t r = 0; r < rows; r++) {
-        totals[r] = 0.0f;
-        for (int64_t j = 0; j < outputs; j++) totals[r] += weights[r * outputs + j];
+    float totals[GRADIENT_BLOCK] = {0}, logs[GRADIENT_BLOCK], chosen[GRADIENT_BLOCK] = {0}, column[GRADIENT_BLOCK];
+    int32_t taken[GRADIENT_BLOCK];
+    for (int64_t r = 0; r < rows; r++) taken[r] = (int32_t)actions[r];
+    for (int32_t j = 0; j < outputs; j++) {
+        float *logit = logits + j * GRADIENT_BLOCK, *weight = weights + j * GRADIENT_BLOCK;
+        for (int64_t r = 0; r < rows; r++) logit[r] = values[r * stride + j];
+        all_tanh(rows, logit, logit);
+        all_exp(rows, logit, weight);
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) totals[r] += weight[r], chosen[r] = taken[r] == j ? logit[r] : chosen[r];
     }
     all_log(rows, totals, logs);
-    for (int64_t r = 0; r < rows; r++) log_probs[r] = logits[r * outputs + actions[r]] - logs[r];
+#pragma GCC ivdep
+    for (int64_t r = 0; r < rows; r++) log_probs[r] = chosen[r] - logs[r];
     if (reference) {
 #pragma GCC ivdep
         for (int64_t r = 0; r < rows; r++) ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
     } else {
         for (int64_t r = 0; r < rows; r++) ratios[r] = 1.0f;
     }
-    for (int64_t r = 0; r < rows; r++) {
-        float c = (advantages[r] * ratios[r]) * scale, total = totals[r];
-        for (int64_t j = 0; j < outputs; j++) {
-            float s = (j == actions[r] ? 1.0f : 0.0f) - weights[r * outputs + j] / total;
-            float logit = logits[r * outputs + j];
-            slopes[r * stride + j] = (s * c) * (1.0f - logit * logit);
+#pragma GCC ivdep
+    for (int64_t r = 0; r < rows; r++) chosen[r] = (advantages[r] * ratios[r]) * scale;
+    for (int32_t j = 0; j < outputs; j++) {
+        const float *logit = logits + j * GRADIENT_BLOCK, *weight = weights + j * GRADIENT_BLOCK;
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) {
+            float s = (taken[r] == j ? 1.0f : 0.0f) - weight[r] / totals[r];
+            column[r] = (s * chosen[r]) * (1.0f - logit[r] * logit[r]);
         }
+        for (int64_t r = 0; r < rows; r++) slopes[r * stride + j] = column[r];
     }
 }
 
