@@ -193,7 +193,8 @@ static int open_network(Network *network, int32_t layers, const int32_t *sizes, 
 /* x where it is positive, else 0. */
 INLINE Lanes rectified(Lanes x) {
     typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
-    return (Lanes)((x > 0.0f) & (Bits)x);
+    const Lanes zero = {0};
+    return (Lanes)((Bits)(x > zero) & (Bits)x);
 }
 
 /* y = x w + b: the products added in the order of the inputs, from zero, and b, if there is one, last. Rectified, or not. */
