@@ -103,6 +103,9 @@ def train_command(
         resume_runs(resume, described.typed("trajectories"), options, console)
         return
     federation = described.federation()
+    from fedpg_lab.local.fork_server import fork_server
+
+    fork_server()  # it imports beside this process
     from fedpg_lab.local.train import TrainOptions
 
     check_parts(federation)
@@ -124,10 +127,8 @@ def _train_seeds(
     federation: Federation, runs: int, out: Path, name: str | None, options: TrainOptions, console: Console
 ) -> None:
     """One run, or one for each of so many consecutive seeds."""
-    from fedpg_lab.figures.one_run import plot_seeds
     from fedpg_lab.local.one_run import train_one
     from fedpg_lab.local.train import new_folder
-    from fedpg_lab.runs.folders import PLOT_NAME
 
     folder = new_folder(out, name, name_of(federation))
     if runs == 1:
@@ -138,6 +139,9 @@ def _train_seeds(
         one = dataclasses.replace(federation, seed=federation.seed + number - 1)
         title = f"{folder.name} seed {one.seed} ({number} of {runs})"
         done.append(train_one(one, folder / f"seed-{one.seed}", options, console, title=title))
+    from fedpg_lab.figures.one_run import plot_seeds
+    from fedpg_lab.runs.folders import PLOT_NAME
+
     with unwinding():
         plot_seeds(done, folder)
     console.print(on_one_line(f"All seeds in one picture: {folder / PLOT_NAME}"), soft_wrap=True)

@@ -21,7 +21,6 @@ from fedpg_server.storage.mark import mark_path
 from fedpg_server.storage.store import STORE_NAME, Store
 from rich.console import Console
 
-from fedpg_lab.figures.one_run import plot_run
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.progress import Display, make_display
 from fedpg_lab.local.status import StatusClient
@@ -167,6 +166,8 @@ def finish(folder: Path, failure: str | None = None) -> RunData | None:
     run = load_run(folder)
     write_summary(run, failure=failure)
     if run.records:
+        from fedpg_lab.figures.one_run import plot_run  # Matplotlib takes its time
+
         plot_run(run, folder / PLOT_NAME)
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 TILE_DIMENSIONS = 1024
@@ -54,6 +53,8 @@ def _squares_from(
 
 def _squared_differences(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
     """Squared distances between the rows of (k, d), pair by pair: shape (k, k)."""
+    import torch  # takes a second, and most federations never have vectors so close to each other
+
     pairs = torch.zeros(len(matrix) * (len(matrix) - 1) // 2, dtype=torch.float64)
     for columns in _tiles(matrix):
         pairs += torch.pdist(torch.from_numpy(matrix[:, columns].astype(np.float64))).square_()
