@@ -70,7 +70,7 @@ class TensorBoard:
         if self._is_broken:
             return
         try:
-            for file in self._files:  # TensorBoard's own thread would end with a traceback
+            for file in self._files:  # one that has been removed could still be written, for nobody
                 file.stat()
             action()
         except (OSError, ValueError) as error:  # the latter: the file was closed by a failure before
