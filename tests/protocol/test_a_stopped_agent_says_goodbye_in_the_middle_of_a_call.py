@@ -56,9 +56,9 @@ class NoRoundYet(federation_pb2_grpc.FederationServicer):
 
 @pytest.fixture
 def served() -> Iterator[tuple[NoRoundYet, str]]:
-    service = NoRoundYet()
+    service = NoRoundYet()  # type: ignore[abstract]
     server = grpc.server(ThreadPoolExecutor(4))
-    federation_pb2_grpc.add_FederationServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    federation_pb2_grpc.add_FederationServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield service, f"127.0.0.1:{port}"
@@ -82,8 +82,13 @@ def test_an_agent_process_ends_in_the_middle_of_a_long_poll(served: tuple[NoRoun
 def test_an_interruption_cancels_what_is_waited_for_now_and_later(served: tuple[NoRoundYet, str]) -> None:
     service, address = served
     channel = InterruptibleChannel(partial(open_channel, address, 1 << 20, None))
-    stub = federation_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
-    interrupting = threading.Thread(target=lambda: service.polls.acquire(timeout=LONG_S) and channel.interrupt())
+    stub = federation_pb2_grpc.FederationStub(channel)
+
+    def interrupt() -> None:
+        assert service.polls.acquire(timeout=LONG_S)
+        channel.interrupt()
+
+    interrupting = threading.Thread(target=interrupt)
     interrupting.start()
     for _ in range(2):
         with pytest.raises(grpc.FutureCancelledError):
@@ -98,7 +103,7 @@ def test_an_interruption_cancels_what_is_waited_for_now_and_later(served: tuple[
 
 def test_a_failure_without_an_interruption_is_told_as_it_is() -> None:
     channel = InterruptibleChannel(partial(open_channel, "127.0.0.1:1", 1 << 20, None))
-    stub = federation_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
+    stub = federation_pb2_grpc.FederationStub(channel)
     with pytest.raises(grpc.RpcError) as failure:
         stub.Leave.future(pb.LeaveRequest(), timeout=5.0).result()
     assert failure.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

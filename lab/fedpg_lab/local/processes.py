@@ -149,6 +149,10 @@ class LocalFederation:
     def _process(self, name: str) -> ForkServerProcess:
         return self._server if name == SERVER else self._agents.process(name)
 
+    def wait_for_server(self, patience_s: float) -> None:
+        """Wait so long at most for the server's process to end."""
+        self._server.join(patience_s)
+
     def wait_for_agents(self, patience_s: float) -> None:
         """Let the agents end by themselves after the run."""
         self._agents.wait(patience_s)

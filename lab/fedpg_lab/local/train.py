@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def train(
             display.say("starting the server")
             with processes:
                 _watch(processes, display)
-                _show_end(folder, display, processes.note)
+                run = _show_end(folder, display, processes.note)
                 display.say("the agents leave")
                 processes.wait_for_agents(AGENTS_LEAVE_S)
     except BaseException as error:
@@ -83,8 +83,9 @@ def train(
         failure = str(error) if isinstance(error, FedPGError) else None
         finish_what_there_is(folder, failure, processes.failed_agents)
         raise
-    run = finish(folder)
-    assert run is not None  # the server ended well, so its store can be read
+    if run is None:
+        run = load_run(folder)
+    _write_up(run, folder)
     if processes.failed_agents:
         write_summary(run, failed_agents=processes.failed_agents)
     return run
@@ -117,24 +118,37 @@ def _watch(processes: LocalFederation, display: Display) -> None:
     display.say("starting the agents")
     try:
         with StatusClient(processes.address, None, STATUS_TIMEOUT_S) as client:
+            drawing: threading.Thread | None = None
             while processes.supervise():
                 try:
-                    display.show(client.fetch(), processes.note)
+                    status = client.fetch()
+                    display.show(status, processes.note)
+                    if drawing is None and status.HasField("latest"):  # the start is over
+                        drawing = threading.Thread(target=_prepare_to_draw, name="drawing", daemon=True)
+                        drawing.start()
                 except (UnreachableError, RefusedError) as error:
                     log.debug("%s", error)  # the server starts, ends or comes back
-                time.sleep(STATUS_EVERY_S)
+                processes.wait_for_server(STATUS_EVERY_S)
     except (KeyboardInterrupt, SystemExit):
         display.say("ending server and agents; Ctrl-C again ends them at once")
         raise
 
 
-def _show_end(folder: Path, display: Display, note: str) -> None:
-    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more."""
+def _prepare_to_draw() -> None:
+    """Import what the picture in the end needs, while this process has nothing to do but look on."""
+    import fedpg_lab.figures.one_run  # noqa: F401
+
+
+def _show_end(folder: Path, display: Display, note: str) -> RunData | None:
+    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more.
+
+    Returns the run; None if it cannot be read.
+    """
     try:
         run = load_run(folder)
     except StorageError as error:
         log.debug("no last state: %s", error)  # what is made of the run next says so aloud
-        return
+        return None
     if run.records:
         last = run.records[-1]
         status = pb.GetStatusReply(
@@ -147,6 +161,7 @@ def _show_end(folder: Path, display: Display, note: str) -> None:
             latest=summarize(last),
         )
         display.show(status, note)
+    return run
 
 
 def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
@@ -164,12 +179,17 @@ def finish(folder: Path, failure: str | None = None) -> RunData | None:
     if not exists(folder / STORE_NAME):
         return None
     run = load_run(folder)
+    _write_up(run, folder, failure)
+    return run
+
+
+def _write_up(run: RunData, folder: Path, failure: str | None = None) -> None:
+    """Write summary and picture."""
     write_summary(run, failure=failure)
     if run.records:
         from fedpg_lab.figures.one_run import plot_run  # Matplotlib takes its time
 
         plot_run(run, folder / PLOT_NAME)
-    return run
 
 
 def new_folder(out: Path, name: str | None, default_name: str) -> Path:
