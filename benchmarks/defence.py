@@ -80,10 +80,14 @@ class Agreed(Attacker):
 
     answers: dict[int, Vector] = field(default_factory=dict)
     """By round."""
+    honest: dict[int, Vector] = field(default_factory=dict)
+    """What every agent would send in the round under way if it were honest: nobody has to compute it again."""
 
     def agree(self, gradient: Vector, context: Context) -> Vector:
         """See `Attacker`."""
         number = context.round_number
+        if context.recompute is not None:
+            context = replace(context, recompute=self.honest.__getitem__)
         if not (self.attack.unanimous and self.schedule.is_active(number)):
             return super().agree(gradient, context)
         if number not in self.answers:
@@ -214,6 +218,7 @@ class Bench:
         self._meeting = Meeting()
         shipped = build_attacker(choice_of(attack)) if attack not in (*OMNISCIENT, *HARMLESS) else Attacker()
         attackers = tuple(sorted(federation.byzantine))
+        self._known: dict[int, Vector] = {}
         bad = Agreed(
             shipped.attack,
             shipped.schedule,
@@ -222,6 +227,7 @@ class Bench:
             pool=self._meeting,
             run_seed=federation.seed,
             aggregator=federation.aggregator or rule_of(federation),
+            honest=self._known,
         )
         self._honest = {
             agent: Worker(
@@ -242,9 +248,12 @@ class Bench:
             return self.learner.improve(state, plan, {})
         at = (number, plan.batch_size, state.theta)
         byzantine = self._federation.byzantine
-        is_pooled = any(self._workers[agent] is not self._honest[agent] for agent in byzantine)
-        self._meeting.pooled = {agent: self._honest[agent].work(*at).gradient for agent in byzantine if is_pooled}
-        updates = {agent: worker.work(*at).gradient for agent, worker in self._workers.items()}
+        self._known.update({agent: worker.work(*at).gradient for agent, worker in self._honest.items()})
+        self._meeting.pooled = {agent: self._known[agent] for agent in byzantine}
+        updates = {
+            agent: self._known[agent] if worker is self._honest[agent] else worker.work(*at).gradient
+            for agent, worker in self._workers.items()
+        }
         if self._attack is not None and byzantine:
             updates = self._attack(Round(self.learner, state, plan, self._federation, updates, self._tools))
         return self.learner.improve(state, plan, updates)

@@ -25,9 +25,9 @@ from fedpg_common.transport.channels import TlsFiles, open_channel
 from fedpg_common.worlds import World
 
 from fedpg_client.agent import Agent
-from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
+from fedpg_client.attacks import Attacker, Knowledge, Pool, Target
 from fedpg_client.attacks.omniscience import contribution_size
-from fedpg_client.attacks.reporting import reported
+from fedpg_client.attacks.reporting import build_reported
 from fedpg_client.attacks.shared import SharedSearches
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion.channel import PoolClient, PoolServer
@@ -132,7 +132,7 @@ class AgentProcess:
         """From Join to Leave. What the agent used is still open on return, and closed with `resources`."""
         index = options.index
         try:
-            attacker = self._attacker(options.attack)
+            attacker = build_reported(options.attack)
             caller = self._caller(options.server, index)
             line = FederationCalls(
                 index,
@@ -166,12 +166,6 @@ class AgentProcess:
             return Ended(index, ExitCode.BUG, f"an unexpected {type(error).__name__}: {error}")
         return Ended(index, ExitCode.OK)
 
-    def _attacker(self, choice: Choice | None) -> Attacker:
-        attacker = build_attacker(choice)
-        if choice is None or ":" not in choice.name:
-            return attacker
-        return replace(attacker, attack=reported(attacker.attack, choice.name))
-
     def _open_channel(
         self, address: str, message_bytes: int, tls: TlsFiles | None, use_proxy: bool
     ) -> InterruptibleChannel:
@@ -197,7 +191,7 @@ class AgentProcess:
         resources.callback(environments.close)
         environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
-        _check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))
+        check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))
         if attacker.attack.knowledge >= Knowledge.COLLUDERS:
             attacker = self._colluding(options, attacker, resources, joined, policy.spec.size)
         return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker)
@@ -233,7 +227,7 @@ class AgentProcess:
         return client
 
 
-def _check_fit(task: Task, own: ParameterSpec, servers: ParameterSpec) -> None:
+def check_fit(task: Task, own: ParameterSpec, servers: ParameterSpec) -> None:
     """Raise RefusedError if the policy for this agent's environment is not the server's."""
     if own == servers:
         return

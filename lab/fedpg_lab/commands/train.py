@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fedpg_lab.local.train import TrainOptions
 
-TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "threads", "tensorboard", "observer")
+TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "in_process", "threads", "tensorboard", "observer")
 """The options that mean something to a run which has its description already."""
 
 
@@ -42,6 +42,15 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the run folder.", 
 Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")]
 
 AgentsPerProcess = Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)]
+
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--in-process",
+        help="All in one process, without a network: the same parameters and records, sooner.",
+        metavar="",
+    ),
+]
 
 ThreadsOption = Annotated[
     int | None,
@@ -74,12 +83,16 @@ def train_command(
     name: NameOption = None,
     out: Out = Path("runs"),
     agents_per_process: AgentsPerProcess = 1,
+    in_process: InProcess = False,
     threads: ThreadsOption = None,
     tensorboard: Tensorboard = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
     resume: ResumeOption = None,
 ) -> None:
     """Train a policy: one server and K agents as processes on this machine, over gRPC.
+
+    With --in-process they work in one process, one after the other, for trying out rules and attacks: the parameters
+    are the same, bit for bit.
 
     The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
     and a log for each process. Ctrl-C ends a run cleanly; --resume continues it. A finished run continues with
@@ -99,7 +112,7 @@ def train_command(
 
         assert described.context is not None
         refuse_ignored_options(described.context, TAKEN_BY_RESUME)
-        options = TrainOptions(agents_per_process, observers, threads)
+        options = TrainOptions(agents_per_process, observers, threads, in_process)
         resume_runs(resume, described.typed("trajectories"), options, console)
         return
     federation = described.federation()
@@ -114,7 +127,7 @@ def train_command(
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
     warn_of_too_many(federation)
-    options = TrainOptions(agents_per_process, observers, threads)
+    options = TrainOptions(agents_per_process, observers, threads, in_process)
     if groups is not None:
         if runs != 1:
             raise UsageError("--groups and --runs do not go together: train one ensemble for each --seed")

@@ -149,7 +149,7 @@ class LocalFederation:
     def _process(self, name: str) -> ForkServerProcess:
         return self._server if name == SERVER else self._agents.process(name)
 
-    def wait_for_server(self, patience_s: float) -> None:
+    def wait_for_end(self, patience_s: float) -> None:
         """Wait so long at most for the server's process to end."""
         self._server.join(patience_s)
 

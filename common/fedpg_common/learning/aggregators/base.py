@@ -16,7 +16,7 @@ against an attacker who knows it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -124,6 +124,18 @@ class Selective(Protocol):
 
         It is called before a run, with votes of all agents that say nothing but how many there are: zeros, of shape
         (K, 1) unless pre-aggregators leave fewer, and a server's gradient if the algorithm estimates one.
+        """
+
+
+@runtime_checkable
+class Tryable(Protocol):
+    """An aggregator that can tell of many vectors at once what it would make of them, faster than one by one."""
+
+    def try_each(
+        self, votes: Votes, rows: tuple[int, ...], vectors: NDArray[np.float32]
+    ) -> Sequence[Aggregate | None] | None:
+        """What `aggregate` makes of the votes, without a memory, if all agents in these rows submit one of the vectors
+        (c, d): of each its vector and weights. None where `aggregate` has to be asked: for a vector, or altogether.
         """
 
 
