@@ -102,22 +102,22 @@ def train_command(
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 9 an environment
     failed; 10 too few agents are left for a quorum; 130 Ctrl-C; 143 terminated.
     """
+    from fedpg_lab.local.fork_server import fork_server
     from fedpg_lab.terminal.console import make_console
 
     observers = chosen_observers(tensorboard, observer or ())
     console = make_console(stderr=True)
     if resume is not None:
+        assert described.context is not None
+        refuse_ignored_options(described.context, TAKEN_BY_RESUME)
+        fork_server()
         from fedpg_lab.local.resume import resume_runs
         from fedpg_lab.local.train import TrainOptions
 
-        assert described.context is not None
-        refuse_ignored_options(described.context, TAKEN_BY_RESUME)
         options = TrainOptions(agents_per_process, observers, threads, in_process)
         resume_runs(resume, described.typed("trajectories"), options, console)
         return
     federation = described.federation()
-    from fedpg_lab.local.fork_server import fork_server
-
     fork_server()  # it imports beside this process
     from fedpg_lab.local.train import TrainOptions
 
