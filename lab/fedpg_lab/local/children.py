@@ -32,6 +32,8 @@ from fedpg_server.server import ServerOptions, serve
 
 from fedpg_lab.local.fork_server import KEYBOARD_SIGNALS
 
+YOUNG_OBJECTS = 10_000
+"""After how many new objects a child looks for garbage, instead of Python's 700: most of its objects are soon freed."""
 _starting = threading.Lock()
 """The main module is one for all threads."""
 
@@ -86,6 +88,7 @@ def end(process: ForkServerProcess, patience_s: float) -> None:
 def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequence[Any]) -> None:
     os.setsid()
     gc.freeze()  # what is imported stays: looking through it again and again would copy all its pages, too
+    gc.set_threshold(YOUNG_OBJECTS)
     # They were blocked in the fork server. A Ctrl-C that came before this session was made is the parent's to heed.
     for number in KEYBOARD_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
