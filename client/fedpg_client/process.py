@@ -33,6 +33,7 @@ from fedpg_client.attacks.shared import SharedSearches
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion.channel import PoolClient, PoolServer
 from fedpg_client.fates import Ended, OnFate, tell_nobody
+from fedpg_client.interruptible import InterruptibleChannel
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError
 from fedpg_client.trust import check_trusted
@@ -102,6 +103,8 @@ class AgentProcess:
     on_fate: OnFate = tell_nobody
     """Told at once of each agent that ends, also while others go on; from any agent's thread."""
     _searches: SharedSearches = field(default_factory=SharedSearches, init=False)
+    _channels: list[InterruptibleChannel] = field(default_factory=list, init=False)
+    """Those of all agents, closed ones too."""
 
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
@@ -110,7 +113,9 @@ class AgentProcess:
             # Python's signal handlers run in the main thread, when it wakes; and the system may hand the signal to
             # another thread, which does not wake it.
             while wait(futures, timeout=WAKE_EVERY_S).not_done:
-                pass
+                if self.stop.is_set():
+                    for channel in list(self._channels):
+                        channel.interrupt()
             codes = [future.result() for future in futures]
         return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
 
@@ -138,7 +143,7 @@ class AgentProcess:
                 options.tls,
                 options.connect_patience_s,
                 options.patience_s,
-                partial(open_channel, use_proxy=options.use_proxy),
+                partial(self._open_channel, use_proxy=options.use_proxy),
             )
             resources.callback(line.close)
             calls = attacker.attack.calls(line, Target(index, options.server, options.tls))
@@ -163,6 +168,13 @@ class AgentProcess:
             log.exception("agent %d: unexpected failure", index)
             return Ended(index, ExitCode.BUG, f"an unexpected {type(error).__name__}: {error}")
         return Ended(index, ExitCode.OK)
+
+    def _open_channel(
+        self, address: str, message_bytes: int, tls: TlsFiles | None, use_proxy: bool
+    ) -> InterruptibleChannel:
+        channel = InterruptibleChannel(partial(open_channel, address, message_bytes, tls, use_proxy))
+        self._channels.append(channel)
+        return channel
 
     def _caller(self, address: str, agent: int) -> Caller:
         return Caller(address, np.random.default_rng([agent, time.time_ns()]), self.stop)
