@@ -32,6 +32,10 @@ ALGORITHM_TITLES = {
 ALGORITHM_BASELINES = {"fedpg-guard": "time"}
 """The baseline of the gradient estimate where the task names none (`fedpg_common.tasks.BASELINES`)."""
 
+HALVES_BATCHES = ("res-nharpg",)
+"""Algorithms whose agents sample one half of a batch with another policy than the round's: it is 2 trajectories at
+least, and not to be cut short."""
+
 ENVIRONMENTS: Choices[Any] = Choices(
     "environment",
     {

@@ -26,6 +26,8 @@ DESCRIPTIONS = {
     "filter/filtered": "Agents whose gradient was filtered out.",
     "filter/absent": "Agents without a vote in the round.",
     "filter/radius": "Radius of the rule that decided: gradients farther from the median vector are filtered out.",
+    "filter/effective-votes": "How many votes of one weight would leave as much noise in their mean as those that were "
+    "weighed by trajectories do.",
     "filter/scale": "How far one honest gradient lies from the true one: the unit of the rule history.",
     "filter/heard": "Agents whose weight is above 1/4.",
     "filter/gate": "The part of the aggregate's square that is signal. Where returns are steady, the learning rate is "

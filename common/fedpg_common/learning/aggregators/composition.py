@@ -21,6 +21,7 @@ from fedpg_common.learning.aggregators.base import (
     Selective,
     Votes,
 )
+from fedpg_common.learning.aggregators.weighting import WEIGHING
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import Task
@@ -31,6 +32,7 @@ BEFORE = "before/"
 
 def build_aggregator(choice: Choice) -> Aggregator:
     """The aggregator of a description, with the pre-aggregators of its setting `after`. Raises UsageError."""
+    _check_weighting(choice)
     settings = {name: value for name, value in choice.settings.items() if name != "after"}
     aggregator: Aggregator = AGGREGATORS.build(Choice(choice.name, settings))
     _require_method(aggregator, "aggregate", f"aggregator {choice.name}")
@@ -65,6 +67,22 @@ def _check_faulty(part: Choice, shipped: Mapping[str, str], agents: int) -> None
     faulty = part.settings.get("faulty")
     if part.name in shipped and is_whole(faulty) and 2 * faulty >= agents > 1:
         raise UsageError(f"aggregator {part.name}: faulty must be less than half of the {agents} agents, not {faulty}")
+
+
+def _check_weighting(choice: Choice) -> None:
+    """Raise UsageError where votes are to be weighed by a rule that must not; what others call so is their own."""
+    if "weighting" not in choice.settings or choice.name not in AGGREGATORS.shipped:
+        return
+    if choice.name not in WEIGHING:
+        raise UsageError(
+            f"aggregator {choice.name}: what it promises counts agents, so it does not weigh votes by trajectories; "
+            f"{' and '.join(WEIGHING)} do"
+        )
+    if choice.settings["weighting"] == "trajectories" and parts_before(choice):
+        raise UsageError(
+            f"aggregator {choice.name}: agents' votes can be weighed, but not what pre-aggregators make of them: leave "
+            "out weighting, or after"
+        )
 
 
 def parts_before(choice: Choice) -> list[Choice]:
@@ -165,7 +183,15 @@ def _as_votes(mixed: Mixed, votes: Votes) -> Votes:
         server_gradient=votes.server_gradient,
         server_scale=votes.server_scale,
         tolerated=votes.faulty,
+        batch_sizes=None if votes.batch_sizes is None else _mixed_sizes(mixed.shares, votes.batch_sizes),
     )
+
+
+def _mixed_sizes(shares: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """B of rows that hold these shares (rows, k) of votes of B_k: an error of at most Σ s_k e_k, e_k ∝ 1/√B_k."""
+    errors = shares @ (1.0 / np.sqrt(sizes))
+    result: NDArray[np.float64] = 1.0 / np.square(np.maximum(errors, 1e-12))
+    return result
 
 
 def _weights_of_agents(result: Aggregate, rows: Votes, shares: NDArray[np.float64], votes: Votes) -> dict[int, float]:
