@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ from fedpg_server.storage.mark import mark_path
 from fedpg_server.storage.store import STORE_NAME, Store
 from rich.console import Console
 
-from fedpg_lab.figures.one_run import plot_run
 from fedpg_lab.local.describe import status_after
 from fedpg_lab.local.in_process.agents import require_fit
 from fedpg_lab.local.in_process.child import InProcessFederation
@@ -73,7 +72,7 @@ def train(
             display.say("starting" if options.in_process else "starting the server")
             with processes:
                 _watch(processes, display)
-                _show_end(folder, display, processes.note)
+                run = _show_end(folder, display, processes.note)
                 if not options.in_process:
                     display.say("the agents leave")
                 processes.wait_for_agents(AGENTS_LEAVE_S)
@@ -83,8 +82,9 @@ def train(
         failure = str(error) if isinstance(error, FedPGError) else None
         finish_what_there_is(folder, failure, processes.failed_agents)
         raise
-    run = finish(folder)
-    assert run is not None  # the server ended well, so its store can be read
+    if run is None:
+        run = load_run(folder)
+    _write_up(run, folder)
     if processes.failed_agents:
         write_summary(run, failed_agents=processes.failed_agents)
     return run
@@ -150,29 +150,43 @@ def _watch(processes: LocalFederation | InProcessFederation, display: Display) -
         display.say("starting the agents")
     try:
         with asking(processes) as fetch:
+            drawing: threading.Thread | None = None
             while processes.supervise():
                 try:
-                    display.show(fetch(), processes.note)
+                    status = fetch()
+                    display.show(status, processes.note)
+                    if drawing is None and status.HasField("latest"):  # the start is over
+                        drawing = threading.Thread(target=_prepare_to_draw, name="drawing", daemon=True)
+                        drawing.start()
                 except (UnreachableError, RefusedError) as error:
                     log.debug("%s", error)  # the server starts, ends or comes back
-                time.sleep(STATUS_EVERY_S)
+                processes.wait_for_end(STATUS_EVERY_S)
     except (KeyboardInterrupt, SystemExit):
         display.say("ending server and agents; Ctrl-C again ends them at once")
         raise
 
 
-def _show_end(folder: Path, display: Display, note: str) -> None:
-    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more."""
+def _prepare_to_draw() -> None:
+    """Import what the picture in the end needs, while this process has nothing to do but look on."""
+    import fedpg_lab.figures.one_run  # noqa: F401
+
+
+def _show_end(folder: Path, display: Display, note: str) -> RunData | None:
+    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more.
+
+    Returns the run; None if it cannot be read.
+    """
     try:
         run = load_run(folder)
     except StorageError as error:
         log.debug("no last state: %s", error)  # what is made of the run next says so aloud
-        return
+        return None
     if run.records:
         steps = sum(sum(record.environment_steps.values()) for record in run.records)
         target = run.federation.task.trajectories
         status = status_after(run.records[-1], target, steps, pb.PHASE_ENDED, "the run has ended")
         display.show(status, note)
+    return run
 
 
 def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
@@ -190,10 +204,17 @@ def finish(folder: Path, failure: str | None = None) -> RunData | None:
     if not exists(folder / STORE_NAME):
         return None
     run = load_run(folder)
+    _write_up(run, folder, failure)
+    return run
+
+
+def _write_up(run: RunData, folder: Path, failure: str | None = None) -> None:
+    """Write summary and picture."""
     write_summary(run, failure=failure)
     if run.records:
+        from fedpg_lab.figures.one_run import plot_run  # Matplotlib takes its time
+
         plot_run(run, folder / PLOT_NAME)
-    return run
 
 
 def new_folder(out: Path, name: str | None, default_name: str) -> Path:

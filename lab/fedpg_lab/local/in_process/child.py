@@ -16,9 +16,10 @@ from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
 from fedpg_server.learning.records import RoundRecord
 
-from fedpg_lab.local.children import end, fork_server, spawn
+from fedpg_lab.local.children import end, spawn
 from fedpg_lab.local.describe import status_after
 from fedpg_lab.local.failures import ProcessFailedError, last_words, name_of_signal
+from fedpg_lab.local.fork_server import fork_server
 from fedpg_lab.local.in_process.rounds import RunOptions, play
 
 NAME = "federation"
@@ -95,6 +96,10 @@ class InProcessFederation:
         if self._status is None:
             raise UnreachableError("no round is done yet")
         return self._status
+
+    def wait_for_end(self, patience_s: float) -> None:
+        """Wait so long at most for the process to end."""
+        self._process.join(patience_s)
 
     def wait_for_agents(self, patience_s: float) -> None:
         """Let the process end by itself."""
