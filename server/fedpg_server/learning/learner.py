@@ -103,11 +103,18 @@ class Learner:
         self._seed = federation.seed
         self._policy = policy
         self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
-        self._algorithm = build_algorithm(federation.algorithm, self._tools)
+        self._algorithm = algorithm = build_algorithm(federation.algorithm, self._tools)
+        # Looked up once: what a class can do is costly to ask.
+        self._hands_out = algorithm if isinstance(algorithm, HandsOut) else None
+        self._sees_votes = algorithm if isinstance(algorithm, SeesVotes) else None
+        self._with_gradient = algorithm if isinstance(algorithm, WithReferenceGradient) else None
+        self._completes = algorithm if isinstance(algorithm, Completes) else None
+        self._with_scale = algorithm if isinstance(algorithm, WithServerScale) else None
+        self._with_screen = algorithm if isinstance(algorithm, WithScreen) else None
         self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
         self._aggregator: Aggregator = build_aggregator(self._chosen)
         self._needs_reference = bool(getattr(self._aggregator, "needs_reference", False))
-        has_reference = self._needs_reference or isinstance(self._algorithm, WithReferenceGradient)
+        has_reference = self._needs_reference or self._with_gradient is not None
         check_federation(self._aggregator, self._chosen, self._task, self._agents, has_reference)
         self._check_size(federation.algorithm)
         self._name = federation.algorithm.name
@@ -126,12 +133,12 @@ class Learner:
     @property
     def round_vectors(self) -> int:
         """How many vectors (d,) a round's message holds at most."""
-        return ROUND_VECTORS_MAX if isinstance(self._algorithm, HandsOut) else 1
+        return ROUND_VECTORS_MAX if self._hands_out is not None else 1
 
     def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
         """What the round's agents need beside θ_0; None where they estimate ∇L(θ_0)."""
-        algorithm = self._algorithm
-        if not isinstance(algorithm, HandsOut):
+        algorithm = self._hands_out
+        if algorithm is None:
             return None
         return checked_recursion(lambda: algorithm.recursion(state, plan), state.theta.size, self._name)
 
@@ -177,10 +184,9 @@ class Learner:
         return self._aggregate(self._sizes.told(votes, None), state)
 
     def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
-        algorithm = self._algorithm
-        if isinstance(algorithm, SeesVotes):
-            return algorithm.improve_seeing(state, plan, votes, aggregate)
-        return algorithm.improve(state, plan, aggregate.vector)
+        if self._sees_votes is not None:
+            return self._sees_votes.improve_seeing(state, plan, votes, aggregate)
+        return self._algorithm.improve(state, plan, aggregate.vector)
 
     def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
         """Greedy episodes of the policy after a round, the same whenever they are played. Only shows how good it is."""
@@ -195,8 +201,8 @@ class Learner:
 
     def _reference(self, state: State, plan: RoundPlan) -> Reference:
         """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
-        algorithm, own = self._algorithm, None
-        if isinstance(algorithm, WithReferenceGradient):
+        algorithm, own = self._with_gradient, None
+        if algorithm is not None:
             own = checked_call(lambda: algorithm.reference_gradient(state, plan), self._name)
         if own is None and self._needs_reference:
             return self._tools.reference(state.theta, plan.round_number, reference_batch(self._aggregator, plan))
@@ -207,22 +213,22 @@ class Learner:
         matrix = np.zeros((len(agents), state.theta.size), np.float32)
         for row, agent in enumerate(agents):
             matrix[row] = updates[agent]
-        algorithm = self._algorithm
-        if isinstance(algorithm, Completes):
+        algorithm = self._completes
+        if algorithm is not None:
             sent = matrix
             matrix = checked_completion(lambda: algorithm.complete(state, plan, agents, sent), sent, self._name)
         matrix.flags.writeable = False
         votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
-        if isinstance(self._algorithm, WithServerScale):
-            votes = replace(votes, server_scale=self._algorithm.server_scale(state, plan))
+        if self._with_scale is not None:
+            votes = replace(votes, server_scale=self._with_scale.server_scale(state, plan))
         return votes
 
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
         """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
         memory = state.memory(AGGREGATOR)
         seen = votes
-        if isinstance(self._algorithm, WithScreen):
-            seen = for_those(self._algorithm.screen(state, votes), votes)
+        if self._with_screen is not None:
+            seen = for_those(self._with_screen.screen(state, votes), votes)
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
         if self._needs_reference and seen.server_gradient is None:
