@@ -54,7 +54,7 @@ FINAL = 0.95
 """The final return is the mean over the rounds behind this part of the trajectories."""
 HARMLESS = ("none", "alone")
 """All agents honest, and no agent at all: the server learns alone, on the same x-axis."""
-COUNTED = ("rejected", "rolled-back", "alarm", "bounded")
+COUNTED = ("rejected", "rolled-back", "alarm", "unheeded", "bounded")
 """Figures of which a run's line has the number of rounds."""
 SCALES = (0.0, *np.geomspace(0.1, 8.0, 13).tolist())
 """How far attackers try to stand from the honest mean, in standard deviations of an honest gradient."""
@@ -294,10 +294,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         "weight_byzantine": round(fmean(each.get(agent, 0.0) for each in weights for agent in byzantine), 3)
         if byzantine
         else None,
-        **{
-            name: sum(each.get(name, 0.0) for each in figures)
-            for name in ("rejected", "rolled-back", "alarm", "bounded")
-        },
+        **{name: sum(each.get(name, 0.0) for each in figures) for name in COUNTED},
         "rounds": number,
         "digest": digest(state.theta)[:12],
         "cpu_s": round(time.process_time() - start_s, 1),
@@ -310,6 +307,7 @@ def main() -> None:
     parser.add_argument("--task", default="CartPole-v1")
     parser.add_argument("--algorithm", nargs="+", default=["fedpg-guard", "fedpg-br"], help=ALGORITHMS.names)
     parser.add_argument("--aggregator", help=AGGREGATORS.names)
+    parser.add_argument("--after", nargs="+", default=[], help="pre-aggregators, run before that aggregator")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the algorithms")
     parser.add_argument("--baseline", choices=("none", "time"), help="of the gradient estimate; the algorithm's")
     parser.add_argument("--attack", nargs="+", default=["none", "boundary"], help=f"{', '.join(OMNISCIENT)}, …")
@@ -328,7 +326,9 @@ def main() -> None:
             seed=seed,
             trajectories=arguments.trajectories,
             algorithm={"name": name, **settings},
-            aggregator=arguments.aggregator,
+            aggregator={"name": arguments.aggregator, "after": arguments.after}
+            if arguments.after
+            else arguments.aggregator,
             baseline=arguments.baseline,
         )
         attackers = range(1, 1 + (0 if attack in HARMLESS else arguments.byzantine))

@@ -19,6 +19,7 @@ from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.learning.streams import Role
+from fedpg_common.speeds import Speed
 from fedpg_common.tasks import Task
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, open_channel
@@ -89,6 +90,8 @@ class AgentOptions:
     """Where to look for an allowed module, besides Python's path and the working folder."""
     world: World = field(default_factory=World)
     """What the operator gives this agent's environment, over what the server says."""
+    speed: Speed = field(default_factory=Speed)
+    """How much the operator lets it sample, over what the server says."""
 
 
 @dataclass
@@ -194,7 +197,8 @@ class AgentProcess:
         check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))
         if attacker.attack.knowledge >= Knowledge.COLLUDERS:
             attacker = self._colluding(options, attacker, resources, joined, policy.spec.size)
-        return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker)
+        speed = options.speed.over(Speed(joined.trajectories, joined.min_trajectories))
+        return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker, speed)
 
     def _colluding(
         self, options: AgentOptions, attacker: Attacker, resources: ExitStack, joined: pb.JoinReply, size: int

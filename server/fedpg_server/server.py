@@ -20,6 +20,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.machine import cores
+from fedpg_common.rounds import why_no_worlds
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, is_loopback
 from grpc_health.v1 import health_pb2
@@ -99,6 +100,8 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
             await _in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
             await _in(thread, check_worlds, federation, policy)
+            if rarely := why_no_worlds(federation):
+                log.warning(rarely)
             worlds = await _in(thread, Worlds, federation, policy) if federation.worlds_every else None
             try:
                 learner = Learner(federation, environments, policy, worlds)

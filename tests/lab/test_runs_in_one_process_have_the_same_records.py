@@ -85,6 +85,10 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
     "the defence, which evaluates first": {"byzantine": 2, "attack": "frame", "algorithm": "fedpg-guard"},
     "an algorithm that hands out momentum": {"byzantine": 2, "attack": "mimic", "algorithm": "res-nharpg"},
     "a rule with a gradient of the server's": {"byzantine": 1, "attack": "min-max", "aggregator": "fltrust"},
+    "batches of their own sizes": {
+        "byzantine": 1, "attack": "worst-down", "aggregator": {"name": "fedpg", "weighting": "trajectories"},
+        "speeds": {"trajectories": [3, 16], "min_trajectories": 4, "2": {"trajectories": 2}},
+    },
     "worlds of their own": {
         "byzantine": 2, "attack": "normalized", "heterogeneity": {"gravity": [6.0, 14.0]}, "worlds_every": 2,
     },

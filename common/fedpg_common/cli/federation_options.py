@@ -58,7 +58,8 @@ OPTIONS = (
 SET_HELP = (
     "A setting of the chosen aggregator or attack, for example faulty=3; where both are chosen, aggregator.faulty=3 or "
     "attack.z=1.2. task.NAME=VALUE is a setting of the task, heterogeneity.NAME=[LEAST,MOST] a range from which the "
-    "environment of each agent is drawn, environments.3.NAME=VALUE the environment of agent 3. Repeat for several."
+    "environment of each agent is drawn, environments.3.NAME=VALUE the environment of agent 3, "
+    "speeds.3.trajectories=N how many it samples per round. Repeat for several."
 )
 FILE_HELP = "A description of the federation (TOML). Options on the command line replace what it says."
 

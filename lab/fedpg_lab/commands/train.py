@@ -13,6 +13,7 @@ from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
 from fedpg_common.cli.options import refuse_ignored_options
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
+from fedpg_common.rounds import why_no_worlds
 from fedpg_common.words import count, on_one_line
 
 from fedpg_lab.ensemble.groups import Grouping
@@ -127,6 +128,8 @@ def train_command(
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
     warn_of_too_many(federation)
+    if rarely := why_no_worlds(federation):
+        typer.echo(f"fedpg: {rarely}", err=True)
     options = TrainOptions(agents_per_process, observers, threads, in_process)
     if groups is not None:
         if runs != 1:

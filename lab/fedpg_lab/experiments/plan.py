@@ -50,7 +50,7 @@ REPRODUCTION_FIELDS = ("carry_adam",)
 QUICK_FIELDS = ("seeds", "trajectories")
 QUICK_MATRIX_FIELDS = ("rows", "attacks", "byzantine")
 FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s",
-                     "environments", "heterogeneity", "worlds_every")  # fmt: skip
+                     "environments", "heterogeneity", "speeds", "worlds_every")  # fmt: skip
 PATIENT_S = 86_400.0
 """How long a round waits where every agent answers in the end, so that a loaded machine changes no result."""
 SEEDS_MAX = 1000

@@ -55,6 +55,7 @@ from fedpg_server.learning.answers import (
     checked_recursion,
 )
 from fedpg_server.learning.records import Evaluation
+from fedpg_server.learning.sizes import Sizes, for_those
 from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
 from fedpg_server.learning.worlds import Worlds
 
@@ -112,6 +113,7 @@ class Learner:
         self._name = federation.algorithm.name
         self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
         self._worlds, self._worlds_every = worlds, federation.worlds_every
+        self._sizes = Sizes(federation)
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -136,11 +138,18 @@ class Learner:
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Aggregate, and improve the policy. It is evaluated, too, if the algorithm needs that for its next round.
 
-        `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
-        aggregator that does not come with FedPG breaks its promises, and nothing else.
+        `updates` are finite vectors (d,) by agent index, possibly none, each of the trajectories that were asked for.
+        Raises UsageError if an algorithm or an aggregator that does not come with FedPG breaks its promises, and
+        nothing else.
         """
+        return self.improve_counting(state, plan, updates, None)
+
+    def improve_counting(
+        self, state: State, plan: RoundPlan, updates: Mapping[int, Vector], claims: Mapping[int, int] | None
+    ) -> RoundResult:
+        """The same, where agents say of how many trajectories their updates are: see `Sizes`."""
         reference = self._reference(state, plan)
-        votes = self._votes(state, plan, updates, reference)
+        votes = self._sizes.told(self._votes(state, plan, updates, reference), claims)
         aggregate = self._aggregate(votes, state)
         mu = aggregate.vector
         improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
@@ -164,7 +173,8 @@ class Learner:
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
         """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
-        return self._aggregate(self._votes(state, plan, updates, self._reference(state, plan)), state)
+        votes = self._votes(state, plan, updates, self._reference(state, plan))
+        return self._aggregate(self._sizes.told(votes, None), state)
 
     def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
         algorithm = self._algorithm
@@ -210,7 +220,9 @@ class Learner:
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
         """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
         memory = state.memory(AGGREGATOR)
-        seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
+        seen = votes
+        if isinstance(self._algorithm, WithScreen):
+            seen = for_those(self._algorithm.screen(state, votes), votes)
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
         if self._needs_reference and seen.server_gradient is None:
@@ -229,8 +241,9 @@ class Learner:
 
         docs/algorithm.md, "Trajectory count".
         """
-        K, B_t, server = self._agents, plan.batch_size, report.sampled.trajectories + reference.trajectories
-        return round((B_t * K + server) / (K + 1)) if K > 1 else B_t + server
+        K, server = self._agents, report.sampled.trajectories + reference.trajectories
+        agents = self._sizes.asked_in_all(plan)
+        return round((agents + server) / (K + 1)) if K > 1 else agents + server
 
     def _check_size(self, algorithm: Choice) -> None:
         """Raise UsageError where a round's message could not hold what the algorithm hands out."""

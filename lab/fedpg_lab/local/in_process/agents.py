@@ -142,9 +142,11 @@ class Agents:
 
     def _recall(self, agent: int, context: Context, updates: Mapping[int, Update]) -> Vector:
         """An honest agent's gradient as an attacker recomputes it: what was sampled already, if that is the same."""
-        mine, theirs = (self._federation.task_of(one) for one in (context.agent, agent))
+        federation = self._federation
+        mine, theirs = (federation.task_of(one) for one in (context.agent, agent))
         is_same = mine == theirs and has_own_batch(mine) and mine.reward == Reward()
-        if is_same and agent not in self._federation.byzantine:
+        is_same = is_same and federation.speed_of(context.agent) == federation.speed_of(agent)
+        if is_same and agent not in federation.byzantine:
             return updates[agent].gradient
         assert context.recompute is not None  # whoever recalls may recompute
         return context.recompute(agent)
@@ -156,7 +158,8 @@ def _make(federation: Federation, agent: int, attacker: Attacker, spec: Paramete
     resources.callback(environments.close)
     policy = make_policy(task, environments.observation_size, environments.action_space)
     check_fit(task, policy.spec, spec)
-    return Worker(agent, federation.agents, seed, task, policy, environments, attacker)
+    speed = federation.speed_of(agent)
+    return Worker(agent, federation.agents, seed, task, policy, environments, attacker, speed)
 
 
 def _require_finite(plan: RoundPlan, updates: Mapping[int, Update]) -> None:

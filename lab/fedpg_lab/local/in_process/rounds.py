@@ -19,10 +19,12 @@ from fedpg_common.errors import FedPGError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
+from fedpg_common.rounds import why_no_worlds
 from fedpg_server.carried_adam import check_carried
 from fedpg_server.learning.learner import Learner
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.sizes import claims_of
 from fedpg_server.learning.state import State
 from fedpg_server.learning.worlds import Worlds, check_worlds
 from fedpg_server.observers.base import Observed, Observers, build_observers
@@ -69,6 +71,8 @@ def play(options: RunOptions, on_round: OnRound) -> None:
         environments.use_threads(options.threads)
         policy = make_policy(federation.task, environments.observation_size, environments.action_space)
         check_worlds(federation, policy)
+        if rarely := why_no_worlds(federation):
+            log.warning(rarely)
         worlds = None
         if federation.worlds_every:
             worlds = Worlds(federation, policy)
@@ -138,7 +142,7 @@ class _Rounds:
         works = self._agents.work(plan, state.theta, self._learner.recursion(state, plan))
         gradients = {agent: work.gradient for agent, work in works.items()}
         reports = {agent: work.report for agent, work in works.items()}
-        result = self._learner.improve(state, plan, gradients)
+        result = self._learner.improve_counting(state, plan, gradients, claims_of(reports))
         record = make_record(result, plan, self._federation, reports, self._trajectories, seconds=0.0)
         record = self._evaluated(record, result.state)
         record = replace(record, seconds=time.perf_counter() - began_s)
