@@ -10,7 +10,7 @@ import typer
 from fedpg_common.cli.ending import unwinding
 from fedpg_common.cli.federation_options import Description, federation_options
 from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
-from fedpg_common.cli.options import refuse_ignored_options
+from fedpg_common.cli.options import ADVANCED, OUTPUT, SEVERAL, refuse_ignored_options
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.words import count, on_one_line
@@ -26,22 +26,35 @@ TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "threads", "t
 """The options that mean something to a run which has its description already."""
 
 
-Runs = Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")]
+Runs = Annotated[
+    int,
+    typer.Option(
+        help="Repeat with this many consecutive seeds, everything fresh.", metavar="N", rich_help_panel=SEVERAL
+    ),
+]
 
 Groups = Annotated[
     int | None,
-    typer.Option(help="Split the agents into groups that train a policy each.", metavar="K", show_default="no groups"),
+    typer.Option(
+        help="Split the agents into groups that train a policy each.",
+        metavar="K",
+        show_default="no groups",
+        rich_help_panel=SEVERAL,
+    ),
 ]
 
 GroupingOption = Annotated[
-    Grouping, typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE")
+    Grouping,
+    typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE", rich_help_panel=SEVERAL),
 ]
 
 NameOption = Annotated[str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")]
 
-Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")]
+Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER", rich_help_panel=OUTPUT)]
 
-AgentsPerProcess = Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)]
+AgentsPerProcess = Annotated[
+    int, typer.Option(help="Agents that share a process.", metavar="N", min=1, rich_help_panel=ADVANCED)
+]
 
 ThreadsOption = Annotated[
     int | None,
@@ -50,10 +63,11 @@ ThreadsOption = Annotated[
         metavar="N",
         show_default="the cores that it may use",
         min=1,
+        rich_help_panel=ADVANCED,
     ),
 ]
 
-Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")]
+Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="", rich_help_panel=OUTPUT)]
 
 ResumeOption = Annotated[
     Path | None,
