@@ -191,7 +191,7 @@ def test_every_aggregator_of_the_table_takes_any_votes(name: str) -> None:
     [
         ("krum", {"faulty": -1}, "aggregator krum: faulty must be a whole number from 0 to 10000, not -1"),
         ("krum", {"faulty": True}, "faulty must be a whole number"),
-        ("krum", {"fault": 1}, "got an unexpected keyword argument 'fault'; its settings are faulty (default None)"),
+        ("krum", {"fault": 1}, "unknown setting 'fault': did you mean faulty? Its settings are faulty (default None)"),
         ("mean", {"faulty": 1}, "its settings are none"),
         ("multi-krum", {"selected": 0}, "selected must be a whole number of at least 1, not 0"),
         ("trimmed-mean", {"faulty": 1.5}, "faulty must be a whole number"),
