@@ -186,6 +186,8 @@ def check_parts(federation: Federation) -> None:
     from fedpg_common.modules import make_importable
     from fedpg_common.shipped import ALGORITHMS
 
+    from fedpg_lab.local.agent_setup import same_attack
+
     if federation.adam_after is not None:
         raise UsageError("adam_after belongs to the runs of an experiment's [reproduction]: leave it out")
     make_importable(federation)
@@ -195,8 +197,16 @@ def check_parts(federation: Federation) -> None:
         aggregator = build_aggregator(chosen)
         has_reference = hasattr(algorithm, "reference_gradient") or getattr(aggregator, "needs_reference", False)
         check_federation(aggregator, chosen, federation.task, federation.agents, has_reference)
-    for attack in federation.byzantine.values():
-        build_attacker(attack)
+    for attack, attackers in same_attack(federation):
+        try:
+            build_attacker(attack)
+        except UsageError as error:
+            among_others = len(attackers) < len(federation.byzantine)
+            raise UsageError(f"{f'agent {attackers[0]}: ' * among_others}{error}") from error
+    if any(world.wrappers for world in federation.environments.values()):
+        from fedpg_common.environments.modules import check_wrappers_of_worlds
+
+        check_wrappers_of_worlds(federation)
 
 
 def warn_of_too_many(federation: Federation) -> None:
