@@ -152,7 +152,11 @@ def test_quick_keeps_the_rows_and_attacks_that_it_names(tmp_path: Path) -> None:
         ("rows = [", 'rows = [{ attack = "alie" }, ', "unknown field of a row of [matrix] 'attack'"),
         ("attacks = [", 'attacks = ["none", ', "unknown attack 'none'"),
         ("attacks = [", 'attacks = ["sign-flipping", ', "two columns are called sign-flipping"),
-        ('rows = ["fedpg"]', 'rows = ["median"]', "unknown name in quick.rows 'median': choose one of fedpg, two krums"),
+        (
+            'rows = ["fedpg"]',
+            'rows = ["median"]',
+            "unknown name in quick.rows 'median': choose one of fedpg",
+        ),
         ('attacks = ["sign-flipping"]', "attacks = 3", "quick.attacks must be a list of names"),
         ('task = "CartPole-v1"', "", "the field 'task' is missing"),
     ],
