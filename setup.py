@@ -17,7 +17,8 @@ FLAGS = [
     "-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-g0",
     "-Wno-psabi",
 ]  # fmt: skip
-SOURCE = "common/fedpg_common/learning/kernels/kernels.c"
+FOLDER = "common/fedpg_common/learning/kernels"
+SOURCE, PARTS = f"{FOLDER}/kernels.c", [f"{FOLDER}/inner_loop.h"]
 
 
 class BuildKernels(build_ext):
@@ -48,6 +49,6 @@ class BuildKernels(build_ext):
 
 
 setup(
-    ext_modules=[Extension("fedpg_common.learning.kernels._kernels", [SOURCE], optional=True)],
+    ext_modules=[Extension("fedpg_common.learning.kernels._kernels", [SOURCE], depends=PARTS, optional=True)],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -54,7 +54,7 @@ FINAL = 0.95
 """The final return is the mean over the rounds behind this part of the trajectories."""
 HARMLESS = ("none", "alone")
 """All agents honest, and no agent at all: the server learns alone, on the same x-axis."""
-COUNTED = ("rejected", "rolled-back", "alarm", "bounded")
+COUNTED = ("rejected", "rolled-back", "alarm", "unheeded", "bounded")
 """Figures of which a run's line has the number of rounds."""
 SCALES = (0.0, *np.geomspace(0.1, 8.0, 13).tolist())
 """How far attackers try to stand from the honest mean, in standard deviations of an honest gradient."""
@@ -80,10 +80,14 @@ class Agreed(Attacker):
 
     answers: dict[int, Vector] = field(default_factory=dict)
     """By round."""
+    honest: dict[int, Vector] = field(default_factory=dict)
+    """What every agent would send in the round under way if it were honest: nobody has to compute it again."""
 
     def agree(self, gradient: Vector, context: Context) -> Vector:
         """See `Attacker`."""
         number = context.round_number
+        if context.recompute is not None:
+            context = replace(context, recompute=self.honest.__getitem__)
         if not (self.attack.unanimous and self.schedule.is_active(number)):
             return super().agree(gradient, context)
         if number not in self.answers:
@@ -214,6 +218,7 @@ class Bench:
         self._meeting = Meeting()
         shipped = build_attacker(choice_of(attack)) if attack not in (*OMNISCIENT, *HARMLESS) else Attacker()
         attackers = tuple(sorted(federation.byzantine))
+        self._known: dict[int, Vector] = {}
         bad = Agreed(
             shipped.attack,
             shipped.schedule,
@@ -222,6 +227,7 @@ class Bench:
             pool=self._meeting,
             run_seed=federation.seed,
             aggregator=federation.aggregator or rule_of(federation),
+            honest=self._known,
         )
         self._honest = {
             agent: Worker(
@@ -242,9 +248,12 @@ class Bench:
             return self.learner.improve(state, plan, {})
         at = (number, plan.batch_size, state.theta)
         byzantine = self._federation.byzantine
-        is_pooled = any(self._workers[agent] is not self._honest[agent] for agent in byzantine)
-        self._meeting.pooled = {agent: self._honest[agent].work(*at).gradient for agent in byzantine if is_pooled}
-        updates = {agent: worker.work(*at).gradient for agent, worker in self._workers.items()}
+        self._known.update({agent: worker.work(*at).gradient for agent, worker in self._honest.items()})
+        self._meeting.pooled = {agent: self._known[agent] for agent in byzantine}
+        updates = {
+            agent: self._known[agent] if worker is self._honest[agent] else worker.work(*at).gradient
+            for agent, worker in self._workers.items()
+        }
         if self._attack is not None and byzantine:
             updates = self._attack(Round(self.learner, state, plan, self._federation, updates, self._tools))
         return self.learner.improve(state, plan, updates)
@@ -285,10 +294,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         "weight_byzantine": round(fmean(each.get(agent, 0.0) for each in weights for agent in byzantine), 3)
         if byzantine
         else None,
-        **{
-            name: sum(each.get(name, 0.0) for each in figures)
-            for name in ("rejected", "rolled-back", "alarm", "bounded")
-        },
+        **{name: sum(each.get(name, 0.0) for each in figures) for name in COUNTED},
         "rounds": number,
         "digest": digest(state.theta)[:12],
         "cpu_s": round(time.process_time() - start_s, 1),
@@ -301,6 +307,7 @@ def main() -> None:
     parser.add_argument("--task", default="CartPole-v1")
     parser.add_argument("--algorithm", nargs="+", default=["fedpg-guard", "fedpg-br"], help=ALGORITHMS.names)
     parser.add_argument("--aggregator", help=AGGREGATORS.names)
+    parser.add_argument("--after", nargs="+", default=[], help="pre-aggregators, run before that aggregator")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the algorithms")
     parser.add_argument("--baseline", choices=("none", "time"), help="of the gradient estimate; the algorithm's")
     parser.add_argument("--attack", nargs="+", default=["none", "boundary"], help=f"{', '.join(OMNISCIENT)}, …")
@@ -319,7 +326,9 @@ def main() -> None:
             seed=seed,
             trajectories=arguments.trajectories,
             algorithm={"name": name, **settings},
-            aggregator=arguments.aggregator,
+            aggregator={"name": arguments.aggregator, "after": arguments.after}
+            if arguments.after
+            else arguments.aggregator,
             baseline=arguments.baseline,
         )
         attackers = range(1, 1 + (0 if attack in HARMLESS else arguments.byzantine))

@@ -31,7 +31,12 @@ SECTIONS = (
         "critical_path.py",
         "What a round waits for",
         "With each agent on a machine of its own: one agent, and then the server's inner loop. CPU time on one core. "
-        "The ten evaluation episodes decide nothing in the published algorithms, and are played while the agents work.",
+        "The ten evaluation episodes decide nothing in the published algorithms, and are played while the agents work. "
+        "The inner loop samples N_t b trajectories, on average 20 against an agent's 16 on CartPole, 40 against 32 on "
+        "LunarLander, 64 against 48 on HalfCheetah, in batches of b, and computes two gradients of each but those of "
+        "its first step. The last column is its time over the agent's if all that cost it what it costs the agent, "
+        "which steps several times as many episodes at once: the floor of a loop that is made of the agent's parts. "
+        "CartPole's is compiled as a whole, keeps for one gradient what acting has computed, and lies below it.",
     ),
     (
         "alternatives.py",

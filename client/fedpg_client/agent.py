@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,6 +16,7 @@ from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_client.calls import Calls
 from fedpg_client.fates import OnFate, Refused, tell_nobody
+from fedpg_client.pace import Budget, Pace
 from fedpg_client.retry import ServerRefusedError, StoppedError
 from fedpg_client.worker import Update, Worker
 
@@ -44,6 +46,7 @@ class Agent:
         self._calls = calls
         self._make_worker = make_worker
         self._clock = clock
+        self._pace = Pace(clock)
         self._on_fate = on_fate
         self._waits_since_s: float | None = None
         self._complained_s = 0.0
@@ -81,7 +84,7 @@ class Agent:
             return True
         if reply.state == pb.AwaitRoundReply.STATE_OPEN:
             self._waits_since_s = None
-            self._do_round(reply.round)
+            self._do_round(reply.round, reply.time_left_s if reply.HasField("time_left_s") else None)
         elif reply.state == pb.AwaitRoundReply.STATE_NOT_YET:
             self._complain()
         return reply.state != pb.AwaitRoundReply.STATE_ENDED
@@ -105,18 +108,20 @@ class Agent:
             "agent %d joined run %s: %s with %d agents", self.index, joined.run_id, joined.task.name, joined.agents
         )
 
-    def _do_round(self, round_: pb.Round) -> None:
+    def _do_round(self, round_: pb.Round, time_left_s: float | None) -> None:
         assert self._worker is not None
+        started_s = self._clock()
         if not is_whole(round_):
             log.warning("agent %d round %d: the parameters came damaged: fetching again", self.index, round_.number)
             return
-        started_s = self._clock()
-        size = self._worker.policy.spec.size
-        theta = wire.tensor_to_vector(round_.parameters, size)
-        asked = [wire.recursion_from_message(round_.recursion, size)] if round_.HasField("recursion") else []
-        update = self._worker.work(round_.number, round_.batch_size, theta, *asked)
+        budget = None
+        if time_left_s is not None and self._worker.speed.min_trajectories:
+            budget = self._pace.budget(started_s, time_left_s)
+        update = self._compute(self._worker, round_, budget)
         report = make_report(update, self._clock() - started_s)
         reply = self._calls.submit(round_, wire.vector_to_tensor(update.gradient), report)
+        if budget is not None:
+            self._pace.submitted(budget)
         verdict = _known(reply.verdict)
         level = logging.DEBUG if verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE) else logging.WARNING
         log.log(
@@ -128,6 +133,21 @@ class Agent:
             log.warning("agent %d round %d: no vote: %s", self.index, round_.number, reason)
             self._on_fate(Refused(self.index, round_.number, verdict, reason))
         self._after(verdict, round_.number)
+
+    def _compute(self, worker: Worker, round_: pb.Round, budget: Budget | None) -> Update:
+        size = worker.policy.spec.size
+        theta = wire.tensor_to_vector(round_.parameters, size)
+        beside: dict[str, Any] = {}
+        if round_.HasField("recursion"):
+            beside["recursion"] = wire.recursion_from_message(round_.recursion, size)
+        if budget is not None:
+            beside["budget"] = budget
+        update = worker.work(round_.number, round_.batch_size, theta, **beside)
+        most = worker.speed.most(round_.batch_size)
+        if update.trajectories < most:
+            log.info("agent %d round %d: %d of %d trajectories before the deadline",
+                     self.index, round_.number, update.trajectories, most)  # fmt: skip
+        return update
 
     def _after(self, verdict: Verdict, round_number: int) -> None:
         """Whatever the verdict, the round is done with; what to do next depends on it."""

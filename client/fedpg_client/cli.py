@@ -17,6 +17,7 @@ from fedpg_common.cli.options import LogLevel
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.modules import make_folders_importable
 from fedpg_common.shipped import AGGREGATORS, ATTACKS
+from fedpg_common.speeds import Speed
 from fedpg_common.worlds import World, world_from_settings
 
 from fedpg_client.options import (
@@ -27,6 +28,7 @@ from fedpg_client.options import (
     AttackersSecret,
     ConnectTimeout,
     Index,
+    MinTrajectories,
     Patience,
     Ring,
     RingListen,
@@ -35,6 +37,7 @@ from fedpg_client.options import (
     Settings,
     ThreadsOption,
     Tls,
+    Trajectories,
     UseProxy,
     WorldOption,
 )
@@ -44,7 +47,7 @@ from fedpg_client.trust import names_of
 if TYPE_CHECKING:
     from fedpg_client.process import AgentProcess, Collusion
 
-SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity.", "environments.")
+SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity.", "environments.", "speeds.")
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -69,6 +72,8 @@ def agent(
     threads: ThreadsOption = 1,
     allow: Allow = None,
     world: WorldOption = None,
+    trajectories: Trajectories = None,
+    min_trajectories: MinTrajectories = None,
     log_level: LogLevel = "info",
     version: Annotated[bool, VERSION] = False,
 ) -> None:
@@ -109,6 +114,7 @@ def agent(
         use_proxy=use_proxy,
         allow=names_of(allow or []),
         world=parse_world(world or []),
+        speed=Speed(trajectories, min_trajectories),
     )
     raise typer.Exit(run_until_signalled(AgentProcess([options])))
 

@@ -10,6 +10,7 @@ from fedpg_common.cli.command_line import complete, finite
 from fedpg_common.cli.options import ADVANCED, NETWORK
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.shipped import ATTACKS, ATTACKS_HELP
+from fedpg_common.tasks import BATCH_MAX
 
 COLLUSION = "An attack that colludes or is omniscient"
 """A panel of the help."""
@@ -168,5 +169,30 @@ WorldOption = Annotated[
         'reward.scale, reward.shift or reward.noise, or wrappers=["MODULE:NAME"]; repeat for several.',
         envvar="FEDPG_WORLD",
         metavar="NAME=VALUE",
+    ),
+]
+
+Trajectories = Annotated[
+    int | None,
+    typer.Option(
+        help="Sample so many trajectories per round at most, over what the server says; 0: as many as a round has.",
+        envvar="FEDPG_AGENT_TRAJECTORIES",
+        metavar="N",
+        min=0,
+        max=BATCH_MAX,
+        show_default="the server's",
+    ),
+]
+
+MinTrajectories = Annotated[
+    int | None,
+    typer.Option(
+        help="Submit the gradient of fewer, but of so many at least, where there is no time for all before the "
+        "round's deadline; 0: never. A run with it cannot be repeated to the bit.",
+        envvar="FEDPG_AGENT_MIN_TRAJECTORIES",
+        metavar="N",
+        min=0,
+        max=BATCH_MAX,
+        show_default="the server's",
     ),
 ]

@@ -19,19 +19,21 @@ from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.learning.streams import Role
+from fedpg_common.speeds import Speed
 from fedpg_common.tasks import Task
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, open_channel
 from fedpg_common.worlds import World
 
 from fedpg_client.agent import Agent
-from fedpg_client.attacks import Attacker, Knowledge, Pool, Target, build_attacker
+from fedpg_client.attacks import Attacker, Knowledge, Pool, Target
 from fedpg_client.attacks.omniscience import contribution_size
-from fedpg_client.attacks.reporting import reported
+from fedpg_client.attacks.reporting import build_reported
 from fedpg_client.attacks.shared import SharedSearches
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion.channel import PoolClient, PoolServer
 from fedpg_client.fates import Ended, OnFate, tell_nobody
+from fedpg_client.interruptible import InterruptibleChannel
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError
 from fedpg_client.trust import check_trusted
@@ -88,6 +90,8 @@ class AgentOptions:
     """Where to look for an allowed module, besides Python's path and the working folder."""
     world: World = field(default_factory=World)
     """What the operator gives this agent's environment, over what the server says."""
+    speed: Speed = field(default_factory=Speed)
+    """How much the operator lets it sample, over what the server says."""
 
 
 @dataclass
@@ -99,6 +103,8 @@ class AgentProcess:
     on_fate: OnFate = tell_nobody
     """Told at once of each agent that ends, also while others go on; from any agent's thread."""
     _searches: SharedSearches = field(default_factory=SharedSearches, init=False)
+    _channels: list[InterruptibleChannel] = field(default_factory=list, init=False)
+    """Those of all agents, closed ones too."""
 
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
@@ -107,7 +113,9 @@ class AgentProcess:
             # Python's signal handlers run in the main thread, when it wakes; and the system may hand the signal to
             # another thread, which does not wake it.
             while wait(futures, timeout=WAKE_EVERY_S).not_done:
-                pass
+                if self.stop.is_set():
+                    for channel in list(self._channels):
+                        channel.interrupt()
             codes = [future.result() for future in futures]
         return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
 
@@ -127,7 +135,7 @@ class AgentProcess:
         """From Join to Leave. What the agent used is still open on return, and closed with `resources`."""
         index = options.index
         try:
-            attacker = self._attacker(options.attack)
+            attacker = build_reported(options.attack)
             caller = self._caller(options.server, index)
             line = FederationCalls(
                 index,
@@ -135,7 +143,7 @@ class AgentProcess:
                 options.tls,
                 options.connect_patience_s,
                 options.patience_s,
-                partial(open_channel, use_proxy=options.use_proxy),
+                partial(self._open_channel, use_proxy=options.use_proxy),
             )
             resources.callback(line.close)
             calls = attacker.attack.calls(line, Target(index, options.server, options.tls))
@@ -161,11 +169,12 @@ class AgentProcess:
             return Ended(index, ExitCode.BUG, f"an unexpected {type(error).__name__}: {error}")
         return Ended(index, ExitCode.OK)
 
-    def _attacker(self, choice: Choice | None) -> Attacker:
-        attacker = build_attacker(choice)
-        if choice is None or ":" not in choice.name:
-            return attacker
-        return replace(attacker, attack=reported(attacker.attack, choice.name))
+    def _open_channel(
+        self, address: str, message_bytes: int, tls: TlsFiles | None, use_proxy: bool
+    ) -> InterruptibleChannel:
+        channel = InterruptibleChannel(partial(open_channel, address, message_bytes, tls, use_proxy))
+        self._channels.append(channel)
+        return channel
 
     def _caller(self, address: str, agent: int) -> Caller:
         return Caller(address, np.random.default_rng([agent, time.time_ns()]), self.stop)
@@ -185,10 +194,11 @@ class AgentProcess:
         resources.callback(environments.close)
         environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
-        _check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))
+        check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))
         if attacker.attack.knowledge >= Knowledge.COLLUDERS:
             attacker = self._colluding(options, attacker, resources, joined, policy.spec.size)
-        return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker)
+        speed = options.speed.over(Speed(joined.trajectories, joined.min_trajectories))
+        return Worker(options.index, joined.agents, joined.seed, task, policy, environments, attacker, speed)
 
     def _colluding(
         self, options: AgentOptions, attacker: Attacker, resources: ExitStack, joined: pb.JoinReply, size: int
@@ -221,7 +231,7 @@ class AgentProcess:
         return client
 
 
-def _check_fit(task: Task, own: ParameterSpec, servers: ParameterSpec) -> None:
+def check_fit(task: Task, own: ParameterSpec, servers: ParameterSpec) -> None:
     """Raise RefusedError if the policy for this agent's environment is not the server's."""
     if own == servers:
         return

@@ -15,12 +15,16 @@ from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Policy
 from fedpg_common.learning.recursion import Kind, Recursion, between, difference, hessian_product, momentum_part
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
-from fedpg_common.learning.trajectories import Trajectories
+from fedpg_common.learning.trajectories import Trajectories, joined
+from fedpg_common.speeds import Speed
 from fedpg_common.tasks import Task
 
 from fedpg_client.attacks import Attack, Attacker, Context
+from fedpg_client.pace import Budget
 
 LARGE_OBSERVATION = 1e6
+WHOLE, ELSEWHERE, CHUNKS = 0, 1, 2
+"""Numbers of the random streams of a batch at θ_0, of one at another point, and of the first of a batch's chunks."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,35 @@ class Worker:
     environments: EnvironmentBatch
     attacker: Attacker = field(default_factory=Attacker)
     """By default an honest agent."""
+    speed: Speed = field(default_factory=Speed)
+    """How much of a round's batch it samples."""
 
-    def work(self, round_number: int, batch_size: int, theta: Vector, recursion: Recursion | None = None) -> Update:
-        """Sample `batch_size` trajectories and estimate what the round asks for, both as the agent's attack has it.
+    def work(
+        self,
+        round_number: int,
+        batch_size: int,
+        theta: Vector,
+        recursion: Recursion | None = None,
+        budget: Budget | None = None,
+    ) -> Update:
+        """Sample trajectories and estimate what the round asks for, both as the agent's attack has it.
 
-        `theta` has shape (d,). Without a recursion that is ∇L(θ). docs/algorithm.md, "Gradient estimate".
+        They are `batch_size`, B_t, or as many as the agent's speed allows; fewer of them, and of these as many as there
+        is time for, where the speed has a minimum and there is a `budget`. `theta` has shape (d,). Without a recursion
+        the estimate is ∇L(θ). docs/algorithm.md, "Gradient estimate".
         """
         attack = self.attacker.in_round(round_number)
         context = self._context(round_number, batch_size, theta, recursion)
         work = _Work()
         product = None
+        count, fewest = self.speed.most(batch_size), self.speed.fewest(batch_size)
         if recursion is not None and recursion.kind is Kind.MOMENTUM:
-            product = self._hessian_product(attack, context, recursion, work)
-        batch = self._sample(attack, context, batch_size - work.trajectories, work)
+            product = self._hessian_product(attack, context, recursion, work, count // 2)
+            fewest = count  # with half of it sampled elsewhere, a part of the batch is no smaller batch
+        if fewest < count:
+            batch = self._sample_in_chunks(attack, context, count, fewest, work, budget)
+        else:
+            batch = self._sample(attack, context, count - work.trajectories, work)
         weights = policy_gradient.advantages(batch, self.task.gamma, self.task.baseline)
         estimate = policy_gradient.estimate(self.policy, theta, batch, weights)
         gradient = estimate.gradient
@@ -93,7 +113,24 @@ class Worker:
             loss=estimate.loss,
         )
 
-    def _sample(self, attack: Attack, context: Context, count: int, work: _Work, step: int = 0) -> Trajectories:
+    def _sample_in_chunks(
+        self, attack: Attack, context: Context, count: int, size: int, work: _Work, budget: Budget | None
+    ) -> Trajectories:
+        """Up to `count` trajectories, as many as the budget allows: `size` at a time, and as many at least.
+
+        Each chunk has streams of its own, so that the trajectories of a shorter work are the first of a longer one's.
+        """
+        chunks: list[Trajectories] = []
+        while (left := count - work.trajectories) > 0:
+            following = min(size, left)
+            if chunks and budget is not None and not budget.allows(chunks[-1].count, following):
+                break
+            step = CHUNKS + len(chunks)
+            actions = self._stream(Purpose.ACTION, context.round_number, step)
+            chunks.append(self._sample(attack, replace(context, actions=actions), following, work, step))
+        return joined(chunks)
+
+    def _sample(self, attack: Attack, context: Context, count: int, work: _Work, step: int = WHOLE) -> Trajectories:
         """`count` trajectories of the policy at `context.theta`, as the attack has them; `step` names their streams."""
         seeds = episode_seeds(self._stream(Purpose.ENVIRONMENT, context.round_number, step), count)
         with self.environments.drawing(context.round_number, step):
@@ -106,19 +143,20 @@ class Worker:
         work.sampled.append(sampled)
         return attack.tamper_trajectories(sampled, context)
 
-    def _hessian_product(self, attack: Attack, context: Context, recursion: Recursion, work: _Work) -> Vector:
-        """The Hessian's product with the last step, (d,), of half of the round's trajectories.
+    def _hessian_product(
+        self, attack: Attack, context: Context, recursion: Recursion, work: _Work, count: int
+    ) -> Vector:
+        """The Hessian's product with the last step, (d,), of `count` of the round's trajectories, half of them.
 
         They are sampled at a random point of that step: on average, the product is the change of the gradient.
         """
-        count = context.batch_size // 2
         if count == 0:
             return np.zeros_like(context.theta)
         q = self._stream(Purpose.INTERPOLATION, context.round_number).random()
         point = between(recursion.previous, context.theta, q)
-        actions = self._stream(Purpose.ACTION, context.round_number, step=1)
+        actions = self._stream(Purpose.ACTION, context.round_number, ELSEWHERE)
         there = replace(context, theta=point, actions=actions)
-        batch = self._sample(attack, there, count, work, step=1)
+        batch = self._sample(attack, there, count, work, ELSEWHERE)
         weights = policy_gradient.advantages(batch, self.task.gamma, self.task.baseline)
         return hessian_product(self.policy, point, context.theta - recursion.previous, batch, weights)
 

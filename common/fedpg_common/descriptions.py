@@ -24,6 +24,7 @@ from fedpg_common.shipped import (
     ALGORITHMS,
     ATTACKS,
 )
+from fedpg_common.speeds import Speeds, speeds_from_plain, with_speed_setting
 from fedpg_common.tasks import Task, find_task, reward_from_plain, task_from_fields, task_to_fields, wrappers_from_plain
 from fedpg_common.worlds import (
     World,
@@ -35,7 +36,7 @@ from fedpg_common.worlds import (
 DEFAULT_ATTACK = "random-noise"
 FIELDS = (
     "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "environments",
-    "heterogeneity", "worlds_every",
+    "heterogeneity", "speeds", "worlds_every",
 )  # fmt: skip
 """What people write in a description, beside the fields of a task, which replace the task's own."""
 RECORDED = ("modules", "module_folder", "adam_after", "adam_digest")
@@ -71,6 +72,8 @@ def federation_to_toml(federation: Federation) -> str:
         fields["environments"] = {str(index): world.to_plain() for index, world in worlds}
     if federation.heterogeneity is not None:
         fields["heterogeneity"] = federation.heterogeneity.to_plain()
+    if federation.speeds:
+        fields["speeds"] = federation.speeds.to_plain()
     if federation.worlds_every:
         fields["worlds_every"] = federation.worlds_every
     if federation.modules:
@@ -112,8 +115,9 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
     `task` is a name, a task file (one beside the description, in `folder`, comes first) or a table with the fields of
     a task file; fields of a task beside it replace the task's own. `byzantine` is how many agents attack, from the
     first on, all with `attack`; or a table of agent = attack. `environments` is a table of agent = what its environment
-    has of its own, and `heterogeneity` one of ranges from which that is drawn for all. Whatever is chosen by name is a
-    name or a table of `name` and settings. Raises UsageError that names the `source` and the field.
+    has of its own, and `heterogeneity` one of ranges from which that is drawn for all; `speeds` says how much they
+    sample. Whatever is chosen by name is a name or a table of `name` and settings. Raises UsageError that names the
+    `source` and the field.
     """
     prefix = f"{source}: " if source else ""
     refuse_unknown((name for name in fields if name not in RECORDED), (*FIELDS, *TASK_FIELDS), "", prefix)
@@ -128,6 +132,7 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
             byzantine=_byzantine(fields),
             environments=_environments(fields.get("environments", {})),
             heterogeneity=heterogeneity_from_plain(fields["heterogeneity"]) if fields.get("heterogeneity") else None,
+            speeds=speeds_from_plain(fields["speeds"]) if "speeds" in fields else Speeds(),
             modules=_modules(fields.get("modules", {})),
             module_folder=_module_folder(fields.get("module_folder", ""), folder),
             adam_after=_seeds(fields.get("adam_after")),
@@ -220,8 +225,9 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
 
     `aggregator.faulty=3`, `attack.z=1.2` and `algorithm.NAME` go to these parts, `task.gamma=0.9` to the task,
     `heterogeneity.gravity=[8,12]` and `heterogeneity.reward.noise=[0,1]` to the ranges from which worlds are drawn,
-    `environments.3.gravity=9` to agent 3's own world. A bare
-    name goes to the aggregator or attack, if just one of them is among `fields`. Raises UsageError.
+    `environments.3.gravity=9` to agent 3's own world, `speeds.trajectories=[4,16]` and `speeds.3.trajectories=4` to how
+    much is sampled. A bare name goes to the aggregator or attack, if just one of them is among `fields`. Raises
+    UsageError.
     """
     result = {name: value for name, value in fields.items() if value is not None}
     parts = {"aggregator": AGGREGATORS, "attack": ATTACKS, "algorithm": ALGORITHMS}
@@ -233,13 +239,16 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
         if owner in ("heterogeneity", "environments"):
             result[owner] = _with_world_setting(owner, result.get(owner, {}), rest, pair)
             continue
+        if owner == "speeds":
+            result[owner] = with_speed_setting(result.get(owner, {}), rest, pair)
+            continue
         settings = parse_settings([rest])
         if owner == "task":
             refuse_unknown(settings, TASK_FIELDS, " of the task", f"--set {pair}: ")
             result.update(settings)
             continue
         if owner not in parts:
-            error = unknown("owner of a setting", owner, (*parts, "heterogeneity", "environments", "task"))
+            error = unknown("owner of a setting", owner, (*parts, "heterogeneity", "environments", "speeds", "task"))
             raise UsageError(f"--set {pair}: {error}")
         if owner not in result and owner not in defaults:
             raise UsageError(f"--set {pair}: no {owner} is chosen: add --{owner} NAME")

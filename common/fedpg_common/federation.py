@@ -13,8 +13,10 @@ from fedpg_common.errors import UsageError
 from fedpg_common.shipped import (
     ALGORITHM_BASELINES,
     ALGORITHM_TITLES,
+    HALVES_BATCHES,
     casts_honest_vote,
 )
+from fedpg_common.speeds import Speed, Speeds
 from fedpg_common.tasks import Task
 from fedpg_common.worlds import (
     Heterogeneity,
@@ -53,6 +55,8 @@ class Federation:
     """What an agent's environment has of its own, by 1-based index."""
     heterogeneity: Heterogeneity | None = None
     """Ranges from which every agent's world is drawn, before that."""
+    speeds: Speeds = dataclasses.field(default_factory=Speeds)
+    """How many trajectories the agents sample in a round, where not all sample B_t."""
     worlds_every: int = 0
     """After so many rounds each, the policy is evaluated in every agent's world as well; 0: never."""
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
@@ -76,6 +80,7 @@ class Federation:
         outside = [index for index in self.environments if not 1 <= index <= self.agents]
         if outside:
             raise UsageError(f"environments names agent {outside[0]}, but the agents are 1 to {self.agents}")
+        self._check_speeds()
         if not (is_whole(self.worlds_every) and self.worlds_every >= 0):
             raise UsageError(
                 f"worlds_every must be a whole number of rounds, or 0 for never, not {show(self.worlds_every)}"
@@ -93,6 +98,18 @@ class Federation:
         seeds = (*(self.adam_after or ()), self.seed)
         if len(set(seeds)) < len(seeds) or not all(is_whole(seed) and 0 <= seed <= SEED_MAX for seed in seeds):
             raise UsageError(f"adam_after must be different seeds, without the run's own, not {show(self.adam_after)}")
+
+    def _check_speeds(self) -> None:
+        outside = [index for index in self.speeds.own if not 1 <= index <= self.agents]
+        if outside:
+            raise UsageError(f"speeds names agent {outside[0]}, but the agents are 1 to {self.agents}")
+        if self.algorithm.name not in HALVES_BATCHES:
+            return
+        halves = f"agents of {self.algorithm.name} sample halves of their batches with two policies"
+        if self.speeds.may_cut:
+            raise UsageError(f"speeds: {halves}, and cannot stop early: leave out min_trajectories")
+        if self.speeds.least == 1:
+            raise UsageError(f"speeds: {halves}: give each at least 2 trajectories, not 1")
 
     @property
     def quorum(self) -> int:
@@ -123,6 +140,10 @@ class Federation:
         if self.environments:
             parts.append(f"worlds={len(self.environments)}")
         return " ".join(parts)
+
+    def speed_of(self, agent: int) -> Speed:
+        """How much an agent samples: what is drawn for it, and over that what it is given."""
+        return self.speeds.speed(self.seed, agent)
 
     def world_of(self, agent: int) -> World:
         """What the environment of an agent has of its own: what is drawn for it, and over that what it is given."""
@@ -158,6 +179,8 @@ def name_of(federation: Federation) -> str:
         parts.append("adam-carried-over")
     if federation.has_worlds:
         parts.append(federation.worlds_label)
+    if federation.speeds:
+        parts.append(federation.speeds.label)
     name = "_".join(re.sub(r"[^\w.+=-]+", "-", part) for part in parts)
     if len(name) <= NAME_MAX:
         return name

@@ -32,6 +32,10 @@ ALGORITHM_TITLES = {
 ALGORITHM_BASELINES = {"fedpg-guard": "time"}
 """The baseline of the gradient estimate where the task names none (`fedpg_common.tasks.BASELINES`)."""
 
+HALVES_BATCHES = ("res-nharpg",)
+"""Algorithms whose agents sample one half of a batch with another policy than the round's: it is 2 trajectories at
+least, and not to be cut short."""
+
 ENVIRONMENTS: Choices[Any] = Choices(
     "environment",
     {
@@ -57,6 +61,7 @@ PRE_AGGREGATORS: Choices[Any] = Choices(
         "bucketing": "fedpg_common.learning.aggregators.bucketing:Bucketing",
         "clipping": "fedpg_common.learning.aggregators.clipping:StaticClipping",
         "arc": "fedpg_common.learning.aggregators.clipping:AdaptiveClipping",
+        "momentum": "fedpg_common.learning.aggregators.momentum:Momentum",
     },
 )
 """What an aggregator may be run `after` (`fedpg_common.learning.aggregators.base.PreAggregator`)."""

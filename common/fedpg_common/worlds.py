@@ -140,7 +140,7 @@ class Heterogeneity:
         options, reward = {}, {}
         for name, (low, high) in self.ranges.items():
             middle = (low + high) / 2
-            value = middle + self.spread * (low + (high - low) * _uniform(seed, agent, name) - middle)
+            value = middle + self.spread * (low + (high - low) * uniform("world", seed, agent, name) - middle)
             owner, dot, own = name.partition(".")
             if dot and owner == "reward":
                 reward[own] = value
@@ -178,9 +178,9 @@ def heterogeneity_from_plain(fields: object) -> Heterogeneity:
     return Heterogeneity({name: tuple(value) for name, value in ranges.items()}, fields.get("spread", 1.0))
 
 
-def _uniform(seed: int, agent: int, name: str) -> float:
-    """A number in [0, 1) with 53 bits."""
-    digest = hashlib.sha256(f"fedpg/world/{seed}/{agent}/{name}".encode()).digest()
+def uniform(what: str, seed: int, agent: int, name: str) -> float:
+    """A number in [0, 1) with 53 bits: one of an agent's own draws, of its "world" or its "speed"."""
+    digest = hashlib.sha256(f"fedpg/{what}/{seed}/{agent}/{name}".encode()).digest()
     return (int.from_bytes(digest[:8], "little") >> 11) / 2**53
 
 

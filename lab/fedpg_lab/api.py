@@ -45,6 +45,7 @@ def train(
     alpha: float | None = None,
     round_timeout: float = 120.0,
     agents_per_process: int = 1,
+    in_process: bool = False,
     tensorboard: bool = False,
     out: PathLike | None = None,
     progress: bool = False,
@@ -53,7 +54,8 @@ def train(
 
     `task` is a published task's name or a task file (NAME.toml). Agents 1 to `byzantine` do what `attack` says. None
     means the task's own value. The run folder is `out`, which must not exist yet, or one in `runs` with a name that
-    says what it holds. Prints nothing unless `progress`, which shows the state on standard error.
+    says what it holds. With `in_process` they all work in one process, with the same parameters. Prints nothing unless
+    `progress`, which shows the state on standard error.
 
     Returns the run with a record of each round. Raises FedPGError with one sentence. On Ctrl-C the processes end, the
     run can be resumed (`fedpg train --resume`), and KeyboardInterrupt is raised.
@@ -84,7 +86,7 @@ def train(
         folder = Path(out)
         if folder.exists():
             raise StorageError(f"{folder} exists already: choose another folder, or load its run with load_run")
-    options = training.TrainOptions(agents_per_process, chosen_observers(tensorboard, ()))
+    options = training.TrainOptions(agents_per_process, chosen_observers(tensorboard, ()), in_process=in_process)
     return training.train(federation, folder, options, _console(progress))
 
 

@@ -27,6 +27,7 @@ from fedpg_server.evaluations import Evaluations
 from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.records import Evaluation, RoundRecord
+from fedpg_server.learning.sizes import claims_of
 from fedpg_server.learning.state import State
 from fedpg_server.observers.base import Observer, Observers
 from fedpg_server.protocol import events
@@ -75,6 +76,16 @@ class HandingOut(Protocol):
 
     def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
         """What agents need beside θ_0."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A learner that wants to know how many trajectories agents say they have sampled."""
+
+    def improve_counting(
+        self, state: State, plan: RoundPlan, updates: Mapping[int, Vector], claims: Mapping[int, int]
+    ) -> RoundResult:
+        """As `RoundLearner.improve`; claims by agent."""
 
 
 class Run:
@@ -171,7 +182,7 @@ class Run:
         ballots = self._journal.ballots
         gradients = {agent: ballots[agent].gradient for agent in sorted(ballots)}
         reports = {agent: ballot.report for agent, ballot in ballots.items()}
-        result = await self._in_learner(self._learner.improve, state, plan, gradients)
+        result = await self._in_learner(self._improve, state, plan, gradients, reports)
         await self._evaluations.done()  # the round before is complete by now; records are stored in their order
         record = make_record(
             result, plan, self.federation, reports, self._trajectories, seconds=self._clock() - opened_s
@@ -184,6 +195,14 @@ class Run:
             self._trajectories = record.trajectories_total
         self._feed(events.RoundImproved(round_number, record.accepted, record.filtered))
         return result.state
+
+    def _improve(
+        self, state: State, plan: RoundPlan, gradients: Mapping[int, Vector], reports: Mapping[int, bytes]
+    ) -> RoundResult:
+        """In the learner's thread."""
+        if not isinstance(self._learner, Counting):
+            return self._learner.improve(state, plan, gradients)
+        return self._learner.improve_counting(state, plan, gradients, claims_of(reports))
 
     def _evaluate_beside(self, record: RoundRecord, state: State) -> None:
         """Have an improved round evaluated while the next one is open."""
@@ -264,6 +283,7 @@ class Run:
     def join(self, agent: int) -> pb.JoinReply:
         """Admit a member."""
         self._feed(events.Joined(agent))
+        speed = self.federation.speed_of(agent)
         return pb.JoinReply(
             run_id=self.run_id,
             task=wire.task_to_message(self.federation.task_of(agent)),
@@ -271,6 +291,8 @@ class Run:
             seed=agent_seed(self.federation.seed, agent),
             agents=self.federation.agents,
             message_bytes_max=self._message_bytes,
+            trajectories=speed.trajectories or 0,
+            min_trajectories=speed.min_trajectories or 0,
         )
 
     def leave(self, agent: int) -> None:
@@ -285,7 +307,11 @@ class Run:
     async def await_round(self, agent: int, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
         """See `RoundBoard.wait` and `PollLimit`. Raises RunStoppedError."""
         self._feed(events.Seen(agent))
-        return await self._polls.hold(agent, self._board.wait(after_round, wait_s))
+        reply = await self._polls.hold(agent, self._board.wait(after_round, wait_s))
+        if reply.state == pb.AwaitRoundReply.STATE_OPEN:
+            # The message is the same for all, for it may be large; whoever is sent it next is told the time of now.
+            reply.time_left_s = self._coordinator.time_left_s(self._clock())
+        return reply
 
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
         """Judge a submission; answered when the verdict is on disk. Raises RunStoppedError."""

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from fedpg_common.choices import Choice
-from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.environments import GlobalRandom, make_environments
-from fedpg_common.errors import ExitCode, FedPGError, StorageError, UsageError
+from fedpg_common.errors import ExitCode, FedPGError, UsageError
 from fedpg_common.federation import Federation
-from fedpg_common.files import make_folder, write_whole
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.machine import cores
-from fedpg_common.modules import check_fingerprints, make_importable, with_fingerprints
+from fedpg_common.rounds import why_no_worlds
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, is_loopback
 from grpc_health.v1 import health_pb2
 
-from fedpg_server.carried_adam import adam_digest, check_carried, finished_state, with_adam_of
+from fedpg_server.carried_adam import check_carried
 from fedpg_server.farewell import describe_end
 from fedpg_server.learning.learner import Learner
 from fedpg_server.learning.worlds import Worlds, check_worlds
 from fedpg_server.observers.base import Observed, build_observers
+from fedpg_server.opening import create_store, leave_summary, restore_store, take_up
 from fedpg_server.run import Run
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
 from fedpg_server.serving.request_guard import STOPS
 from fedpg_server.serving.service import FederationService
-from fedpg_server.storage.store import STORE_NAME, Store
-from fedpg_server.storage.summary import summarize, write_summary
+from fedpg_server.storage.store import Store
 
-CONFIG_NAME = "config.toml"
 SHIPPED_OBSERVERS = (Choice("checkpoints"), Choice("tensorboard"))
 GRACE_S = 1.0
 
@@ -96,7 +92,7 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     """
     check_options(options)
     signalled = _watch_signals()
-    federation = _federation_of(options)
+    federation = take_up(options.federation, options.folder, options.trajectories)
     # Environments may be bound to a thread: they are made, stepped and closed in this one.
     with ThreadPoolExecutor(1, "learner") as thread:
         environments = await _in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
@@ -104,6 +100,8 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
             await _in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
             await _in(thread, check_worlds, federation, policy)
+            if rarely := why_no_worlds(federation):
+                log.warning(rarely)
             worlds = await _in(thread, Worlds, federation, policy) if federation.worlds_every else None
             try:
                 learner = Learner(federation, environments, policy, worlds)
@@ -167,7 +165,7 @@ async def _serve_and_summarize(run: Run, signalled: asyncio.Future[ExitCode], fo
         failure = str(error)
         raise
     finally:
-        _summarize(folder, run, failure)
+        leave_summary(folder, run.federation, run.records, failure)
 
 
 async def _serve_until(run: Run, signalled: asyncio.Future[ExitCode]) -> ExitCode:
@@ -181,14 +179,6 @@ async def _serve_until(run: Run, signalled: asyncio.Future[ExitCode]) -> ExitCod
     rounds.cancel()
     await asyncio.gather(rounds, return_exceptions=True)
     return signalled.result()
-
-
-def _summarize(folder: Path, run: Run, failure: str | None) -> None:
-    """Write summary.json. The run is stored, so it has ended as it has even where this cannot be written."""
-    try:
-        write_summary(summarize(folder.absolute().name, run.federation, run.records, failure), folder)
-    except StorageError as error:
-        log.warning("%s", error)
 
 
 def _watch_signals() -> asyncio.Future[ExitCode]:
@@ -205,55 +195,8 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
     return signalled
 
 
-def _federation_of(options: ServerOptions) -> Federation:
-    """What is to be served, its own modules importable; their fingerprints are taken of a new run, else compared.
-
-    Raises StorageError if there is no run to resume, UsageError if a module has changed since it began.
-    """
-    if options.federation is not None:
-        make_importable(options.federation)
-        return with_fingerprints(options.federation)
-    federation = federation_to_resume(options.folder, options.trajectories)
-    make_importable(federation)
-    check_fingerprints(federation)
-    return federation
-
-
-def federation_to_resume(folder: Path, trajectories: int | None) -> Federation:
-    """The description of the run in a folder, ending at `trajectories` if they are given.
-
-    Raises StorageError if there is no run, UsageError if the run has more trajectories already.
-    """
-    with Store.read(folder / STORE_NAME) as store:
-        federation = store.federation
-        progress = store.progress()
-        unevaluated = store.unevaluated()
-    if trajectories is None or trajectories == federation.task.trajectories:
-        return federation
-    done = unevaluated.trajectories_total if unevaluated else progress[-1][0] if progress else 0
-    if trajectories < done:
-        raise UsageError(
-            f"the run in {folder} has {done} trajectories already: --trajectories must be more, not {trajectories}"
-        )
-    return replace(federation, task=replace(federation.task, trajectories=trajectories))
-
-
 def _open_store(options: ServerOptions, federation: Federation, learner: Learner) -> Store:
     """The run's store: restored and checked, or new. Raises StorageError."""
-    path = options.folder / STORE_NAME
     if options.federation is None:
-        description = federation_to_toml(federation)
-        store = Store.open(path)
-        if store.description != description:
-            store.extend(description)
-        write_whole(options.folder / CONFIG_NAME, description)  # an earlier process may have died before it got there
-        return store
-    make_folder(options.folder)
-    initial = learner.initial_state()
-    if options.adam_from is not None:
-        initial = with_adam_of(finished_state(options.adam_from, federation), initial)
-        federation = replace(federation, adam_digest=adam_digest(initial))
-    description = federation_to_toml(federation)
-    store = Store.create(path, secrets.token_hex(8), description, initial)
-    write_whole(options.folder / CONFIG_NAME, description)
-    return store
+        return restore_store(options.folder, federation)
+    return create_store(options.folder, federation, learner.initial_state(), options.adam_from)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from fedpg_common.worlds import Heterogeneity
 from fedpg_lab.watch.saving import save_page
 from support.chromium import Page
-from support.watch import page_of, watched_run
+from support.lab import write_run
+from support.watch import page_of, watched_federation, watched_round, watched_run
 
 MARKUP = "<img src=x onerror=alert(1)>"
 RUN_IS_SHOWN = "document.querySelectorAll('#agents tbody tr').length === 5 && document.querySelector('#returns canvas')"
@@ -35,6 +38,33 @@ def test_a_run_shows_who_is_lying(tmp_path: Path, page: Page, pictures: Path, sc
         brightness = [sum(colour) for colour in (accepted, filtered, absent)]
         assert brightness == sorted(brightness, reverse=scheme == "light"), "told apart without colours, too"
         page.picture(pictures / f"run-{scheme}.png")
+
+
+def test_a_run_shows_its_policy_in_every_world(tmp_path: Path, page: Page, pictures: Path) -> None:
+    federation = dataclasses.replace(
+        watched_federation(), heterogeneity=Heterogeneity({"gravity": (8.0, 12.0)}), worlds_every=5
+    )
+    returns = {1: 90.0, 2: 80.0, 3: 10.0, 4: 70.0, 5: 100.0}
+    records = [
+        watched_round(n, world_returns={a: value + 3 * n for a, value in returns.items()} if n % 5 == 0 else None)
+        for n in range(1, 21)
+    ]
+    write_run(tmp_path / "runs" / "one", federation, records)
+    with page_of(tmp_path / "runs") as server:
+        page.open(f"{server.url}run?run=one")
+        page.wait(f"{RUN_IS_SHOWN} && document.querySelector('#worlds .tile')")
+        tiles = page.value("[...document.querySelectorAll('#worlds .tile')].map((one) => one.innerText).join('|')")
+        assert tiles.replace("\n", " ") == (
+            "200 return in the server's world|130 mean over the worlds|70 worst world, agent 3|90 best less worst"
+        )
+        assert "The policy after round 20 in the worlds of the 5 agents:" in page.text()
+        page.click("#agents [data-key=world_return]")
+        page.wait("document.querySelector('#agents tbody td').textContent === '3'")
+        assert "worst of these worlds" in page.value("document.querySelector('#returns').innerText")
+        page.picture(pictures / "worlds.png")
+        page.resize(390, 844, is_phone=True)
+        assert page.value("document.documentElement.scrollWidth") <= 390
+        page.picture(pictures / "worlds-phone.png")
 
 
 def test_the_grid_is_read_with_the_keyboard(tmp_path: Path, page: Page) -> None:

@@ -103,3 +103,16 @@ def test_completion(typed: str, offered: list[str]) -> None:
         command_line(words[0]), env=variables, capture_output=True, text=True, timeout=60, check=False
     )
     assert sorted(ended.stdout.split()) == offered, ended.stderr
+
+
+@pytest.mark.parametrize("module", ["fedpg_lab.local.train", "fedpg_lab.local.preloaded"])
+def test_a_local_federation_starts_without_what_takes_longest_to_load(module: str) -> None:
+    program = f"import sys, {module}; print(sorted({{'torch', 'matplotlib', 'pandas'}} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "[]\n"
+
+
+def test_a_fork_server_is_started_before_anything_large_is_loaded() -> None:
+    program = "import sys, fedpg_lab.local.fork_server; print(sorted({'numpy', 'grpc', 'rich'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "[]\n"

@@ -13,6 +13,7 @@ import pytest
 from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import StorageError
 from fedpg_common.federation import Federation
+from fedpg_common.speeds import Speed, Speeds
 from fedpg_lab.faults.evidence import Evidence, read_evidence
 from fedpg_lab.faults.history import Ending, History
 from fedpg_lab.faults.invariants import Finding, Outcome, check_run, finding
@@ -340,6 +341,17 @@ def test_rounds_are_comparable_up_to_the_first_with_an_absentee(evidence: Eviden
     assert found.detail == "agents were absent in round 4: the rounds from there are another run's"
     assert reference.asked is not None
     assert reference.asked.task.trajectories == records[2].trajectories_total
+
+
+def test_rounds_are_comparable_up_to_the_first_that_was_cut_short(evidence: Evidence, run: RunData) -> None:
+    """Agent 2 is described to sample 8 of 16, and does so until round 3."""
+    votes = {n: {1: 16, 2: 8 if n <= 3 else 4} for n in range(1, 6)}
+    records = [make_round_record(n, absent=(), vote_trajectories=votes[n], parameters_digest=f"{n:064}") for n in votes]
+    speeds = Speeds(min_trajectories=4, own={2: Speed(8)})
+    cut = replace(evidence, records=records, federation=replace(evidence.federation, speeds=speeds))
+    found = compare_with_reference(cut, Reference(replace(run, records=records[:3])))
+    assert (found.outcome, found.checked) == (Outcome.HOLDS, "3 of 5 rounds, bit for bit")
+    assert found.detail == "agents stopped early in round 4: the rounds from there are another run's"
 
 
 def test_what_cannot_be_compared_is_not(evidence: Evidence, run: RunData) -> None:

@@ -64,11 +64,12 @@ def test_a_shipped_scenario_can_be_planned_and_is_healed_in_the_end(name: str) -
 
 def test_the_shipped_scenarios_show_what_they_are_named_after() -> None:
     kinds = {name: read_scenario(name).kinds for name in shipped()}
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     for name, kind in [
         ("agent-crash", FaultKind.KILL), ("server-crash", FaultKind.KILL), ("minority-partition", FaultKind.PARTITION),
         ("majority-partition", FaultKind.PARTITION), ("byzantine-during-partition", FaultKind.PARTITION),
         ("lossy-link", FaultKind.LOSS), ("slow-agents", FaultKind.SLOW_CPU), ("flapping-link", FaultKind.PARTITION),
+        ("slow-machines", FaultKind.SLOW_CPU),
     ]:  # fmt: skip
         assert kind in kinds[name]
     assert all(SERVER in planned.fault.targets for planned in read_scenario("server-crash").planned)

@@ -17,6 +17,7 @@ from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode, StorageError, UsageError
 from fedpg_lab.experiments.matrix import Additions, Plan
 from fedpg_lab.experiments.matrix_file import MATRIX_NAME, earlier_additions
+from fedpg_lab.experiments.matrix_page import describe_row
 from fedpg_lab.experiments.matrix_pictures import (
     acceptance_map,
     choices,
@@ -129,6 +130,13 @@ def test_a_row_is_any_part_of_a_description(tmp_path: Path) -> None:
     assert last.task.sigma == 0.1
 
 
+def test_quick_may_have_another_number_of_attackers(tmp_path: Path) -> None:
+    text = MATRIX.replace("byzantine = 1", "byzantine = [1, 2]")
+    assert len(plan_of(described(tmp_path, text)).matrices) == 2
+    (matrix,) = plan_of(described(tmp_path, f"{text}byzantine = 2\n", quick=True)).matrices
+    assert matrix.byzantine == 2
+
+
 def test_quick_keeps_the_rows_and_attacks_that_it_names(tmp_path: Path) -> None:
     quick = described(tmp_path, quick=True)
     assert quick.name == "rules-quick"
@@ -176,7 +184,7 @@ def test_the_matrices_that_come_with_fedpg_are_whole() -> None:
         full, quick = read_experiment(name), read_experiment(name, quick=True)
         assert set(federations(quick)) < set(federations(full))
         sizes[name] = (len(plan_of(full).matrices), len(full.runs), len(quick.runs))
-    assert sizes == {"robustness": (1, 630, 56), "normalized": (2, 300, 16)}
+    assert sizes == {"robustness": (2, 1218, 56), "normalized": (3, 450, 24)}
 
 
 # Rows and columns of one's own ----------------------------------------------------------------------------------------
@@ -255,6 +263,8 @@ def test_the_worst_attack_has_the_least_mean_and_the_worst_run_the_least_return(
     assert fedpg.is_complete
     assert not krums.is_complete
     assert krums.worst_attack is krums.worst_run is None
+    assert describe_row(fedpg) == "fedpg: undisturbed 500, worst of 2 attacks sign-flipping 305"
+    assert describe_row(krums) == ""
 
 
 def test_a_return_that_is_not_a_number_is_the_worst_of_all(tmp_path: Path) -> None:
@@ -394,7 +404,11 @@ def test_the_report_has_the_matrix_and_complete_runs_are_left_alone(tmp_path: Pa
     write_runs(experiment, folder, {UNDISTURBED: 500.0, FLIPPING: 33.0, NOISE: 400.0})
     code, text, error = fedpg("experiment", tmp_path / "rules.toml", "--out", tmp_path)
     assert code == 0, error
-    assert text == f"18 of 18 runs are complete: see {folder / 'report.html'}\n"
+    assert text.splitlines() == [
+        f"18 of 18 runs are complete: see {folder / 'report.html'}",
+        "  fedpg: undisturbed 500, worst of 2 attacks sign-flipping 33",
+        "  two krums (krum): undisturbed 500, worst of 2 attacks sign-flipping 33",
+    ]
     assert "18 of 18 runs are complete" in error
     for name in ("matrix-returns", "matrix-threshold", "matrix-accepted"):
         assert (folder / f"{name}.png").stat().st_size > 0
@@ -439,6 +453,8 @@ def test_an_aggregator_of_ones_own_gets_its_row_and_keeps_it(
     )  # fmt: skip
     assert code == 0, error
     assert text.startswith("22 of 24 runs are complete")  # two seeds, undisturbed and under one of two attacks
+    assert "\n  fedpg: undisturbed 500, worst of 2 attacks sign-flipping 33\n" in text
+    assert re.search(r"\n  Mine strength=2: undisturbed \d+, worst of 2 attacks sign-flipping \d+\n", text)
     assert "0 of 4 runs are complete; 4 to go" in error
     assert re.search(r"1/4  done CartPole-v1_fedpg-br_Mine-strength=2_K4\S* in \d+ s", error)
     assert re.search(r"3/4  done .*; about \d+ s to go", error)

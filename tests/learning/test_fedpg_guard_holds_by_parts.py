@@ -19,6 +19,7 @@ from fedpg_common.learning.policies import Policy
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.learning.algorithms.base import Tools
 from fedpg_server.learning.algorithms.defence.anchor import Anchor, Measured
+from fedpg_server.learning.algorithms.defence.ascent import is_confirmed, learn_ascent
 from fedpg_server.learning.algorithms.defence.gate import learn_signal, rate_factor
 from fedpg_server.learning.algorithms.defence.memory import from_count, to_count, to_vector
 from fedpg_server.learning.algorithms.defence.returns import Returns
@@ -285,6 +286,19 @@ def test_after_three_rejections_the_server_goes_on_alone_from_the_best_state(ben
     assert Returns.from_memory(result.state.memory(ALGORITHM)).marks.rejections == 0
 
 
+def test_a_policy_is_not_held_to_greedy_returns_while_the_server_confirms_the_ascent(bench: Bench) -> None:
+    learner = bench.learner()
+    state = with_memory(learner.initial_state(), **marks([55.0] * 12, best=55.0))
+    plan = dataclasses.replace(ROUND, inner_steps=8)
+    own = with_memory(state, ascent=[40.0, 40.0, 5.0, 2.8])
+    against = with_memory(state, ascent=[-40.0, 40.0, 5.0, 2.8])
+    updates = bench.updates(4)
+    confirmed = learner.improve(own, plan, updates)
+    assert confirmed.inner.figures["ascent"] > 1.64
+    assert confirmed.inner.figures["rejected"] == 0.0
+    assert learner.improve(against, plan, updates).inner.figures["rejected"] == 1.0
+
+
 def accepted(values: list[float], sampled: list[float] | None = None) -> Returns:
     """Returns after these rounds."""
     returns = Returns()
@@ -321,6 +335,46 @@ def test_a_run_that_lost_half_of_its_progress_is_taken_back() -> None:
     down = [490.0 - 20 * place for place in range(25)]
     assert accepted([9.0, *[490.0] * 12, *down]).is_fallen
     assert not accepted([9.0, *[490.0] * 12, *down], sampled=[9.0, *[300.0] * 37]).is_fallen
+
+
+def test_where_the_ascent_is_confirmed_the_best_state_follows_it() -> None:
+    steady = accepted([9.0, *[490.0] * 12])
+    climbing = dataclasses.replace(steady, is_climbing=True)
+    state = State({name: np.zeros(3, np.float32) for name in (THETA, ADAM_M, ADAM_V)}, 99)
+    assert not steady.approves(np.full(10, 300.0))
+    assert climbing.approves(np.full(10, 300.0))
+    for _ in range(8):
+        climbing = climbing.accept(430.0, 430.0, state)
+    assert not climbing.is_sagging
+    assert climbing.marks.best == climbing.level == 430.0
+    assert climbing.best is state
+    # What comes after is measured by that.
+    later = dataclasses.replace(climbing, is_climbing=False)
+    assert later.approves(np.full(10, 430.0))
+    assert not later.approves(np.full(10, 300.0))
+
+
+def confirmations(slopes: list[float]) -> list[bool]:
+    """Of each round, whether it and those before confirm the ascent."""
+    memory: dict[str, Vector] = {}
+    answers = []
+    for slope in slopes:
+        errors, memory = learn_ascent(memory, slope)
+        answers.append(is_confirmed(errors))
+    return answers
+
+
+def test_an_ascent_is_confirmed_by_several_rounds() -> None:
+    assert confirmations([0.5] * 5) == [False, False, True, True, True]
+    assert not any(confirmations([-0.5] * 50))
+    noise = np.random.default_rng(1).standard_normal(20_000)
+    assert 0.02 < np.mean(confirmations(noise.tolist())) < 0.08, "one in twenty, of noise"
+    assert np.mean(confirmations((noise + 0.8).tolist())) > 0.6
+    turned = confirmations([0.5] * 20 + [-0.5] * 6)
+    assert not any(turned[21:]), "two rounds against the gradient are enough to take the confirmation away"
+    faded = confirmations([0.5] * 20 + [0.0] * 10)
+    assert faded[20:26] == [True] * 5 + [False]
+    assert not any(confirmations([0.0] * 5))
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), max_size=40))

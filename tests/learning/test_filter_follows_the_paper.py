@@ -433,6 +433,8 @@ def test_nobody_tells_an_aggregator_who_attacks() -> None:
         "server_gradient",
         "server_scale",
         "tolerated",
+        "trajectories",
+        "batch_sizes",
     }
     assert not {"byzantine", "attack"} & {field.name for part in (RoundPlan, type(CARTPOLE))
                                           for field in dataclasses.fields(part)}  # fmt: skip

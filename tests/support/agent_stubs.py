@@ -16,6 +16,7 @@ from fedpg_client.calls import FederationCalls
 from fedpg_client.retry import Caller
 from fedpg_client.worker import Update, Worker
 from fedpg_common.learning.parameters import ParameterSpec, Vector
+from fedpg_common.speeds import Speed
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import server_options
 from support.protocol import SIZE, SPEC, digest_of_vector
@@ -33,6 +34,7 @@ class StubWorker:
     def __init__(self) -> None:
         """Asked nothing yet."""
         self.policy = StubPolicy()
+        self.speed = Speed()
         self.asked: list[tuple[int, int, list[float]]] = []
 
     def work(self, round_number: int, batch_size: int, theta: Vector) -> Update:

@@ -27,6 +27,7 @@ from fedpg_client.worker import Update, Worker
 from fedpg_common.descriptions import federation_to_toml
 from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.learning.parameters import Vector
+from fedpg_common.speeds import Speed
 from fedpg_server.run import Run
 from fedpg_server.serving.service import FederationService
 from fedpg_server.storage.store import STORE_NAME, Store
@@ -49,6 +50,7 @@ class SimulatedWorker:
 
     def __init__(self, agent: int, process: BlockingProcess, rng: random.Random, is_broken: Callable[[], bool]) -> None:
         self.policy = SimpleNamespace(spec=SPEC)
+        self.speed = Speed()
         self._agent = agent
         self._process = process
         self._rng = rng

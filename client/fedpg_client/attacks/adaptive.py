@@ -10,12 +10,13 @@ import math
 
 import numpy as np
 from fedpg_common.errors import UsageError
+from fedpg_common.learning.aggregators import Aggregate
 from fedpg_common.learning.streams import Purpose, Role, stream
 
 from fedpg_client.attacks.base import Context, checked_number
 from fedpg_client.attacks.boundary import NEAREST, REACH_MAX, TRIES
 from fedpg_client.attacks.scene import Array, Scene, SceneAttack, unit
-from fedpg_client.attacks.searches import DIRECTIONS, Value, along, checked_direction
+from fedpg_client.attacks.searches import DIRECTIONS, Harm, along, checked_direction
 
 KNEE_MAX = 1e3
 
@@ -99,11 +100,11 @@ class Frame(SceneAttack):
         farthest = sorted(others, key=lambda row: (-along_the_mean[row], row))[: len(scene.attackers)]
         return tuple(sorted(farthest or scene.attackers))
 
-    def _value(self, scene: Scene, framed: tuple[int, ...]) -> Value:
-        def value(vector: Array) -> float:
-            weights = scene.aggregate(vector).weights
+    def _value(self, scene: Scene, framed: tuple[int, ...]) -> Harm:
+        def figure(aggregate: Aggregate) -> float:
+            weights = aggregate.weights
             if weights is None or any(weights.get(row + 1, 0.0) < self._stealth for row in scene.attackers):
                 return -math.inf
             return -sum(weights.get(row + 1, 0.0) for row in framed)
 
-        return value
+        return Harm(scene, figure)

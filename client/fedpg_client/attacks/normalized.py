@@ -7,17 +7,22 @@ their mean, and search λ and then ζ for the largest D = ‖a − â‖, â the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from fedpg_common.checks import is_whole, show
+from fedpg_common.learning.aggregators import Aggregate
 
 from fedpg_client.attacks.base import Knowledge, checked_number
 from fedpg_client.attacks.scene import Array, Scene, SceneAttack, length, unit
+from fedpg_client.attacks.searches import Harm
 
 DECAY = 1.0 / 3.0
 """Of the search's step, in each iteration: all steps together go 1.5 times as far as the first."""
+AHEAD = 3
+"""How many steps are tried together, whatever comes of each, where the rule can be tried on many vectors at once."""
 THRESHOLD = 1e-4
 """The search ends when its step is this part of the first. (The paper does not say when.)"""
 NUMBER_MAX = 1e6
@@ -63,10 +68,10 @@ class Normalized(SceneAttack):
         aggregate, delta = honest_aggregate(scene), self._delta(scene.gradients.astype(np.float64))
         turned = deviation(scene, aggregate)
         a = unit(aggregate)
-        lambda_ = climb(lambda x: turned(a + x * delta), self._lambda_start, self._lambda_step)
+        lambda_ = climb(Line(turned, a, delta), self._lambda_start, self._lambda_step)
         direction = unit(a + lambda_ * delta)
         start = length(aggregate) if self._zeta_start is None else self._zeta_start
-        zeta = climb(lambda x: turned(x * direction), start, self._zeta_step)
+        zeta = climb(Line(turned, np.zeros_like(a), direction), start, self._zeta_step)
         return zeta * direction
 
 
@@ -96,9 +101,11 @@ class NormalizedGrid(Normalized):
         best_value = turned(best)
         for lambda_ in np.geomspace(*LAMBDAS, self._lambdas):
             direction = unit(a + lambda_ * delta)
-            for zeta in length(scene.mean) * np.geomspace(*ZETAS, self._zetas):
-                if (value := turned(zeta * direction)) > best_value:
-                    best, best_value = zeta * direction, value
+            vectors = [zeta * direction for zeta in length(scene.mean) * np.geomspace(*ZETAS, self._zetas)]
+            turned.foresee(vectors)
+            for vector in vectors:
+                if (value := turned(vector)) > best_value:
+                    best, best_value = vector, value
         return best
 
 
@@ -108,25 +115,52 @@ def honest_aggregate(scene: Scene) -> Array:
     return scene.gradients.astype(np.float64).mean(axis=0) if vector is None else vector.astype(np.float64)
 
 
-def deviation(scene: Scene, aggregate: Array) -> Callable[[Array], float]:
+def deviation(scene: Scene, aggregate: Array) -> Harm:
     """D as a function of what all attackers submit (d,): 0 to 2, or −1 where the rule keeps nobody."""
     before = unit(aggregate)
 
-    def turned(vector: Array) -> float:
-        after = scene.aggregate(vector).vector
-        return -1.0 if after is None else length(before - unit(after.astype(np.float64)))
+    def turned(after: Aggregate) -> float:
+        return -1.0 if after.vector is None else length(before - unit(after.vector.astype(np.float64)))
 
-    return turned
+    return Harm(scene, turned)
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """D along a line base + x · step, both (d,), as a function of x."""
+
+    value: Harm
+    base: Array
+    step: Array
+
+    def __call__(self, x: float) -> float:
+        """At one place."""
+        return self.value(self.base + x * self.step)
+
+    def foresee(self, places: Iterable[float]) -> None:
+        """At these places it may be asked."""
+        self.value.foresee(self.base + x * self.step for x in places)
 
 
 def climb(value: Callable[[float], float], x: float, step: float) -> float:
     """The paper's search: a step up where that increases the value, else one down; each a third of the one before."""
-    current, smallest = value(x), step * THRESHOLD
+    current, smallest, done = value(x), step * THRESHOLD, 0
     while step > smallest:
+        if done % AHEAD == 0 and isinstance(value, Line):
+            value.foresee(_places(x, step, AHEAD))
         ahead = value(x + step)
         if ahead > current:
             x, current = x + step, ahead
         else:
             x, current = x - step, value(x - step)
         step *= DECAY
+        done += 1
     return x
+
+
+def _places(x: float, step: float, steps: int) -> list[float]:
+    """All places that so many steps from x may come to."""
+    if not steps:
+        return []
+    ahead, back = x + step, x - step
+    return [ahead, back, *_places(ahead, step * DECAY, steps - 1), *_places(back, step * DECAY, steps - 1)]

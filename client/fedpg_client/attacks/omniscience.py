@@ -11,7 +11,7 @@ earlier rounds is not followed: `fedpg_client.attacks.scene` tries candidates on
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -47,20 +47,43 @@ def foresee(pool: Pool | None, gradient: Vector, context: Context) -> tuple[dict
 
     `gradient` (d,) is this attacker's own. Raises UsageError for an attacker without the run's seed.
     """
-    if context.recompute is None:
-        raise UsageError(f"agent {context.agent}: an omniscient attack needs the run's seed")
+    recompute = _recompute_of(context)
     work = shares(context.attackers, context.agents)
     known = {context.agent: gradient}
-    known.update((agent, context.recompute(agent)) for agent in work[context.agent])
+    known.update((agent, recompute(agent)) for agent in work[context.agent])
     if pool is not None:
         known = {**_exchange(pool, known, work, context), **known}
     missing = [agent for agent in range(1, context.agents + 1) if agent not in known]
     if missing:
         log.info("round %d: recomputing also agents %s", context.round_number, ", ".join(map(str, missing)))
-    known.update((agent, context.recompute(agent)) for agent in missing)
+    known.update((agent, recompute(agent)) for agent in missing)
     pooled = {agent: known[agent] for agent in sorted(context.attackers)}
     honest = {agent: known[agent] for agent in sorted(known) if agent not in pooled}
     return pooled, replace(context, honest=honest)
+
+
+def contribution(gradient: Vector, context: Context) -> Vector:
+    """What an omniscient attacker pools in this round: its own `gradient` (d,), then those of its share, recomputed.
+
+    Shape (n d,), see `contribution_size`. Raises UsageError for an attacker without the run's seed.
+    """
+    recompute = _recompute_of(context)
+    share = shares(context.attackers, context.agents)[context.agent]
+    return _pooled(gradient, [recompute(agent) for agent in share], context)
+
+
+def _recompute_of(context: Context) -> Callable[[int], Vector]:
+    if context.recompute is None:
+        raise UsageError(f"agent {context.agent}: an omniscient attack needs the run's seed")
+    return context.recompute
+
+
+def _pooled(gradient: Vector, share: Sequence[Vector], context: Context) -> Vector:
+    size = len(gradient)
+    rows = np.zeros((contribution_size(context.attackers, context.agents, size) // size, size), np.float32)
+    for row, vector in enumerate((gradient, *share)):
+        rows[row] = vector
+    return rows.reshape(-1)
 
 
 def _exchange(
@@ -68,11 +91,9 @@ def _exchange(
 ) -> dict[int, Vector]:
     """Contribute what this attacker knows; what those that have come know, by agent."""
     size = len(known[context.agent])
-    contribution = np.zeros((contribution_size(context.attackers, context.agents, size) // size, size), np.float32)
-    for row, agent in enumerate((context.agent, *work[context.agent])):
-        contribution[row] = known[agent]
+    brought = _pooled(known[context.agent], [known[agent] for agent in work[context.agent]], context)
     pooled: dict[int, Vector] = {}
-    for attacker, vector in pool.exchange(context.round_number, contribution.reshape(-1)).items():
+    for attacker, vector in pool.exchange(context.round_number, brought).items():
         rows = vector.reshape(-1, size)
         pooled.update(zip((attacker, *work[attacker]), rows, strict=False))
     return pooled

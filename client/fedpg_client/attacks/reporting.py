@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Actor
 from fedpg_common.learning.trajectories import Trajectories
 from gymnasium.spaces import Box, Discrete
 
+from fedpg_client.attacks.attacker import Attacker, build_attacker
 from fedpg_client.attacks.base import Attack, Choose, Context, Target
 
 if TYPE_CHECKING:
@@ -73,3 +76,11 @@ def reported(attack: Attack, name: str) -> Attack:
     wrapped: Reported = type("Reported", (Reported,), declared)()
     wrapped._name, wrapped._attack = name, attack
     return wrapped
+
+
+def build_reported(choice: Choice | None) -> Attacker:
+    """As `build_attacker`; an attack of somebody's own is one that is reported."""
+    attacker = build_attacker(choice)
+    if choice is None or ":" not in choice.name:
+        return attacker
+    return replace(attacker, attack=reported(attacker.attack, choice.name))

@@ -7,15 +7,16 @@ steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Votes, build_aggregator
+from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Tryable, Votes, build_aggregator
 from fedpg_common.learning.parameters import Vector
 from numpy.typing import NDArray
 
@@ -37,6 +38,8 @@ class Scene:
     """Their rows, ascending."""
     context: Context
     rule: Aggregator
+    _foreseen: dict[tuple[tuple[int, ...], bytes], Aggregate] = field(default_factory=dict, init=False)
+    """What the rule makes of vectors that were tried together, by who submits them and their float32 bytes."""
 
     @cached_property
     def honest(self) -> Array:
@@ -64,11 +67,38 @@ class Scene:
 
         With None, all are honest. Raises UsageError if the rule cannot be run.
         """
-        matrix = self.gradients.copy()
+        rows = self.attackers if pushers is None else pushers
+        matrix = self.gradients
         if vector is not None:
-            matrix[list(self.attackers if pushers is None else pushers)] = to_finite_float32(vector)
+            submitted = to_finite_float32(vector)
+            foreseen = self._foreseen.get((rows, submitted.tobytes())) if self._foreseen else None
+            if foreseen is not None:
+                return foreseen
+            matrix = matrix.copy()
+            matrix[list(rows)] = submitted
+        with _one_sentence():
+            return self.rule.aggregate(self._votes(matrix), {})
+
+    def foresee(self, vectors: Iterable[Array], pushers: tuple[int, ...] | None = None) -> None:
+        """Try vectors (d,) together of which `aggregate` may be asked: faster, where the rule knows how."""
+        if not isinstance(self.rule, Tryable):
+            return
+        rows = self.attackers if pushers is None else pushers
+        submitted = {vector.tobytes(): vector for vector in map(to_finite_float32, vectors)}
+        new = [key for key in submitted if (rows, key) not in self._foreseen]
+        if not new:
+            return
+        with _one_sentence():
+            answers = self.rule.try_each(self._votes(self.gradients), rows, np.stack([submitted[key] for key in new]))
+        for key, answer in zip(new, answers or (), strict=False):
+            if answer is not None:
+                self._foreseen[rows, key] = answer
+
+    def _votes(self, gradients: NDArray[np.float32]) -> Votes:
+        """The votes of a round in which agents submit these (K, d)."""
+        matrix = gradients.view()
         matrix.flags.writeable = False
-        votes = Votes(
+        return Votes(
             agents=tuple(range(1, len(matrix) + 1)),
             matrix=matrix,
             federation_size=len(matrix),
@@ -76,13 +106,18 @@ class Scene:
             task=self.context.task,
             server_gradient=to_finite_float32(self.mean),
         )
-        try:
-            return self.rule.aggregate(votes, {})
-        except FedPGError:
-            raise
-        except Exception as error:  # it may be somebody's own
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UsageError(f"the server's aggregator cannot be tried by an attacker: {what}") from error
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Raise UsageError for whatever a rule raises that may be somebody's own."""
+    try:
+        yield
+    except FedPGError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"the server's aggregator cannot be tried by an attacker: {what}") from error
 
 
 def scene_of(pooled: Mapping[int, Vector], context: Context) -> Scene:

@@ -9,12 +9,15 @@ from typing import Protocol
 
 import numpy as np
 from fedpg_common.checks import show
+from fedpg_common.learning.aggregators import Aggregate
 
 from fedpg_client.attacks.scene import Array, Scene, length, unit
 
 Value = Callable[[Array], float]
 """How much harm a vector (d,) does: −∞ where the rule throws everybody out, or an attacker too far."""
 
+AHEAD = 4
+"""How many halvings are tried together, whatever comes of each, where the rule can be tried on many vectors at once."""
 REFINEMENTS = 12
 """Halvings of the last step: the edge of a filter is then known to 1/4096 of it."""
 
@@ -56,7 +59,25 @@ def ascent(scene: Scene, mu: Array) -> float:
     return -float(mu @ scene.mean) / max(float(scene.mean @ scene.mean), 1e-30)
 
 
-def harm(scene: Scene, objective: Objective, stealth: float = 0.0, pushers: tuple[int, ...] | None = None) -> Value:
+@dataclass(frozen=True, eq=False)
+class Harm:
+    """A figure of what the rule makes of the round, as a function of what is submitted."""
+
+    scene: Scene
+    figure: Callable[[Aggregate], float]
+    pushers: tuple[int, ...] | None = None
+    """Who submits it (rows); all attackers by default."""
+
+    def __call__(self, vector: Array) -> float:
+        """Of a vector (d,)."""
+        return self.figure(self.scene.aggregate(vector, self.pushers))
+
+    def foresee(self, vectors: Iterable[Array]) -> None:
+        """Of these vectors it may be asked."""
+        self.scene.foresee(vectors, self.pushers)
+
+
+def harm(scene: Scene, objective: Objective, stealth: float = 0.0, pushers: tuple[int, ...] | None = None) -> Harm:
     """The objective as a function of what is submitted.
 
     A vector with which one of `pushers` (rows; all attackers by default) has a smaller weight than `stealth` does none,
@@ -64,8 +85,7 @@ def harm(scene: Scene, objective: Objective, stealth: float = 0.0, pushers: tupl
     """
     watched = scene.attackers if pushers is None else pushers
 
-    def value(vector: Array) -> float:
-        aggregate = scene.aggregate(vector, pushers)
+    def figure(aggregate: Aggregate) -> float:
         if aggregate.vector is None:
             return -math.inf
         weights = aggregate.weights
@@ -73,7 +93,7 @@ def harm(scene: Scene, objective: Objective, stealth: float = 0.0, pushers: tupl
             return -math.inf
         return objective(scene, aggregate.vector.astype(np.float64))
 
-    return value
+    return Harm(scene, figure, pushers)
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,7 @@ def along(value: Value, base: Array, step: Array, scales: Iterable[float]) -> Fo
     grows up to it and falls beyond.
     """
     grid = list(scales)
+    _foresee(value, base, step, grid)
     values = [value(base + scale * step) for scale in grid]
     place = int(np.argmax(values))
     best_scale, best_value = grid[place], values[place]
@@ -100,7 +121,9 @@ def along(value: Value, base: Array, step: Array, scales: Iterable[float]) -> Fo
         if not 0 <= neighbour < len(grid):
             continue
         far = grid[neighbour]
-        for _ in range(REFINEMENTS):
+        for done in range(REFINEMENTS):
+            if done % AHEAD == 0:
+                _foresee(value, base, step, _middles(best_scale, far, AHEAD))
             middle = 0.5 * (best_scale + far)
             tried = value(base + middle * step)
             if tried > best_value:
@@ -108,6 +131,19 @@ def along(value: Value, base: Array, step: Array, scales: Iterable[float]) -> Fo
             else:
                 far = middle
     return Found(base + best_scale * step, best_value)
+
+
+def _foresee(value: Value, base: Array, step: Array, scales: Iterable[float]) -> None:
+    if isinstance(value, Harm):
+        value.foresee(base + scale * step for scale in scales)
+
+
+def _middles(near: float, far: float, halvings: int) -> list[float]:
+    """All places at which so many halvings of the interval may look."""
+    if not halvings:
+        return []
+    middle = 0.5 * (near + far)
+    return [middle, *_middles(near, middle, halvings - 1), *_middles(middle, far, halvings - 1)]
 
 
 def worst(scene: Scene, found: Iterable[Found]) -> Array:

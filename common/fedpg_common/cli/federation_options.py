@@ -63,7 +63,8 @@ OPTIONS = (
 SET_HELP = (
     "A setting of the aggregator or attack, such as faulty=3; where both are chosen, aggregator.faulty=3 or "
     "attack.z=1.2. task.NAME=VALUE: of the task. heterogeneity.NAME=[LEAST,MOST]: from which each agent's environment "
-    "is drawn. environments.3.NAME=VALUE: of agent 3's environment. Repeat for several."
+    "is drawn. environments.3.NAME=VALUE: of agent 3's environment. speeds.3.trajectories=N: how many it samples "
+    "per round. Repeat for several."
 )
 FILE_HELP = "A description of the federation (TOML); options replace what it says."
 

@@ -45,6 +45,8 @@ class CartPoleBatch(EnvironmentBatch):
             positive_option("length", length),
             checked_option("force_mag", force_mag),
         )
+        self.physics = self._physics.for_kernel()
+        """As `Mlp.cartpole` takes them, shape (6,)."""
         self.observation_size = 4
         self.action_space = Discrete(2)
         self._columns: dict[int, _Columns] = {}
@@ -76,7 +78,7 @@ class CartPoleBatch(EnvironmentBatch):
         if not isinstance(actor, CategoricalActor):
             return None
         uniforms = None if rng is None else rng.random(len(seeds) * horizon, np.float32)
-        observations, actions, episodes = actor.mlp.cartpole(self._physics.for_kernel(), seeds, horizon, uniforms)
+        observations, actions, episodes = actor.mlp.cartpole(self.physics, seeds, horizon, uniforms)
         return Trajectories(observations, actions, np.ones(len(actions)), episodes, count=len(seeds))
 
     def close(self) -> None:

@@ -79,5 +79,10 @@ def estimate(
         -1.0 / trajectories.steps,
         reference_log_probs,
     )
-    loss = -float(np.add.reduce(score.ratios * advantages * score.log_probs, dtype=np.float64)) / trajectories.steps
+    loss = -ordered_sum(score.ratios * advantages * score.log_probs) / trajectories.steps
     return Estimate(gradient=score.gradient, loss=loss, log_probs=score.log_probs, weights=score.ratios)
+
+
+def ordered_sum(values: NDArray[np.float32]) -> float:
+    """The sum of some values (n,), in double precision and in their order, as the kernels add."""
+    return float(np.add.accumulate(values, dtype=np.float64)[-1])

@@ -108,9 +108,9 @@ class CategoricalPolicy(Policy):
     def __init__(self, task: Task, observation_size: int, action_space: Discrete[Any]) -> None:
         """A policy for observations of `observation_size` numbers with the task's hidden layers."""
         self.action_space = action_space
-        self._sizes = (observation_size, *task.hidden, int(action_space.n))
-        self.spec = ParameterSpec(layer_tensors(self._sizes))
-        self._activation = task.activation
+        self.sizes = (observation_size, *task.hidden, int(action_space.n))
+        self.spec = ParameterSpec(layer_tensors(self.sizes))
+        self.activation = task.activation
 
     def actor(self, theta: Vector) -> CategoricalActor:
         """See `Policy.actor`."""
@@ -129,11 +129,11 @@ class CategoricalPolicy(Policy):
         return Score(*self._open(theta).gradient(observations, actions, advantages, reference, scale))
 
     def _open(self, theta: Vector) -> Mlp:
-        return kernels().open_mlp(self._sizes, self._activation, theta)
+        return kernels().open_mlp(self.sizes, self.activation, theta)
 
     def log_prob(self, theta: torch.Tensor, observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """See `Policy.log_prob`; `actions` is (n,) int64, counted from 0."""
-        logits = _forward(self._tensors(theta), observations, self._activation).tanh()
+        logits = _forward(self._tensors(theta), observations, self.activation).tanh()
         return logits.log_softmax(dim=1).gather(1, actions[:, None]).squeeze(1)
 
 

@@ -50,9 +50,17 @@ def stream(
     `agent` is the 1-based agent index, 0 for the server or the attackers as a group; `step` numbers the inner
     steps of a round. The name is hashed (SHA-256), so streams are independent and stable across versions of Python.
     """
-    name = f"{seed}/{role}/{agent}/{round_number}/{purpose}/{step}".encode()
-    words = np.frombuffer(hashlib.sha256(name).digest(), dtype="<u4")
+    name = stream_words(seed, role, purpose, agent=agent, round_number=round_number, step=step)
+    words = np.frombuffer(name, dtype="<u4")
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words.tolist())))
+
+
+def stream_words(
+    seed: int, role: Role, purpose: Purpose, *, agent: int = 0, round_number: int = 0, step: int = 0
+) -> bytes:
+    """A stream's name, hashed: eight little-endian words of 32 bits, the entropy of its generator."""
+    name = f"{seed}/{role.value}/{agent}/{round_number}/{purpose.value}/{step}"
+    return hashlib.sha256(name.encode()).digest()
 
 
 def episode_seeds(generator: np.random.Generator, count: int) -> NDArray[np.int64]:

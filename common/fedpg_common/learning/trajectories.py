@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,3 +41,29 @@ class Trajectories:
     def returns(self) -> NDArray[np.float64]:
         """Undiscounted sum of each episode's rewards, shape (count,)."""
         return np.asarray(np.bincount(self.episodes, self.rewards, self.count), dtype=np.float64)
+
+
+def joined(batches: Sequence[Trajectories]) -> Trajectories:
+    """The trajectories of all batches as one: those of the first come first. There is one batch at least."""
+    if len(batches) == 1:
+        return batches[0]
+    firsts = np.cumsum([0, *(batch.count for batch in batches)])
+    episodes = np.concatenate([batch.episodes + first for batch, first in zip(batches, firsts, strict=False)])
+    times = np.concatenate([_times(batch) for batch in batches])
+    order = np.lexsort((episodes, times))
+    return Trajectories(
+        observations=np.concatenate([batch.observations for batch in batches])[order],
+        actions=np.concatenate([batch.actions for batch in batches])[order],
+        rewards=np.concatenate([batch.rewards for batch in batches])[order],
+        episodes=episodes[order],
+        count=int(firsts[-1]),
+    )
+
+
+def _times(batch: Trajectories) -> NDArray[np.int64]:
+    """The step, from 0, within its episode that each row is, shape (n,)."""
+    lengths = batch.lengths()
+    longest = int(lengths.max(initial=0))
+    ended = np.cumsum(np.bincount(lengths, minlength=longest + 1))
+    alive = len(lengths) - ended[:longest]
+    return np.repeat(np.arange(longest), alive)

@@ -138,6 +138,8 @@ def _evaluate_worlds(run: Path, episodes: int, seed: int, as_json: bool) -> None
         file, policy = load_policy(run)
         with printing_to_stderr():
             result = evaluate_worlds(run, policy, episodes, seed)
+    if result.why_alike:
+        typer.echo(f"fedpg: {result.why_alike}", err=True)
     over = result.over_worlds
     if as_json:
         typer.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from fedpg_lab.files.toml_files import names_in, package_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fedpg_lab.experiments.matrix import Plan
     from fedpg_lab.experiments.plan import Experiment, PlannedRun
     from fedpg_lab.runs.folders import RunData
 
@@ -29,6 +31,15 @@ NAMED_MAX = 20
 SHIPPED = names_in(package_folder("experiments"))
 MATRIX = "A part of a matrix"
 """A panel of the help."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How an experiment's runs are done."""
+
+    at_a_time: int
+    in_process: bool
+    """Each in one process, where that can be."""
 
 
 File = Annotated[
@@ -48,6 +59,15 @@ Jobs = Annotated[int | None, typer.Option(help="Runs at a time.", metavar="N", s
 
 SeedsOption = Annotated[
     int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
+]
+
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--in-process",
+        help="Each run in one process, without a network: the same parameters, several times sooner.",
+        metavar="",
+    ),
 ]
 
 OnlyOption = Annotated[
@@ -100,6 +120,7 @@ def experiment_command(
     file: File,
     quick: Quick = False,
     jobs: Jobs = None,
+    in_process: InProcess = False,
     seeds: SeedsOption = None,
     only: OnlyOption = None,
     report_only: ReportOnly = False,
@@ -132,6 +153,9 @@ def experiment_command(
         seeds = 1
         trajectories = 300                  # or a table by task
 
+    With `--in-process`, server and agents of a run work in one process, one after the other: the same parameters and
+    records, bit for bit, for a fraction of the time. Attacks on the protocol have their processes all the same.
+
     In place of federations a file may have a matrix of rules and attacks, as `robustness` has:
 
         [matrix]
@@ -158,11 +182,13 @@ def experiment_command(
     folder = out / name_of_experiment(file, quick)
     experiment = read_experiment(file, quick=quick, seeds=seeds, named=named, earlier=earlier_additions(folder))
     chosen = _chosen(experiment, only)
-    command = _command(file, quick, seeds, only, settings_of_command(aggregator, algorithm, attack, settings))
+    parts = settings_of_command(aggregator, algorithm, attack, settings)
+    command = _command(file, quick, seeds, only, in_process, parts)
     if not report_only:
         if experiment.plan is not None:
             _check(chosen)
-        _run(experiment, chosen, folder, jobs or cores(), command)
+        runs = Runs(jobs or cores(), in_process)
+        _run(experiment, chosen, folder, runs, command)
     elif not _report(experiment, folder, command):
         raise StorageError(f"there is no run of {experiment.name} in {folder} to report on")
 
@@ -192,7 +218,7 @@ def _check(chosen: Sequence[PlannedRun]) -> None:
             check_parts(planned.federation)
 
 
-def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, command: str) -> None:
+def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, runs: Runs, command: str) -> None:
     """Run what is missing, then report, also when runs have failed."""
     from fedpg_lab.experiments.runner import RunsFailedError
     from fedpg_lab.local.children import kill_children
@@ -202,7 +228,7 @@ def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, job
     make_folder(folder)
     with unwinding(hurry=kill_children) as signals:
         try:
-            _run_and_tell(experiment, chosen, folder, jobs, console)
+            _run_and_tell(experiment, chosen, folder, runs, console)
         except (KeyboardInterrupt, SystemExit):
             if not signals:
                 raise
@@ -215,7 +241,7 @@ def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, job
 
 
 def _run_and_tell(
-    experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, jobs: int, console: Console
+    experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, runs: Runs, console: Console
 ) -> None:
     """Run what is missing; matrix.json, if there is a matrix, is up to date after each run."""
     from fedpg_lab.experiments.matrix_file import MatrixFile
@@ -223,7 +249,7 @@ def _run_and_tell(
     from fedpg_lab.experiments.runner import run_missing
 
     if experiment.plan is None:
-        run_missing(chosen, folder, jobs, console)
+        run_missing(chosen, folder, runs.at_a_time, console, in_process=runs.in_process)
         return
     matrix = MatrixFile(experiment, experiment.plan, folder)
     for planned in experiment.runs:  # also what this command leaves alone
@@ -236,7 +262,7 @@ def _run_and_tell(
         matrix.note(planned, run)
         matrix.write()
 
-    run_missing(chosen, folder, jobs, console, on_run)
+    run_missing(chosen, folder, runs.at_a_time, console, on_run, in_process=runs.in_process)
 
 
 def _report(experiment: Experiment, folder: Path, command: str) -> bool:
@@ -251,12 +277,33 @@ def _report(experiment: Experiment, folder: Path, command: str) -> bool:
         typer.echo(
             f"{sum(run.is_complete for run in runs)} of {count(len(experiment.runs), 'run')} are complete: see {page}"
         )
+        if experiment.plan is not None:
+            _say_worst(experiment, experiment.plan, folder, found)
     return bool(runs)
 
 
-def _command(file: str, quick: bool, seeds: int | None, only: str | None, parts_named: Sequence[str]) -> str:
+def _say_worst(experiment: Experiment, plan: Plan, folder: Path, found: Sequence[RunData | None]) -> None:
+    """A line for each rule that has runs: what it reaches undisturbed, and under its worst attack."""
+    from fedpg_lab.experiments.matrix_file import MatrixFile
+    from fedpg_lab.experiments.matrix_page import describe_row
+
+    matrix = MatrixFile(experiment, plan, folder)
+    for planned, run in zip(experiment.runs, found, strict=True):
+        if run is not None:
+            matrix.note(planned, run)
+    results = matrix.results()
+    for result in results:
+        if len(results) > 1:
+            typer.echo(f"{result.matrix.title}:")
+        for line in filter(None, map(describe_row, result.rows)):
+            typer.echo(f"  {line}")
+
+
+def _command(
+    file: str, quick: bool, seeds: int | None, only: str | None, in_process: bool, parts_named: Sequence[str]
+) -> str:
     """The command that repeats it."""
-    parts = ["fedpg", "experiment", file, *(["--quick"] if quick else [])]
+    parts = ["fedpg", "experiment", file, *(["--quick"] if quick else []), *(["--in-process"] if in_process else [])]
     parts += ["--seeds", str(seeds)] if seeds is not None else []
     parts += ["--only", only] if only is not None else []
     return shlex.join([*parts, *parts_named])

@@ -13,6 +13,7 @@ from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
 from fedpg_common.cli.options import ADVANCED, OUTPUT, SEVERAL, refuse_ignored_options
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
+from fedpg_common.rounds import why_no_worlds
 from fedpg_common.words import count, on_one_line
 
 from fedpg_lab.ensemble.groups import Grouping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from fedpg_lab.local.train import TrainOptions
 
-TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "threads", "tensorboard", "observer")
+TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "in_process", "threads", "tensorboard", "observer")
 """The options that mean something to a run which has its description already."""
 
 
@@ -54,6 +55,15 @@ Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER
 
 AgentsPerProcess = Annotated[
     int, typer.Option(help="Agents that share a process.", metavar="N", min=1, rich_help_panel=ADVANCED)
+]
+
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--in-process",
+        help="All in one process, without a network: the same parameters and records, sooner.",
+        metavar="",
+    ),
 ]
 
 ThreadsOption = Annotated[
@@ -88,12 +98,16 @@ def train_command(
     name: NameOption = None,
     out: Out = Path("runs"),
     agents_per_process: AgentsPerProcess = 1,
+    in_process: InProcess = False,
     threads: ThreadsOption = None,
     tensorboard: Tensorboard = True,
     observer: Annotated[list[str] | None, OBSERVER] = None,
     resume: ResumeOption = None,
 ) -> None:
     """Train a policy: one server and K agents as processes on this machine, over gRPC.
+
+    With --in-process they work in one process, one after the other, for trying out rules and attacks: the parameters
+    are the same, bit for bit.
 
     The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
     and a log for each process. Ctrl-C ends a run cleanly; --resume continues it. A finished run continues with
@@ -103,20 +117,23 @@ def train_command(
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 9 an environment
     failed; 10 too few agents are left for a quorum; 130 Ctrl-C; 143 terminated.
     """
+    from fedpg_lab.local.fork_server import fork_server
     from fedpg_lab.terminal.console import make_console
 
     observers = chosen_observers(tensorboard, observer or ())
     console = make_console(stderr=True)
     if resume is not None:
+        assert described.context is not None
+        refuse_ignored_options(described.context, TAKEN_BY_RESUME)
+        fork_server()
         from fedpg_lab.local.resume import resume_runs
         from fedpg_lab.local.train import TrainOptions
 
-        assert described.context is not None
-        refuse_ignored_options(described.context, TAKEN_BY_RESUME)
-        options = TrainOptions(agents_per_process, observers, threads)
+        options = TrainOptions(agents_per_process, observers, threads, in_process)
         resume_runs(resume, described.typed("trajectories"), options, console)
         return
     federation = described.federation()
+    fork_server()  # it imports beside this process
     from fedpg_lab.local.train import TrainOptions
 
     check_parts(federation)
@@ -125,7 +142,9 @@ def train_command(
     if not 1 <= runs <= SEED_MAX - federation.seed:
         raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
     warn_of_too_many(federation)
-    options = TrainOptions(agents_per_process, observers, threads)
+    if rarely := why_no_worlds(federation):
+        typer.echo(f"fedpg: {rarely}", err=True)
+    options = TrainOptions(agents_per_process, observers, threads, in_process)
     if groups is not None:
         if runs != 1:
             raise UsageError("--groups and --runs do not go together: train one ensemble for each --seed")
@@ -138,10 +157,8 @@ def _train_seeds(
     federation: Federation, runs: int, out: Path, name: str | None, options: TrainOptions, console: Console
 ) -> None:
     """One run, or one for each of so many consecutive seeds."""
-    from fedpg_lab.figures.one_run import plot_seeds
     from fedpg_lab.local.one_run import train_one
     from fedpg_lab.local.train import new_folder
-    from fedpg_lab.runs.folders import PLOT_NAME
 
     folder = new_folder(out, name, name_of(federation))
     if runs == 1:
@@ -152,6 +169,9 @@ def _train_seeds(
         one = dataclasses.replace(federation, seed=federation.seed + number - 1)
         title = f"{folder.name} seed {one.seed} ({number} of {runs})"
         done.append(train_one(one, folder / f"seed-{one.seed}", options, console, title=title))
+    from fedpg_lab.figures.one_run import plot_seeds
+    from fedpg_lab.runs.folders import PLOT_NAME
+
     with unwinding():
         plot_seeds(done, folder)
     console.print(on_one_line(f"All seeds in one picture: {folder / PLOT_NAME}"), soft_wrap=True)

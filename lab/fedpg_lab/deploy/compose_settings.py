@@ -51,7 +51,7 @@ def _joined(settings: Iterable[tuple[str, str, object]]) -> str:
 
 
 def settings_of_worlds(federation: Federation) -> str:
-    """The settings of the agents' worlds, which the server alone gets to see. Raises UsageError."""
+    """The settings of the agents' worlds and speeds, which the server alone gets to see. Raises UsageError."""
     settings: list[tuple[str, str, object]] = []
     if federation.heterogeneity is not None:
         settings += [("heterogeneity", name, list(bounds)) for name, bounds in federation.heterogeneity.ranges.items()]
@@ -64,6 +64,9 @@ def settings_of_worlds(federation: Federation) -> str:
         if world.wrappers is not None:
             wrappers = list(world.wrappers)
             settings.append((owner, "wrappers", wrappers[0] if len(wrappers) == 1 else wrappers))
+    for name, value in federation.speeds.to_plain().items():
+        own = isinstance(value, dict)
+        settings += [(f"speeds.{name}", *item) for item in value.items()] if own else [("speeds", name, value)]
     return _joined(settings)
 
 

@@ -70,10 +70,13 @@ def plan_matrices(
 ) -> Plan:
     """The matrices that a file's [matrix] describes, with what the command has `named` and what was added `earlier`.
 
-    `quick` are the names of `rows` and `attacks` to which --quick limits them. Raises UsageError.
+    `quick` has the names of `rows` and `attacks` to which --quick limits them, and perhaps another `byzantine`. Raises
+    UsageError.
     """
     if not isinstance(table, Mapping):
         raise UsageError("matrix must be a table")
+    if "byzantine" in quick:
+        table = {**table, "byzantine": quick["byzantine"]}
     refuse_unknown(table, (*MATRIX_FIELDS, *TASK_FIELDS), " of [matrix]")
     rows = _limit(_rows_of(table.get("rows")), quick.get("rows"), "rows")
     columns = _limit(_columns_of(table.get("attacks")), quick.get("attacks"), "attacks")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpg_common.words import count
+
 from fedpg_lab.experiments.matrix import Plan
 from fedpg_lab.experiments.matrix_file import MatrixFile
 from fedpg_lab.experiments.matrix_pictures import (
@@ -18,7 +20,7 @@ from fedpg_lab.experiments.matrix_pictures import (
     to_csv,
     to_markdown,
 )
-from fedpg_lab.experiments.matrix_results import MatrixResult, begun
+from fedpg_lab.experiments.matrix_results import MatrixResult, RowResult, begun
 from fedpg_lab.experiments.plan import Experiment
 from fedpg_lab.figures.heat_map import HeatMap, draw_heat_map
 from fedpg_lab.figures.parts import save_figure
@@ -80,3 +82,16 @@ def _section(whole: MatrixResult, folder: Path, suffix: str) -> Section:
     if missing:
         sentences.append(f"Nothing is complete yet of: {', '.join(missing)}.")
     return Section(result.matrix.title, pictures, sentences, tables(result))
+
+
+def describe_row(row: RowResult) -> str:
+    """A rule in a line, for example "krum: undisturbed 498, worst attack boundary 9"; empty without a complete run."""
+    parts = []
+    if row.undisturbed.mean is not None:
+        parts.append(f"undisturbed {row.undisturbed.mean:.0f}")
+    worst = row.worst_attack
+    if worst is not None and worst.mean is not None:
+        of = f" of {count(len(row.cells), 'attack')}" if len(row.cells) > 1 else ""
+        parts.append(f"worst{of} {worst.column} {worst.mean:.0f}")
+    setting = f" ({row.setting})" if row.setting else ""
+    return f"{row.name}{setting}: {', '.join(parts)}" if parts else ""

@@ -23,7 +23,7 @@ seeds = 1
 trajectories = { CartPole-v1 = 300 }     # or one number for all tasks
 
 In place of the federations there may be a [matrix], rules against attacks (`fedpg_lab.experiments.matrix`); with it,
-[quick] may name the rows and attacks to keep.
+[quick] may name the rows and attacks to keep, and another number of attackers (byzantine).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from fedpg_lab.runs.folders import RunData, load_run
 FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction", "quick")
 REPRODUCTION_FIELDS = ("carry_adam",)
 QUICK_FIELDS = ("seeds", "trajectories")
-QUICK_MATRIX_FIELDS = ("rows", "attacks")
+QUICK_MATRIX_FIELDS = ("rows", "attacks", "byzantine")
 FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s",
-                     "environments", "heterogeneity", "worlds_every")  # fmt: skip
+                     "environments", "heterogeneity", "speeds", "worlds_every")  # fmt: skip
 PATIENT_S = 86_400.0
 """How long a round waits where every agent answers in the end, so that a loaded machine changes no result."""
 SEEDS_MAX = 1000

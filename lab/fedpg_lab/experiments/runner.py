@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError, UsageError
 from fedpg_common.machine import cores
 from fedpg_common.modules import fingerprint, make_importable
@@ -18,9 +19,11 @@ from rich.console import Console
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import PlannedRun, existing_run
 from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
+from fedpg_lab.local.in_process.agents import fits
+from fedpg_lab.local.in_process.child import InProcessFederation
+from fedpg_lab.local.in_process.rounds import RunOptions
 from fedpg_lab.local.processes import LocalFederation
-from fedpg_lab.local.status import StatusClient
-from fedpg_lab.local.train import AGENTS_LEAVE_S, STATUS_TIMEOUT_S, finish_what_there_is
+from fedpg_lab.local.train import AGENTS_LEAVE_S, asking, finish_what_there_is
 from fedpg_lab.runs.folders import RunData, load_run
 
 POLL_S = 0.25
@@ -64,9 +67,17 @@ class Failure:
 
 
 def run_missing(
-    runs: Sequence[PlannedRun], folder: Path, jobs: int, console: Console, on_run: OnRun = tell_nobody
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    jobs: int,
+    console: Console,
+    on_run: OnRun = tell_nobody,
+    *,
+    in_process: bool = False,
 ) -> None:
     """Start what has not been started, resume what has, leave alone what is complete; `jobs` at a time.
+
+    With `in_process`, each run is one process, but for federations with an attack on the protocol.
 
     A run that fails is reported at the end, and does not keep the others from running. Raises StorageError before
     anything starts if a folder holds another run, RunsFailedError, and KeyboardInterrupt once all processes have ended.
@@ -82,7 +93,7 @@ def run_missing(
     at_a_time = min(jobs, len(waiting))
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
     console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
-    _Batch(waiting, folder, at_a_time, len(runs), console, on_run).run()
+    _Batch(waiting, folder, at_a_time, len(runs), console, on_run, in_process).run()
 
 
 def _check_modules(run: RunData) -> None:
@@ -119,8 +130,9 @@ class _Job:
 
     planned: PlannedRun
     folder: Path
-    processes: LocalFederation
-    client: StatusClient
+    processes: LocalFederation | InProcessFederation
+    fetch: Callable[[], pb.GetStatusReply]
+    """Asks for its state."""
     resources: ExitStack
     started_s: float
     is_resumed: bool
@@ -135,7 +147,7 @@ class _Job:
     def look(self) -> None:
         """See how it is."""
         try:
-            status = self.client.fetch()
+            status = self.fetch()
         except (UnreachableError, RefusedError) as error:
             log.debug("%s: %s", self.name, error)  # its server starts, ends or comes back
             return
@@ -154,7 +166,9 @@ class _Batch:
         planned: int,
         console: Console,
         on_run: OnRun,
+        in_process: bool,
     ) -> None:
+        self._in_process = in_process
         self._waiting = list(waiting)
         self._folder = folder
         self._jobs = jobs
@@ -199,25 +213,33 @@ class _Batch:
         return None
 
     def _start(self, planned: PlannedRun, resume: bool) -> None:
+        place = self._folder / planned.name
         with ExitStack() as resources:
-            place = self._folder / planned.name
-            processes = LocalFederation(
-                planned.federation,
-                place,
-                resume,
-                self._agents_per_process(planned),
-                threads=max(1, cores() // self._jobs),
-                needs_everybody=True,
-                adam_from=None if planned.after is None else self._folder / planned.after,
-            )
+            processes = self._make(planned, place, resume)
             try:
                 resources.enter_context(processes)
             except FedPGError as error:
                 self._fail(planned.name, error)
                 return
-            client = resources.enter_context(StatusClient(processes.address, None, STATUS_TIMEOUT_S))
-            self._active.append(_Job(planned, place, processes, client, resources.pop_all(), time.monotonic(), resume))
+            fetch = resources.enter_context(asking(processes))
+            self._active.append(_Job(planned, place, processes, fetch, resources.pop_all(), time.monotonic(), resume))
         self._say(f"{'resumed' if resume else 'started'} {planned.name}")
+
+    def _make(self, planned: PlannedRun, place: Path, resume: bool) -> LocalFederation | InProcessFederation:
+        federation, threads = planned.federation, max(1, cores() // self._jobs)
+        adam_from = None if planned.after is None else self._folder / planned.after
+        if self._in_process and fits(federation):
+            options = RunOptions(place, None if resume else federation, adam_from=adam_from, threads=threads)
+            return InProcessFederation(federation, options)
+        return LocalFederation(
+            federation,
+            place,
+            resume,
+            self._agents_per_process(planned),
+            threads=threads,
+            needs_everybody=True,
+            adam_from=adam_from,
+        )
 
     def _agents_per_process(self, planned: PlannedRun) -> int:
         """As many agents to a process as give each core one process: more would only take turns."""

@@ -41,15 +41,18 @@ def run_locally(folder: Path, console: Console) -> RunReference:
 
 
 def compare_with_reference(evidence: Evidence, run: RunReference | None) -> Finding:
-    """Compare round by round up to the first with an absentee, for which a reference is run just so far.
+    """Compare round by round up to the first with an absentee, or with an agent that stopped early for the deadline.
+
+    A reference is run just so far.
 
     `run` is None where no reference is wanted. Raises FedPGError if the reference fails.
     """
     records = evidence.records
-    comparable = _comparable(records)
+    comparable = _comparable(records, evidence.federation)
     why = ""
     if comparable < len(records):
-        why = f"agents were absent in round {comparable + 1}: the rounds from there are another run's"
+        what = "were absent" if records[comparable].absent else "stopped early"
+        why = f"agents {what} in round {comparable + 1}: the rounds from there are another run's"
     checked = f"{comparable} of {len(records)} rounds are comparable"
     if run is None:
         return Finding(NAME, Outcome.NOT_CHECKED, checked, "no reference was wanted")
@@ -75,9 +78,16 @@ def reference_of(federation: Federation, trajectories: int) -> Federation:
     )
 
 
-def _comparable(records: Sequence[RoundRecord]) -> int:
-    """How many rounds there are before the first with an absentee."""
-    return next((i for i, record in enumerate(records) if record.absent), len(records))
+def _comparable(records: Sequence[RoundRecord], federation: Federation) -> int:
+    """How many rounds there are before the first with an absentee, or with a vote of fewer trajectories than asked."""
+    return next((i for i, record in enumerate(records) if record.absent or _is_cut(record, federation)), len(records))
+
+
+def _is_cut(record: RoundRecord, federation: Federation) -> bool:
+    counts = record.vote_trajectories or {}
+    return federation.speeds.may_cut and any(
+        count < federation.speed_of(agent).most(record.batch_size) for agent, count in counts.items()
+    )
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ parent, and ends when its parent does, however that dies.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -30,30 +30,12 @@ from fedpg_common.bootstrap import log_to_stderr, take_short_turns, use_one_thre
 from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_server.server import ServerOptions, serve
 
-PRELOADED = ("fedpg_lab.local.preloaded",)
-KEYBOARD_SIGNALS = (signal.SIGINT, signal.SIGQUIT)
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+from fedpg_lab.local.fork_server import KEYBOARD_SIGNALS
+
+YOUNG_OBJECTS = 10_000
+"""After how many new objects a child looks for garbage, instead of Python's 700: most of its objects are soon freed."""
 _starting = threading.Lock()
 """The main module is one for all threads."""
-
-
-def fork_server() -> ForkServerContext:
-    """The context to start children with; its server process runs on return."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    resource_tracker.ensure_running()  # it unblocks signals itself
-    before = dict(os.environ)
-    os.environ.update(ONE_THREAD)  # read once, when the linear algebra libraries are imported there
-    # A terminal's Ctrl-C reaches the fork server too, which is to end with us and not with a traceback of its own while
-    # it imports. It inherits that the signals are blocked; here they arrive a moment later.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, KEYBOARD_SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return context
 
 
 def kill_children() -> None:
@@ -105,6 +87,8 @@ def end(process: ForkServerProcess, patience_s: float) -> None:
 
 def _child(name: str, log_path: str, main: Callable[..., ExitCode], args: Sequence[Any]) -> None:
     os.setsid()
+    gc.freeze()  # what is imported stays: looking through it again and again would copy all its pages, too
+    gc.set_threshold(YOUNG_OBJECTS)
     # They were blocked in the fork server. A Ctrl-C that came before this session was made is the parent's to heed.
     for number in KEYBOARD_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

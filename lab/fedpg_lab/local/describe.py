@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.words import agents, count, on_one_line
+from fedpg_server.learning.records import RoundRecord
+from fedpg_server.protocol.status import summarize
 
 WARNINGS_MAX = 3
 """Lines on what is wrong; the rest is counted."""
@@ -40,6 +42,21 @@ class PaceMeter:
             return Pace(0.0, None)
         left = max(0, status.trajectories_target - status.trajectories)
         return Pace((status.environment_steps - first.environment_steps) / elapsed_s, elapsed_s * left / done)
+
+
+def status_after(
+    record: RoundRecord, target: int, steps: int, phase: pb.Phase.ValueType, message: str = ""
+) -> pb.GetStatusReply:
+    """The state of a run whose latest round is this, without a server that tells; `steps` are of all rounds."""
+    return pb.GetStatusReply(
+        round=record.round_number,
+        phase=phase,
+        message=message,
+        trajectories=record.trajectories_total,
+        trajectories_target=target,
+        environment_steps=steps,
+        latest=summarize(record),
+    )
 
 
 def describe_count(status: pb.GetStatusReply) -> str:

@@ -10,7 +10,13 @@ import importlib
 from collections.abc import Sequence
 from contextlib import suppress
 
-MODULES = ("fedpg_lab.local.children", "torch.utils.tensorboard", "Box2D", "mujoco")
+MODULES = (
+    "fedpg_lab.local.children",
+    "fedpg_lab.local.in_process.child",
+    "fedpg_server.observers.event_files",
+    "Box2D",
+    "mujoco",
+)
 
 
 def preload(modules: Sequence[str]) -> None:

@@ -21,8 +21,9 @@ from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 
 from fedpg_lab.local.agent_setup import agent_options
 from fedpg_lab.local.agents import RESTARTS_MAX, AgentProcesses
-from fedpg_lab.local.children import end, fork_server, server_main, spawn
+from fedpg_lab.local.children import end, server_main, spawn
 from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError, last_words, name_of_signal
+from fedpg_lab.local.fork_server import fork_server
 from fedpg_lab.local.roll import Roll
 from fedpg_lab.local.status import fetch_status
 from fedpg_lab.runs.folders import load_run
@@ -147,6 +148,10 @@ class LocalFederation:
 
     def _process(self, name: str) -> ForkServerProcess:
         return self._server if name == SERVER else self._agents.process(name)
+
+    def wait_for_end(self, patience_s: float) -> None:
+        """Wait so long at most for the server's process to end."""
+        self._server.join(patience_s)
 
     def wait_for_agents(self, patience_s: float) -> None:
         """Let the agents end by themselves after the run."""

@@ -77,8 +77,10 @@ class LiveDisplay:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        """Show what is going on."""
+        """Show what is going on: at once, for it may be over before the next refresh."""
         self._do(on_one_line(text))
+        if self._live.is_started:
+            self._live.refresh()
 
     def show(self, status: pb.GetStatusReply, note: str = "") -> None:
         """Show a state."""

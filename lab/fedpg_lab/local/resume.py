@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedpg_common.errors import StorageError
 from fedpg_common.files import exists, shown
-from fedpg_server.server import federation_to_resume
+from fedpg_server.opening import federation_to_resume
 from fedpg_server.storage.store import STORE_NAME, Store
 from rich.console import Console
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,16 @@ from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, exists, look, require_name, shown
-from fedpg_server.protocol.status import summarize
+from fedpg_common.machine import cores
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.storage.mark import mark_path
 from fedpg_server.storage.store import STORE_NAME, Store
 from rich.console import Console
 
-from fedpg_lab.figures.one_run import plot_run
+from fedpg_lab.local.describe import status_after
+from fedpg_lab.local.in_process.agents import require_fit
+from fedpg_lab.local.in_process.child import InProcessFederation
+from fedpg_lab.local.in_process.rounds import RunOptions
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.local.progress import Display, make_display
 from fedpg_lab.local.status import StatusClient
@@ -42,6 +45,8 @@ class TrainOptions:
     observers: tuple[Choice, ...] = SHIPPED_OBSERVERS
     threads: int | None = None
     """Of the server; None for the cores of this machine."""
+    in_process: bool = False
+    """Whether server and agents work in one process, one after the other."""
 
 
 def train(
@@ -61,22 +66,15 @@ def train(
     Raises FedPGError.
     """
     made = NewFolders(folder)
-    processes = LocalFederation(
-        federation,
-        folder,
-        resume=resume,
-        agents_per_process=options.agents_per_process,
-        observers=options.observers,
-        threads=options.threads,
-        trajectories=trajectories,
-    )
+    processes = _make(federation, folder, options, resume, trajectories)
     try:
         with make_display(title or folder.name, console) as display:
-            display.say("starting the server")
+            display.say("starting" if options.in_process else "starting the server")
             with processes:
                 _watch(processes, display)
-                _show_end(folder, display, processes.note)
-                display.say("the agents leave")
+                run = _show_end(folder, display, processes.note)
+                if not options.in_process:
+                    display.say("the agents leave")
                 processes.wait_for_agents(AGENTS_LEAVE_S)
     except BaseException as error:
         if made.remove_unless_resumable() or Store.is_live(folder / STORE_NAME):  # then it is another server's run
@@ -84,8 +82,9 @@ def train(
         failure = str(error) if isinstance(error, FedPGError) else None
         finish_what_there_is(folder, failure, processes.failed_agents)
         raise
-    run = finish(folder)
-    assert run is not None  # the server ended well, so its store can be read
+    if run is None:
+        run = load_run(folder)
+    _write_up(run, folder)
     if processes.failed_agents:
         write_summary(run, failed_agents=processes.failed_agents)
     return run
@@ -113,41 +112,81 @@ class NewFolders:
         return True
 
 
-def _watch(processes: LocalFederation, display: Display) -> None:
-    """Show the run's state until the server has ended."""
-    display.say("starting the agents")
+def _make(
+    federation: Federation, folder: Path, options: TrainOptions, resume: bool, trajectories: int | None
+) -> LocalFederation | InProcessFederation:
+    """What runs the federation. Raises UsageError for one that needs a network and is to have none."""
+    if options.in_process:
+        require_fit(federation)
+        described = None if resume else federation
+        run = RunOptions(
+            folder, described, trajectories, observers=options.observers, threads=options.threads or cores()
+        )
+        return InProcessFederation(federation, run)
+    return LocalFederation(
+        federation,
+        folder,
+        resume=resume,
+        agents_per_process=options.agents_per_process,
+        observers=options.observers,
+        threads=options.threads,
+        trajectories=trajectories,
+    )
+
+
+@contextmanager
+def asking(processes: LocalFederation | InProcessFederation) -> Iterator[Callable[[], pb.GetStatusReply]]:
+    """What fetches the state of a run that has been started; it raises UnreachableError and RefusedError."""
+    if isinstance(processes, InProcessFederation):
+        yield processes.fetch
+        return
+    with StatusClient(processes.address, None, STATUS_TIMEOUT_S) as client:
+        yield client.fetch
+
+
+def _watch(processes: LocalFederation | InProcessFederation, display: Display) -> None:
+    """Show the run's state until it has ended."""
+    if isinstance(processes, LocalFederation):
+        display.say("starting the agents")
     try:
-        with StatusClient(processes.address, None, STATUS_TIMEOUT_S) as client:
+        with asking(processes) as fetch:
+            drawing: threading.Thread | None = None
             while processes.supervise():
                 try:
-                    display.show(client.fetch(), processes.note)
+                    status = fetch()
+                    display.show(status, processes.note)
+                    if drawing is None and status.HasField("latest"):  # the start is over
+                        drawing = threading.Thread(target=_prepare_to_draw, name="drawing", daemon=True)
+                        drawing.start()
                 except (UnreachableError, RefusedError) as error:
                     log.debug("%s", error)  # the server starts, ends or comes back
-                time.sleep(STATUS_EVERY_S)
+                processes.wait_for_end(STATUS_EVERY_S)
     except (KeyboardInterrupt, SystemExit):
         display.say("ending server and agents; Ctrl-C again ends them at once")
         raise
 
 
-def _show_end(folder: Path, display: Display, note: str) -> None:
-    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more."""
+def _prepare_to_draw() -> None:
+    """Import what the picture in the end needs, while this process has nothing to do but look on."""
+    import fedpg_lab.figures.one_run  # noqa: F401
+
+
+def _show_end(folder: Path, display: Display, note: str) -> RunData | None:
+    """Show what the run came to: since the last look the server may have done many rounds, and it answers no more.
+
+    Returns the run; None if it cannot be read.
+    """
     try:
         run = load_run(folder)
     except StorageError as error:
         log.debug("no last state: %s", error)  # what is made of the run next says so aloud
-        return
+        return None
     if run.records:
-        last = run.records[-1]
-        status = pb.GetStatusReply(
-            round=last.round_number,
-            phase=pb.PHASE_ENDED,
-            message="the run has ended",
-            trajectories=last.trajectories_total,
-            trajectories_target=run.federation.task.trajectories,
-            environment_steps=sum(sum(record.environment_steps.values()) for record in run.records),
-            latest=summarize(last),
-        )
+        steps = sum(sum(record.environment_steps.values()) for record in run.records)
+        target = run.federation.task.trajectories
+        status = status_after(run.records[-1], target, steps, pb.PHASE_ENDED, "the run has ended")
         display.show(status, note)
+    return run
 
 
 def finish_what_there_is(folder: Path, failure: str | None, failed_agents: Mapping[int, str]) -> None:
@@ -165,10 +204,17 @@ def finish(folder: Path, failure: str | None = None) -> RunData | None:
     if not exists(folder / STORE_NAME):
         return None
     run = load_run(folder)
+    _write_up(run, folder, failure)
+    return run
+
+
+def _write_up(run: RunData, folder: Path, failure: str | None = None) -> None:
+    """Write summary and picture."""
     write_summary(run, failure=failure)
     if run.records:
+        from fedpg_lab.figures.one_run import plot_run  # Matplotlib takes its time
+
         plot_run(run, folder / PLOT_NAME)
-    return run
 
 
 def new_folder(out: Path, name: str | None, default_name: str) -> Path:

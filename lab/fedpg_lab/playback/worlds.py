@@ -13,6 +13,7 @@ from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.modules import make_importable
 from fedpg_common.worlds import World
 from fedpg_server.learning.records import OverWorlds, over_worlds
+from fedpg_server.learning.worlds import Worlds, world_task
 
 from fedpg_lab.playback.evaluation import Evaluation, evaluate, policy_of
 from fedpg_lab.runs.folders import load_run
@@ -33,6 +34,19 @@ class WorldsEvaluation:
         """Over agents."""
         return over_worlds(self.returns)
 
+    @property
+    def why_alike(self) -> str | None:
+        """A sentence on worlds that do not differ in what is evaluated there; None for those that do."""
+        federation = self.federation
+        tasks = [world_task(federation, agent) for agent in self.returns]
+        if any(task != tasks[0] for task in tasks):
+            return None
+        if any(federation.task_of(agent) != federation.task_of(1) for agent in self.returns):
+            return "the agents' worlds differ only in how rewards are perceived there, which is not evaluated"
+        if tasks[0] == federation.task:
+            return "the agents of this run have no worlds of their own: all of them live in the server's"
+        return f"all agents of this run have the same world: {federation.world_of(1).label}"
+
     def world(self, agent: int) -> World:
         """What the agent's environment has of its own."""
         return self.federation.world_of(agent)
@@ -44,8 +58,6 @@ def evaluate_worlds(run: Path, checkpoint: Checkpoint, episodes: int, seed: int)
     What an agent's operator has given it on its own command line is in no description. Raises UsageError where `run` is
     not a run folder or a world cannot be made, StorageError, EnvironmentFailedError.
     """
-    from fedpg_server.learning.worlds import Worlds
-
     if not is_folder(run):
         raise UsageError(f"--worlds needs a run folder, whose description has the worlds: {shown(run)} is not one")
     federation = load_run(run).federation

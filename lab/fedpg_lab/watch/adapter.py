@@ -18,6 +18,7 @@ from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.transport.channels import TlsFiles
 from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.learning.records import over_worlds as over_worlds
 from fedpg_server.storage.glance import glance
 from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
@@ -35,7 +36,7 @@ BATCH_ROUNDS = 200
 """Rounds that are read at once: a round of a thousand agents is some ten kilobytes."""
 SLIM: Mapping[str, Any] = {
     "accepted": (), "filtered": (), "absent": (), "centre_distances": {}, "weights": {}, "inner_gradient_norms": (),
-    "importance_ratios": (), "pairwise_distances": None,
+    "importance_ratios": (), "pairwise_distances": None, "vote_trajectories": None,
 }  # fmt: skip
 """What is left out of the records that are kept: what has an entry per agent or inner step."""
 FIGURES = ("batch_size", "gradient_norm", "loss", "learning_rate", "seconds", "training_length",
@@ -84,6 +85,8 @@ class Round:
     distances: Mapping[int, float]
     weights: Mapping[int, float | None]
     figures: Mapping[str, float | None]
+    worlds: dict[int, float]
+    """Mean return in the world of each agent; empty for a round after which these were not played."""
     whole: RoundRecord
     record: RoundRecord
     """Without what has an entry per agent."""
@@ -197,6 +200,7 @@ def round_of(record: RoundRecord) -> Round:
         distances=record.centre_distances,
         weights=dict(record.weights or {}),
         figures=figures,
+        worlds=dict(record.world_returns or {}),
         whole=record,
         record=dataclasses.replace(record, **{name: value for name, value in SLIM.items() if name in known}),
     )

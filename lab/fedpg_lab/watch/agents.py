@@ -8,6 +8,7 @@ from typing import Any
 
 from fedpg_lab.watch.adapter import Facts, Round
 from fedpg_lab.watch.history import ABSENT, ACCEPTED, FILTERED, LATELY, VOTED, History
+from fedpg_lab.watch.worlds import world_of
 
 VERDICTS = {ACCEPTED: "accepted", FILTERED: "filtered", ABSENT: "absent", VOTED: "voted"}
 PRESENCE = {
@@ -60,6 +61,8 @@ def agents_table(
             "lately_absent": counts["lately_absent"][place],
             "distance": _finite(distance / radius) if distance is not None and radius else None,
             "weight": _weight(last, agent) if last else None,
+            "trajectories": (last.whole.vote_trajectories or {}).get(agent) if last else None,
+            **world_of(facts, history.last_in_worlds, agent),
             "refused": dict(refusals.get(agent, {})),
             "last_vote": counts["last_votes"][place] or None,
             "last_seen_s": _finite(told["last_seen_s"]) if told and told["last_seen_s"] >= 0 else None,

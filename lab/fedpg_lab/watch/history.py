@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpg_lab.watch.adapter import Record, Round
+from fedpg_lab.watch.worlds import figures_of
 
 ACCEPTED, FILTERED, ABSENT, VOTED = 0, 1, 2, 3
 """What became of an agent; VOTED where the rule selects nobody in particular."""
@@ -39,6 +40,8 @@ class History:
         self.agents = agents
         self.records: list[Record] = []
         self.last: Round | None = None
+        self.last_in_worlds: Round | None = None
+        """The last round whose policy was evaluated in all worlds."""
         self._verdicts: NDArray[np.uint8] = np.full((64, agents), ABSENT, np.uint8)
         self._rows: list[dict[str, float | None]] = []
         self._rules: list[str] = []
@@ -64,9 +67,11 @@ class History:
             self._rules.append(one.rule)
             self._rows.append({
                 "trajectories": one.trajectories, "sampled": one.sampled, "evaluation": one.evaluation,
-                "training": one.training, "steps": one.steps, "seconds": one.seconds, **one.figures,
+                "training": one.training, "steps": one.steps, "seconds": one.seconds, **one.figures, **figures_of(one),
             })  # fmt: skip
             self.last = one
+            if one.worlds:
+                self.last_in_worlds = one
 
     def curve(self, since: int) -> dict[str, Any]:
         """The figures of the rounds, in at most CURVE_POINTS_MAX points; those before `since` rounds may be left out.

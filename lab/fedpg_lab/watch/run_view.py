@@ -22,6 +22,7 @@ from fedpg_lab.watch.events import Span, faults_of, late_rounds, marks_of
 from fedpg_lab.watch.history import History
 from fedpg_lab.watch.logs import ServerLog
 from fedpg_lab.watch.plane import plane_of
+from fedpg_lab.watch.worlds import worlds_of
 
 Clock = Callable[[], float]
 REFRESH_S = 0.8
@@ -77,8 +78,8 @@ class RunView:
     def patch(self, cursor: Cursor, patience_s: float = READ_S) -> dict[str, Any]:
         """What has changed since the viewer was sent something, by section; `reset` where it has to forget all.
 
-        Sections: run, clock, agents, events, plane, log; curve and grid begin with the first column that has changed.
-        What cannot be read within `patience_s` is left for the next time, and `run` says so.
+        Sections: run, clock, agents, worlds, events, plane, log; curve and grid begin with the first column that has
+        changed. What cannot be read within `patience_s` is left for the next time, and `run` says so.
         """
         with self._lock:
             self._refresh(patience_s)
@@ -208,6 +209,7 @@ class RunView:
         })  # fmt: skip
         self._put("clock", clock(facts, history, self._voters, self._status, is_live))
         self._put("agents", rows)
+        self._put("worlds", worlds_of(history.last_in_worlds))
         spans = [*self._faults, *late_rounds((one.seconds for one in history.records), facts.round_timeout_s),
                  *marks_of(self._log.started_after, self._extensions)]  # fmt: skip
         self._put("events", sorted(spans, key=lambda span: (span["first"], span["last"], span["label"])))

@@ -417,6 +417,8 @@ class JoinReply(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
     MESSAGE_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    TRAJECTORIES_FIELD_NUMBER: _builtins.int
+    MIN_TRAJECTORIES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Names the run; part of every later call."""
     seed: _builtins.int
@@ -428,6 +430,16 @@ class JoinReply(_message.Message):
     """K."""
     message_bytes_max: _builtins.int
     """Largest message, in bytes, that either end accepts in this run."""
+    trajectories: _builtins.int
+    """The most trajectories that this agent is to sample in a round, also where B_t is more; 0: B_t. Its vote counts for no
+    more, whatever it reports.
+    """
+    min_trajectories: _builtins.int
+    """The fewest that it is to submit a gradient of, where it sees that it will not have all of them before the round's
+    deadline (`AwaitRoundReply.time_left_s`); 0: it samples all, however late it will be. Where it is above 0 and below
+    what is sampled in a round, trajectories are sampled in batches of this size, one after the other, each with random
+    streams of its own, so that those of a shorter work are the first of a longer one's.
+    """
     @_builtins.property
     def task(self) -> Global___Task:
         """What to learn."""
@@ -447,10 +459,12 @@ class JoinReply(_message.Message):
         seed: _builtins.int = ...,
         agents: _builtins.int = ...,
         message_bytes_max: _builtins.int = ...,
+        trajectories: _builtins.int = ...,
+        min_trajectories: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "message_bytes_max", b"message_bytes_max", "parameters", b"parameters", "run_id", b"run_id", "seed", b"seed", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "message_bytes_max", b"message_bytes_max", "min_trajectories", b"min_trajectories", "parameters", b"parameters", "run_id", b"run_id", "seed", b"seed", "task", b"task", "trajectories", b"trajectories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -519,8 +533,14 @@ class AwaitRoundReply(_message.Message):
 
     STATE_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    TIME_LEFT_S_FIELD_NUMBER: _builtins.int
     state: Global___AwaitRoundReply.State.ValueType
     """Which of these it is."""
+    time_left_s: _builtins.float
+    """Set when `state` is STATE_OPEN: how much time is left, in seconds from the sending of this message, until the round's
+    deadline, after which a quorum closes it. 0 when it has passed. A round whose clock has not started, since agents are
+    still joining, has its whole time left, and maybe more.
+    """
     @_builtins.property
     def round(self) -> Global___Round:
         """Set when `state` is STATE_OPEN."""
@@ -530,12 +550,15 @@ class AwaitRoundReply(_message.Message):
         *,
         state: Global___AwaitRoundReply.State.ValueType = ...,
         round: Global___Round | None = ...,
+        time_left_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["round", b"round"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_time_left_s", b"_time_left_s", "round", b"round", "time_left_s", b"time_left_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_time_left_s", b"_time_left_s", "round", b"round", "state", b"state", "time_left_s", b"time_left_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__time_left_s: _TypeAlias = _typing.Literal["time_left_s"]  # noqa: Y015
+    _WhichOneofArgType__time_left_s: _TypeAlias = _typing.Literal["_time_left_s", b"_time_left_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_left_s) -> _WhichOneofReturnType__time_left_s | None: ...
 
 Global___AwaitRoundReply: _TypeAlias = AwaitRoundReply  # noqa: Y015
 
@@ -553,7 +576,7 @@ class Round(_message.Message):
     number: _builtins.int
     """Its number."""
     batch_size: _builtins.int
-    """B_t: how many trajectories to sample."""
+    """B_t: how many trajectories to sample; an agent that was told a smaller number at Join, that many."""
     parameters_digest: _builtins.bytes
     """SHA-256 of `parameters.data`; a submission repeats it."""
     @_builtins.property
@@ -685,7 +708,7 @@ class SubmitUpdateRequest(_message.Message):
 
     @_builtins.property
     def report(self) -> Global___WorkReport:
-        """What the agent says of its work. For display only: nothing depends on it."""
+        """What the agent says of its work. For display, but for its `trajectories`."""
 
     def __init__(
         self,
@@ -719,7 +742,9 @@ class WorkReport(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     trajectories: _builtins.int
-    """Trajectories sampled."""
+    """Trajectories sampled, of which the gradient is made. Where votes are weighed by trajectories, a vote weighs as many,
+    but at least one and no more than its agent was asked for: no claim makes a vote larger.
+    """
     environment_steps: _builtins.int
     """Environment steps taken."""
     mean_return: _builtins.float

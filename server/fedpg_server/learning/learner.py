@@ -55,6 +55,7 @@ from fedpg_server.learning.answers import (
     checked_recursion,
 )
 from fedpg_server.learning.records import Evaluation
+from fedpg_server.learning.sizes import Sizes, for_those
 from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
 from fedpg_server.learning.worlds import Worlds
 
@@ -102,16 +103,24 @@ class Learner:
         self._seed = federation.seed
         self._policy = policy
         self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
-        self._algorithm = build_algorithm(federation.algorithm, self._tools)
+        self._algorithm = algorithm = build_algorithm(federation.algorithm, self._tools)
+        # Looked up once: what a class can do is costly to ask.
+        self._hands_out = algorithm if isinstance(algorithm, HandsOut) else None
+        self._sees_votes = algorithm if isinstance(algorithm, SeesVotes) else None
+        self._with_gradient = algorithm if isinstance(algorithm, WithReferenceGradient) else None
+        self._completes = algorithm if isinstance(algorithm, Completes) else None
+        self._with_scale = algorithm if isinstance(algorithm, WithServerScale) else None
+        self._with_screen = algorithm if isinstance(algorithm, WithScreen) else None
         self._chosen = federation.aggregator or Choice(self._algorithm.default_aggregator)
         self._aggregator: Aggregator = build_aggregator(self._chosen)
         self._needs_reference = bool(getattr(self._aggregator, "needs_reference", False))
-        has_reference = self._needs_reference or isinstance(self._algorithm, WithReferenceGradient)
+        has_reference = self._needs_reference or self._with_gradient is not None
         check_federation(self._aggregator, self._chosen, self._task, self._agents, has_reference)
         self._check_size(federation.algorithm)
         self._name = federation.algorithm.name
         self._needs_evaluation = bool(getattr(self._algorithm, "needs_evaluation", False))
         self._worlds, self._worlds_every = worlds, federation.worlds_every
+        self._sizes = Sizes(federation)
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
@@ -124,23 +133,30 @@ class Learner:
     @property
     def round_vectors(self) -> int:
         """How many vectors (d,) a round's message holds at most."""
-        return ROUND_VECTORS_MAX if isinstance(self._algorithm, HandsOut) else 1
+        return ROUND_VECTORS_MAX if self._hands_out is not None else 1
 
     def recursion(self, state: State, plan: RoundPlan) -> Recursion | None:
         """What the round's agents need beside θ_0; None where they estimate ∇L(θ_0)."""
-        algorithm = self._algorithm
-        if not isinstance(algorithm, HandsOut):
+        algorithm = self._hands_out
+        if algorithm is None:
             return None
         return checked_recursion(lambda: algorithm.recursion(state, plan), state.theta.size, self._name)
 
     def improve(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> RoundResult:
         """Aggregate, and improve the policy. It is evaluated, too, if the algorithm needs that for its next round.
 
-        `updates` are finite vectors (d,) by agent index, possibly none. Raises UsageError if an algorithm or an
-        aggregator that does not come with FedPG breaks its promises, and nothing else.
+        `updates` are finite vectors (d,) by agent index, possibly none, each of the trajectories that were asked for.
+        Raises UsageError if an algorithm or an aggregator that does not come with FedPG breaks its promises, and
+        nothing else.
         """
+        return self.improve_counting(state, plan, updates, None)
+
+    def improve_counting(
+        self, state: State, plan: RoundPlan, updates: Mapping[int, Vector], claims: Mapping[int, int] | None
+    ) -> RoundResult:
+        """The same, where agents say of how many trajectories their updates are: see `Sizes`."""
         reference = self._reference(state, plan)
-        votes = self._votes(state, plan, updates, reference)
+        votes = self._sizes.told(self._votes(state, plan, updates, reference), claims)
         aggregate = self._aggregate(votes, state)
         mu = aggregate.vector
         improved, report = checked_improvement(lambda: self._improve(state, plan, votes, aggregate), state, self._name)
@@ -164,13 +180,13 @@ class Learner:
 
     def dry_run(self, state: State, plan: RoundPlan, updates: Mapping[int, Vector]) -> Aggregate:
         """What would be made of these updates in this state, and nothing else. Raises UsageError as `improve` does."""
-        return self._aggregate(self._votes(state, plan, updates, self._reference(state, plan)), state)
+        votes = self._votes(state, plan, updates, self._reference(state, plan))
+        return self._aggregate(self._sizes.told(votes, None), state)
 
     def _improve(self, state: State, plan: RoundPlan, votes: Votes, aggregate: Aggregate) -> tuple[State, InnerReport]:
-        algorithm = self._algorithm
-        if isinstance(algorithm, SeesVotes):
-            return algorithm.improve_seeing(state, plan, votes, aggregate)
-        return algorithm.improve(state, plan, aggregate.vector)
+        if self._sees_votes is not None:
+            return self._sees_votes.improve_seeing(state, plan, votes, aggregate)
+        return self._algorithm.improve(state, plan, aggregate.vector)
 
     def evaluate(self, theta: Vector, round_number: int) -> Evaluation:
         """Greedy episodes of the policy after a round, the same whenever they are played. Only shows how good it is."""
@@ -185,8 +201,8 @@ class Learner:
 
     def _reference(self, state: State, plan: RoundPlan) -> Reference:
         """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
-        algorithm, own = self._algorithm, None
-        if isinstance(algorithm, WithReferenceGradient):
+        algorithm, own = self._with_gradient, None
+        if algorithm is not None:
             own = checked_call(lambda: algorithm.reference_gradient(state, plan), self._name)
         if own is None and self._needs_reference:
             return self._tools.reference(state.theta, plan.round_number, reference_batch(self._aggregator, plan))
@@ -197,20 +213,22 @@ class Learner:
         matrix = np.zeros((len(agents), state.theta.size), np.float32)
         for row, agent in enumerate(agents):
             matrix[row] = updates[agent]
-        algorithm = self._algorithm
-        if isinstance(algorithm, Completes):
+        algorithm = self._completes
+        if algorithm is not None:
             sent = matrix
             matrix = checked_completion(lambda: algorithm.complete(state, plan, agents, sent), sent, self._name)
         matrix.flags.writeable = False
         votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
-        if isinstance(self._algorithm, WithServerScale):
-            votes = replace(votes, server_scale=self._algorithm.server_scale(state, plan))
+        if self._with_scale is not None:
+            votes = replace(votes, server_scale=self._with_scale.server_scale(state, plan))
         return votes
 
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
         """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
         memory = state.memory(AGGREGATOR)
-        seen = self._algorithm.screen(state, votes) if isinstance(self._algorithm, WithScreen) else votes
+        seen = votes
+        if self._with_screen is not None:
+            seen = for_those(self._with_screen.screen(state, votes), votes)
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
         if self._needs_reference and seen.server_gradient is None:
@@ -229,8 +247,9 @@ class Learner:
 
         docs/algorithm.md, "Trajectory count".
         """
-        K, B_t, server = self._agents, plan.batch_size, report.sampled.trajectories + reference.trajectories
-        return round((B_t * K + server) / (K + 1)) if K > 1 else B_t + server
+        K, server = self._agents, report.sampled.trajectories + reference.trajectories
+        agents = self._sizes.asked_in_all(plan)
+        return round((agents + server) / (K + 1)) if K > 1 else agents + server
 
     def _check_size(self, algorithm: Choice) -> None:
         """Raise UsageError where a round's message could not hold what the algorithm hands out."""

@@ -81,6 +81,7 @@ def make_record(
         learning_rate=result.learning_rate,
         skipped_steps=result.inner.skipped_steps,
         seconds=seconds,
+        vote_trajectories=_vote_trajectories(votes, plan),
         pairwise_distances=pack(votes.distances),
     )
     return record if result.evaluation is None else record.evaluated(result.evaluation)
@@ -109,6 +110,12 @@ def score_filter(accepted: Sequence[int], filtered: Sequence[int], federation: F
         scores["recall"] = hits / len(byzantine)
         scores["f1"] = 2 * hits / (len(filtered) + len(byzantine))
     return scores
+
+
+def _vote_trajectories(votes: Votes, plan: RoundPlan) -> dict[int, int] | None:
+    if votes.trajectories is None or all(count == plan.batch_size for count in votes.trajectories):
+        return None
+    return dict(zip(votes.agents, votes.trajectories, strict=True))
 
 
 def _mean_distances(votes: Votes, federation: Federation) -> dict[str, float]:

@@ -93,6 +93,8 @@ class RoundRecord:
     """From the round's opening until the next could open. Differs between runs, like nothing else here."""
     world_returns: dict[int, float] | None = None
     """Mean greedy return in the world of each agent; None for a round after which that was not asked for."""
+    vote_trajectories: dict[int, int] | None = None
+    """For how many trajectories each vote counted; None where that was B_t for all."""
     pairwise_distances: str | None = None
     """Distances between the voters' gradients, as `fedpg_server.learning.pairwise` packs them; None for a round of
     more than 50 voters."""
@@ -141,7 +143,7 @@ class RoundRecord:
                 values[name] = {key: _figure(entry) for key, entry in value.items()}
         for name in ("gradient_norm", "learning_rate", "seconds"):
             values[name] = _figure(values[name])
-        for name in ("centre_distances", "weights", "world_returns"):
+        for name in ("centre_distances", "weights", "world_returns", "vote_trajectories"):
             if values.get(name) is not None:
                 values[name] = {int(agent): value for agent, value in values[name].items()}
         # A run that was begun before a field was added goes without it.

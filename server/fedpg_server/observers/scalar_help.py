@@ -26,6 +26,8 @@ DESCRIPTIONS = {
     "filter/filtered": "Agents whose gradient was filtered out.",
     "filter/absent": "Agents without a vote in the round.",
     "filter/radius": "Radius of the rule that decided: gradients farther from the median vector are filtered out.",
+    "filter/effective-votes": "How many votes of one weight would leave as much noise in their mean as those that were "
+    "weighed by trajectories do.",
     "filter/scale": "How far one honest gradient lies from the true one: the unit of the rule history.",
     "filter/heard": "Agents whose weight is above 1/4.",
     "filter/gate": "The part of the aggregate's square that is signal. Where returns are steady, the learning rate is "
@@ -37,6 +39,8 @@ DESCRIPTIONS = {
     "filter/alarm": "1 during an alarm: only agents that agree with the server are heard.",
     "filter/armed": "1 once returns have been steady: from then on the guard rejects worse policies.",
     "filter/rejected": "1 if the guard rejected the round's policy.",
+    "filter/ascent": "How uphill the aggregate has led in the last rounds by the server's own gradients, in standard "
+    "errors. Above 1.64 the guard lets policies pass whose greedy returns fall.",
     "filter/rolled-back": "1 if the guard went back to the best policy that it knows.",
     "filter/distance_good": "Mean distance between the gradients of two honest agents.",
     "filter/distance_byzantine": "Mean distance between the gradients of two Byzantine agents.",

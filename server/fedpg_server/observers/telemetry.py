@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
-from fedpg_server.learning.records import RoundRecord, best_return, final_return, over_worlds
+from fedpg_server.learning.records import FINAL_FRACTION, RoundRecord, best_return, final_return, over_worlds
 from fedpg_server.observers.base import Observed
 from fedpg_server.observers.scalar_help import describe_scalar
 
@@ -33,10 +33,10 @@ class TensorBoard:
 
         Raises StorageError if the folder is not writable.
         """
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import, so only where it is used
+        from fedpg_server.observers.event_files import EventFile  # TensorBoard is imported where it is used
 
         records, folder = observed.records, observed.folder
-        self._records = list(records)
+        self._totals = Totals(records)
         self._described: set[str] = set()
         self._folder = folder
         self._is_broken = False
@@ -44,7 +44,7 @@ class TensorBoard:
         earlier = self._event_files()
         try:
             resumed_at = records[-1].trajectories_total + 1 if records else None
-            self._writer = SummaryWriter(str(folder), purge_step=resumed_at)
+            self._file = EventFile(folder, purge_from=resumed_at)
         except OSError as error:
             raise StorageError(f"cannot write in {folder}: {error.strerror}") from error
         self._write(lambda: self._write_hyperparameters(observed.federation))
@@ -54,21 +54,23 @@ class TensorBoard:
         """Write the round's scalars."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self._records.append(record)
-        values = [self._value(name, value) for name, value in (*scalars(record), *totals(self._records))]
-        self._write(lambda: self._add_summaries(Summary(value=values), step=record.trajectories_total))
+        self._totals.add(record)
+        values = [self._value(name, value) for name, value in (*scalars(record), *self._totals.values())]
+        self._write(lambda: self._file.add([Summary(value=values)], step=record.trajectories_total))
 
     def close(self) -> None:
         """Write what is buffered."""
-        self._write(lambda: self._add_summaries(self._session_end))
-        self._write(self._writer.close)
+        from fedpg_server.observers.event_files import session_end
+
+        self._write(lambda: self._file.add(session_end()))
+        self._write(self._file.close)
 
     def _write(self, action: Callable[[], None]) -> None:
         """Write, unless that has failed before. The run does not depend on these files: it goes on without them."""
         if self._is_broken:
             return
         try:
-            for file in self._files:  # TensorBoard's own thread would end with a traceback
+            for file in self._files:  # one that has been removed could still be written, for nobody
                 file.stat()
             action()
         except (OSError, ValueError) as error:  # the latter: the file was closed by a failure before
@@ -91,16 +93,9 @@ class TensorBoard:
 
     def _write_hyperparameters(self, federation: Federation) -> None:
         """Start a session of TensorBoard's table of hyperparameters."""
-        from torch.utils.tensorboard.summary import hparams
+        from fedpg_server.observers.event_files import session_start
 
-        names = dict.fromkeys(SHOWN_AS_RESULTS)
-        experiment, start, self._session_end = hparams(hyperparameters(federation), names)  # type: ignore[no-untyped-call]
-        self._add_summaries(experiment, start)
-
-    def _add_summaries(self, *summaries: Any, step: int | None = None) -> None:
-        for summary in summaries:
-            self._writer.file_writer.add_summary(summary, step)  # type: ignore[attr-defined]
-        self._writer.flush()
+        self._file.add(session_start(hyperparameters(federation), SHOWN_AS_RESULTS))
 
 
 def hyperparameters(federation: Federation) -> dict[str, str | float]:
@@ -119,13 +114,42 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
     return values
 
 
-def totals(records: Sequence[RoundRecord]) -> Iterator[tuple[str, float]]:
-    """What the rounds so far come to: the final return and its like, if the run ended here and where there is one."""
-    results = {"summary/final_return": final_return(records), "summary/best_return": best_return(records)}
-    yield from ((name, value) for name, value in results.items() if value is not None)
-    yield "summary/environment_steps", sum(sum(record.environment_steps.values()) for record in records)
-    for rule, count in Counter(record.rule for record in records).items():
-        yield f"decided_by/{rule.replace(' ', '-')}", count / len(records)
+class Totals:
+    """What rounds come to. Each is looked at once: going over all of them after every round takes ever longer."""
+
+    def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
+        """Start with these rounds."""
+        self._rounds = self._steps = 0
+        self._best: float | None = None
+        self._rules: Counter[str] = Counter()
+        self._last: deque[RoundRecord] = deque()
+        """The latest rounds, as many as may count for the final return."""
+        for record in records:
+            self.add(record)
+
+    def add(self, record: RoundRecord) -> None:
+        """One more round."""
+        self._rounds += 1
+        self._steps += sum(record.environment_steps.values())
+        self._rules[record.rule] += 1
+        candidates = [value for value in (self._best, best_return([record])) if value is not None]
+        self._best = max(candidates, default=None)
+        self._last.append(record)
+        while self._last[0].trajectories_total <= record.trajectories_total * (1 - FINAL_FRACTION):
+            self._last.popleft()
+
+    def values(self) -> Iterator[tuple[str, float]]:
+        """By TensorBoard tag: the final return and its like, if the run ended here and where there is one."""
+        results = {"summary/final_return": final_return(self._last), "summary/best_return": self._best}
+        yield from ((name, value) for name, value in results.items() if value is not None)
+        yield "summary/environment_steps", self._steps
+        for rule, count in self._rules.items():
+            yield f"decided_by/{rule.replace(' ', '-')}", count / self._rounds
+
+
+def totals(records: Iterable[RoundRecord]) -> Iterator[tuple[str, float]]:
+    """The values of `Totals` after these rounds."""
+    yield from Totals(records).values()
 
 
 def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:

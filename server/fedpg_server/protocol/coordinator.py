@@ -259,6 +259,12 @@ class Coordinator:
         """When the open round is due, while it collects."""
         return self._deadline.at_s
 
+    def time_left_s(self, now_s: float) -> float:
+        """Time until the open round's deadline; a whole round's before its clock has started, 0 once it has passed."""
+        if self.phase is Phase.JOINING:
+            return self.rules.round_timeout_s
+        return max(0.0, self._deadline.at_s - now_s) if self.phase is Phase.COLLECTING else 0.0
+
     @property
     def present(self) -> frozenset[int]:
         """The agents that have joined or voted since this server process started, and have not left."""

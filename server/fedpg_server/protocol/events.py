@@ -1,7 +1,8 @@
 """What can happen to a run, and what has to be done about it: the coordinator's events and effects.
 
 Whoever drives the coordinator carries out the effects of one or several steps in this order: everything to be stored in
-one transaction, then answers, then the rest. An answer is therefore never sent before what it says is on disk.
+one transaction, then what a closed round needs, then answers, then the rest. An answer is therefore never sent before
+what it says is on disk.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from fedpg_server.sparse_log import SparseLog
@@ -42,6 +43,7 @@ OPEN_FILES = 65_536
 OPEN_FILES_RESERVED = 512
 """For everything but connections: the store must never want for a file."""
 DESCRIPTORS = "/dev/fd"
+PEERS_REMEMBERED = 20_000
 
 TCP_INFO_BYTES = 256
 RECEIVED_BYTES = slice(128, 136)
@@ -101,7 +103,10 @@ class ConnectionBook:
 
     def called(self, peer: Peer, caller: Caller, now_s: float) -> None:
         """A call came in on a connection."""
-        self._connections.setdefault(peer, _Connection(now_s)).caller = caller
+        connection = self._connections.get(peer)
+        if connection is None:
+            connection = self._connections[peer] = _Connection(now_s)
+        connection.caller = caller
 
     def review(self, connected: Mapping[Peer, int], now_s: float) -> list[Peer]:
         """Which of the connections that are open at `now_s` to close. The others that were known are forgotten.
@@ -144,17 +149,18 @@ class ConnectionWatch:
         self._clock = clock
         self._log = SparseLog(log)
         self._port: int | None = None
+        self._caller = lru_cache(PEERS_REMEMBERED)(self._caller_at)
 
     def called(self, peer: str, common_name: str | None) -> None:
         """A call came from `peer`, as gRPC writes it, with a certificate of that name, or without one."""
         where = parse_peer(peer)
-        if where is None:
-            return
+        if where is not None:
+            self._book.called(where, self._caller(where[0], common_name), self._clock())
+
+    def _caller_at(self, host: str, common_name: str | None) -> Caller:
         if common_name is None:  # without TLS, everybody at an address is one caller
-            caller = Caller(where[0], PER_OWNER_MAX * self._agents + OTHERS_MAX, self._agents)
-        else:
-            caller = Caller(common_name, PER_OWNER_MAX if common_name.startswith("agent-") else OTHERS_MAX)
-        self._book.called(where, caller, self._clock())
+            return Caller(host, PER_OWNER_MAX * self._agents + OTHERS_MAX, self._agents)
+        return Caller(common_name, PER_OWNER_MAX if common_name.startswith("agent-") else OTHERS_MAX)
 
     def close_connection(self, peer: str) -> None:
         """Close the connection of a caller, named as gRPC writes it, if it is still there."""
@@ -226,6 +232,7 @@ def received_bytes(connection: socket.socket) -> int:
     return int.from_bytes(info[RECEIVED_BYTES], sys.byteorder)
 
 
+@lru_cache(PEERS_REMEMBERED)
 def parse_peer(peer: str) -> Peer | None:
     """Host and port of "ipv4:127.0.0.1:5000" or "ipv6:%5B::1%5D:5000", gRPC's form; None for anything else."""
     kind, _, rest = peer.partition(":")

@@ -17,11 +17,13 @@ from grpc_reflection.v1alpha import reflection
 
 from fedpg_server.serving.connections import OPEN_FILES_RESERVED, ConnectionWatch, allow_open_files
 from fedpg_server.serving.grpc_log import SparseGrpcLog
-from fedpg_server.serving.request_guard import ARRIVAL_MAX_S, UNREAD_BYTES, Gate
+from fedpg_server.serving.request_guard import ARRIVAL_MAX_S, Gate
 from fedpg_server.serving.revocation import RevocationList
 from fedpg_server.serving.service import FederationService
 
 SERVICE_NAME = federation_pb2.DESCRIPTOR.services_by_name["Federation"].full_name
+SMALL_ROUND_BYTES = 32 * 1024
+"""With vectors up to this size a round is handed to gRPC like any small reply, which takes it at once."""
 
 
 class HealthMonitor(Protocol):
@@ -66,7 +68,8 @@ async def start_listening(
     """Listen there for calls to the service, with NOT_SERVING for now. Raises AddressError, UsageError."""
     revoked = RevocationList(tls) if tls else None
     watch = ConnectionWatch(agents, message_bytes, service.count_closed_connections, time.monotonic)
-    large_replies = ["GetStatus", *(["AwaitRound"] if message_bytes > UNREAD_BYTES else [])]
+    is_round_large = message_bytes > SMALL_ROUND_BYTES + wire.MESSAGE_SLACK_BYTES
+    large_replies = ["GetStatus", *(["AwaitRound"] if is_round_large else [])]
     gate = Gate(
         SERVICE_NAME,
         service.count_unreadable,

@@ -18,7 +18,7 @@ def common_name(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, An
     gRPC's own `x509_common_name` ends at a NUL, so that agent-1 followed by a NUL and anything would be agent 1.
     """
     certificate = certificate_pem(context)
-    return None if certificate is None else _common_name(certificate)
+    return None if certificate is None else name_in(certificate)
 
 
 def certificate_pem(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
@@ -28,6 +28,7 @@ def certificate_pem(context: grpc.ServicerContext | grpc.aio.ServicerContext[Any
 
 
 @lru_cache(CERTIFICATES_REMEMBERED)
-def _common_name(pem: bytes) -> str | None:
+def name_in(pem: bytes) -> str | None:
+    """The common name in a certificate, whole; None for one without a name."""
     names = load_pem_x509_certificate(pem).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if len(names) == 1 else None

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from fedpg_server.serving.identity import certificate_pem, common_name
+from fedpg_server.serving.identity import certificate_pem, name_in
 
 STOPS = "the server stops; try again when it is back"
 REVOKED = "the certificate has been revoked: ask the operator for another one"
@@ -32,9 +32,9 @@ STREAMS_MAX = 4
 READ_MAX_S = 20.0
 """A large reply that its caller has not read by then is given up."""
 UNREAD_REPLIES_MAX = 4
-"""Large replies that one caller may have coming, as many as it may hold polls; with more, the oldest is given up."""
-UNREAD_BYTES = 64 * 1024
-"""Up to this size gRPC takes a reply off the handler's hands at once: it is bounded by the calls on a connection."""
+"""Large replies that one caller may have coming, as many as it may hold polls; with more, the oldest is given up.
+
+Small ones gRPC takes off the handler's hands at once: they are bounded by the calls on a connection."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -45,20 +45,35 @@ class _Places:
     def __init__(self, each: int) -> None:
         """Nobody has one."""
         self._each = each
-        self._free: dict[str, asyncio.Semaphore] = {}
-        self._callers: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()
+        self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
 
-    @asynccontextmanager
-    async def take(self, caller: str) -> AsyncIterator[None]:
-        """Have a place, once there is one."""
-        self._callers[caller] += 1
+    async def take(self, caller: str) -> None:
+        """Have a place, once there is one. It is to be given back."""
+        if self._taken[caller] < self._each:
+            self._taken[caller] += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[caller].append(turn)
         try:
-            async with self._free.setdefault(caller, asyncio.Semaphore(self._each)):
-                yield
-        finally:
-            self._callers[caller] -= 1
-            if not self._callers[caller]:
-                del self._callers[caller], self._free[caller]
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was given a place at the same moment
+                self.give_back(caller)
+            raise
+
+    def give_back(self, caller: str) -> None:
+        """Leave a place to who has waited for one the longest."""
+        waiting = self._waiting.get(caller)
+        while waiting:
+            turn = waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._waiting.pop(caller, None)
+        self._taken[caller] -= 1
+        if not self._taken[caller]:
+            del self._taken[caller]
 
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to the type stubs alone
@@ -100,6 +115,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         self._arrival_max_s = arrival_max_s
         self._arriving: set[asyncio.Timeout] = set()
         self._is_closed = False
+        self._guarded: dict[str, Any] = {}
+        """The handlers behind the gate, by method."""
 
     def close(self) -> None:
         """The server stops: send away everyone whose request has not arrived."""
@@ -114,28 +131,33 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """The handler of a call that begins, behind the gate."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
+        if (known := self._guarded.get(method)) is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is not None:  # there are as many as the services have methods, whatever callers ask for
+            self._guarded[method] = handler = self._guard(method, handler)
+        return handler
+
+    def _guard(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
         is_ours, answer = method.startswith(self._prefix), handler.unary_unary
         parse = self._parsers.get(method, handler.request_deserializer)
         if answer is None or parse is None:
             return self._guarded_stream(handler)
 
         async def guarded(requests: AsyncIterable[bytes], context: Any) -> object:
-            await self._admit(context)
+            name = await self._admit(context)
             async with AsyncExitStack() as place:
-                request = await self._take(requests, parse, context, is_ours, place)
-                if method not in self._parsers or common_name(context) is None:  # many agents may share a connection
+                request = await self._take(requests, parse, context, name, is_ours, place)
+                if name is None or method not in self._parsers:  # many agents may share a connection
                     await place.aclose()
                 return await answer(request, context)
 
         async def guarded_to_the_end(requests: AsyncIterable[bytes], context: Any) -> None:
-            await self._admit(context)
+            name = await self._admit(context)
             async with AsyncExitStack() as place:
-                request = await self._take(requests, parse, context, is_ours, place)
-            await self._send(await answer(request, context), _caller(request, context), context)
+                request = await self._take(requests, parse, context, name, is_ours, place)
+            await self._send(await answer(request, context), name or _unnamed(request, context), context)
 
         if method not in self._large_replies:
             return grpc.stream_unary_rpc_method_handler(guarded, None, handler.response_serializer)
@@ -173,8 +195,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             return handler
 
         async def guarded(requests: Any, context: Any) -> None:
-            await self._admit(context)
-            caller = common_name(context) or context.peer()
+            name = await self._admit(context)
+            caller = name or context.peer()
             if self._streams[caller] == STREAMS_MAX:
                 why = f"a caller may have {STREAMS_MAX} calls of this kind at a time: end one"
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
@@ -183,7 +205,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
                 given = requests
                 if not is_stream:
                     async with AsyncExitStack() as place:
-                        given = await self._take(requests, handler.request_deserializer, context, False, place)
+                        given = await self._take(requests, handler.request_deserializer, context, name, False, place)
                 if not inspect.isasyncgenfunction(answer):
                     await answer(given, context)
                     return
@@ -197,26 +219,32 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         parse = handler.request_deserializer if is_stream else None
         return grpc.stream_stream_rpc_method_handler(guarded, parse, handler.response_serializer)
 
-    async def _admit(self, context: Context) -> None:
-        """Let a caller in, unless its certificate has been revoked: that is like having made no call."""
+    async def _admit(self, context: Context) -> str | None:
+        """Let a caller in, unless its certificate has been revoked: that is like having made no call.
+
+        Returns the certificate's common name; None without one.
+        """
         certificate = certificate_pem(context)
         if certificate is not None and self._is_revoked(certificate):
             self._on_revoked(context)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, REVOKED)
-        self._on_call(context.peer(), common_name(context))
+        name = None if certificate is None else name_in(certificate)
+        self._on_call(context.peer(), name)
+        return name
 
     async def _take(
         self,
         requests: AsyncIterable[bytes],
         parse: Callable[[bytes], Any],
         context: Context,
+        name: str | None,
         is_ours: bool,
         place: AsyncExitStack,
     ) -> object:
         """The call's one request, read in a place that the caller has until `place` is closed."""
         request = None
         try:
-            data = await self._arrival(requests, common_name(context) or context.peer(), place)
+            data = await self._arrival(requests, name or context.peer(), place)
             if data is not None:
                 request = parse(data)
         except TimeoutError:
@@ -238,13 +266,24 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         async with asyncio.timeout(0 if self._is_closed else self._arrival_max_s) as limit:
             self._arriving.add(limit)
             try:
-                await place.enter_async_context(self._places.take(caller))
-                return await anext(aiter(requests), None)
+                await self._places.take(caller)
+                place.callback(self._places.give_back, caller)
+                return await _first(requests)
             finally:
                 self._arriving.discard(limit)
 
 
-def _caller(request: object, context: Context) -> str:
-    """Who calls: the certificate's name; without TLS the agent that the request names, or else the connection."""
+async def _first(requests: AsyncIterable[bytes]) -> bytes | None:
+    """The first of them; None without one. What yields them is closed here, or the event loop would do so in a task."""
+    messages = aiter(requests)
+    try:
+        return await anext(messages, None)
+    finally:
+        if isinstance(messages, AsyncGenerator):
+            await messages.aclose()
+
+
+def _unnamed(request: object, context: Context) -> str:
+    """Who calls without a certificate: the agent that the request names, or else the connection."""
     agent = getattr(request, "agent", 0)
-    return common_name(context) or (f"agent-{agent}" if agent else context.peer())
+    return f"agent-{agent}" if agent else context.peer()

@@ -76,8 +76,8 @@ class Seal:
     def write(self, connection: sqlite3.Connection, sequence: int) -> bytes:
         """Put the seal into the store, as part of its transaction number `sequence`. Returns the digest."""
         digest = _with_sequence(self.rows, sequence)
-        connection.execute("DELETE FROM seal")
-        connection.execute("INSERT INTO seal VALUES (?, ?)", (sequence, digest))
+        if not connection.execute("UPDATE seal SET sequence = ?, digest = ?", (sequence, digest)).rowcount:
+            connection.execute("INSERT INTO seal VALUES (?, ?)", (sequence, digest))
         return digest
 
 

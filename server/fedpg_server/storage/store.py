@@ -45,6 +45,8 @@ STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
 KEPT_BYTES = 64 * 1024 * 1024
 """Of past rounds' parameters the latest are kept that fit in here, if nothing else is asked for."""
+VOTES_AT_ONCE = 100
+"""In one statement, which SQLite allows a thousand values and more."""
 
 log = logging.getLogger(__name__)
 
@@ -173,15 +175,8 @@ class Store(StoredRun):
         verdicts = [row for row in rows if isinstance(row, VerdictRow)]
         closed = [row for row in rows if isinstance(row, ClosedRow)]
         with self._transaction() as (connection, seal):
-            for vote in votes:
-                values = (vote.round_number, vote.agent, vote.digest, vote.ballot.report)
-                connection.execute("INSERT INTO votes VALUES (?, ?, ?, ?)", values)
-                seal.add("votes", *values)
-            connection.executemany(
-                "INSERT INTO gradients VALUES (?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET round = excluded.round, gradient = excluded.gradient",
-                [(row.agent, row.round_number, to_bytes(row.ballot.gradient)) for row in votes],
-            )
+            for start in range(0, len(votes), VOTES_AT_ONCE):
+                _insert_votes(connection, seal, votes[start : start + VOTES_AT_ONCE])
             for conflict in conflicts:
                 evidence = (conflict.round_number, conflict.agent, conflict.digest)
                 if connection.execute("INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)", evidence).rowcount:
@@ -321,6 +316,22 @@ def _fill(path: Path, run_id: str, description: str, state: State) -> Point:
         digest = seal.write(connection, 1)
         connection.execute("COMMIT")
     return Point(1, 0, digest)
+
+
+def _insert_votes(connection: sqlite3.Connection, seal: Seal, votes: Sequence[VoteRow]) -> None:
+    """Votes, one statement for each table: between any two the thread waits for the interpreter's lock."""
+    values = [(vote.round_number, vote.agent, vote.digest, vote.ballot.report) for vote in votes]
+    for row in values:
+        seal.add("votes", *row)
+    places = ", ".join(["(?, ?, ?, ?)"] * len(votes))
+    connection.execute(f"INSERT INTO votes VALUES {places}", [value for row in values for value in row])
+    places = ", ".join(["(?, ?, ?)"] * len(votes))
+    gradients = [(vote.agent, vote.round_number, to_bytes(vote.ballot.gradient)) for vote in votes]
+    connection.execute(
+        f"INSERT INTO gradients VALUES {places} ON CONFLICT DO UPDATE SET round = excluded.round,"
+        " gradient = excluded.gradient",
+        [value for row in gradients for value in row],
+    )
 
 
 def _set_run_value(connection: sqlite3.Connection, seal: Seal, name: str, value: str) -> None:

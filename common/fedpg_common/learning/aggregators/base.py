@@ -16,7 +16,7 @@ against an attacker who knows it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -63,6 +63,12 @@ class Votes:
     where the algorithm knows: no agent can touch it. `scale.scale_of` estimates it where the algorithm does not."""
     tolerated: int | None = None
     """⌊αK⌋ of the whole federation, where these are not the agents' votes but a pre-aggregator's rows."""
+    trajectories: tuple[int, ...] | None = None
+    """For how many trajectories each vote stands, as its agent says: one at least, and no more than it was asked for.
+    None where nobody was asked. For weights: an agent can make its own smaller, and not larger."""
+    batch_sizes: NDArray[np.float64] | None = None
+    """(k,): B_t of each vote, where agents are described to sample batches of their own sizes; None where it is the
+    plan's for all. For bounds on noise: an agent can make its own smaller only where the description lets it."""
 
     @property
     def faulty(self) -> int:
@@ -127,6 +133,18 @@ class Selective(Protocol):
         """
 
 
+@runtime_checkable
+class Tryable(Protocol):
+    """An aggregator that can tell of many vectors at once what it would make of them, faster than one by one."""
+
+    def try_each(
+        self, votes: Votes, rows: tuple[int, ...], vectors: NDArray[np.float32]
+    ) -> Sequence[Aggregate | None] | None:
+        """What `aggregate` makes of the votes, without a memory, if all agents in these rows submit one of the vectors
+        (c, d): of each its vector and weights. None where `aggregate` has to be asked: for a vector, or altogether.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Mixed:
     """What a pre-aggregator makes of the votes: rows that the next one, or the aggregator, takes for votes."""
@@ -146,6 +164,15 @@ class PreAggregator(Protocol):
         """Mix the votes, at least one. The same promises as `Aggregator.aggregate`. Random choices follow from the
         round's number (`votes.plan.round_number`).
         """
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A pre-aggregator that keeps something from one round to the next: it is stored with the aggregator's memory."""
+
+    def mix_remembering(self, votes: Votes, memory: Memory) -> tuple[Mixed, Memory]:
+        """Mix the votes, and what the next round's call is given. Promises are those of `Aggregator.aggregate`."""
         ...
 
 

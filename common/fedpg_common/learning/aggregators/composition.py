@@ -16,16 +16,23 @@ from fedpg_common.learning.aggregators.base import (
     Memory,
     Mixed,
     PreAggregator,
+    Remembering,
     RoundPlan,
     Selective,
     Votes,
 )
+from fedpg_common.learning.aggregators.weighting import WEIGHING
+from fedpg_common.learning.parameters import Vector
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import Task
+
+BEFORE = "before/"
+"""What the memory of pre-aggregators is called after, each with its place in `after`."""
 
 
 def build_aggregator(choice: Choice) -> Aggregator:
     """The aggregator of a description, with the pre-aggregators of its setting `after`. Raises UsageError."""
+    _check_weighting(choice)
     settings = {name: value for name, value in choice.settings.items() if name != "after"}
     aggregator: Aggregator = AGGREGATORS.build(Choice(choice.name, settings))
     _require_method(aggregator, "aggregate", f"aggregator {choice.name}")
@@ -60,6 +67,22 @@ def _check_faulty(part: Choice, shipped: Mapping[str, str], agents: int) -> None
     faulty = part.settings.get("faulty")
     if part.name in shipped and is_whole(faulty) and 2 * faulty >= agents > 1:
         raise UsageError(f"aggregator {part.name}: faulty must be less than half of the {agents} agents, not {faulty}")
+
+
+def _check_weighting(choice: Choice) -> None:
+    """Raise UsageError where votes are to be weighed by a rule that must not; what others call so is their own."""
+    if "weighting" not in choice.settings or choice.name not in AGGREGATORS.shipped:
+        return
+    if choice.name not in WEIGHING:
+        raise UsageError(
+            f"aggregator {choice.name}: what it promises counts agents, so it does not weigh votes by trajectories; "
+            f"{' and '.join(WEIGHING)} do"
+        )
+    if choice.settings["weighting"] == "trajectories" and parts_before(choice):
+        raise UsageError(
+            f"aggregator {choice.name}: agents' votes can be weighed, but not what pre-aggregators make of them: leave "
+            "out weighting, or after"
+        )
 
 
 def parts_before(choice: Choice) -> list[Choice]:
@@ -108,19 +131,27 @@ class After:
         """Mix, aggregate, and say of the rows' weights what they mean for the agents."""
         rows, shares = votes, np.eye(len(votes.agents))
         figures: dict[str, float] = {}
-        for before in self._befores:
-            mixed = before.mix(rows)
+        own = {name: vector for name, vector in memory.items() if not name.startswith(BEFORE)}
+        kept: dict[str, Vector] = {}
+        for place, before in enumerate(self._befores, start=1):
+            if isinstance(before, Remembering):
+                prefix = f"{BEFORE}{place}/"
+                past = {name[len(prefix) :]: memory[name] for name in memory if name.startswith(prefix)}
+                mixed, remembered = before.mix_remembering(rows, past)
+                kept.update({f"{prefix}{name}": vector for name, vector in remembered.items()})
+            else:
+                mixed = before.mix(rows)
             _check_mixed(mixed, rows)
             figures.update(mixed.figures)
             shares = mixed.shares @ shares
             rows = _as_votes(mixed, rows)
-        result = self._aggregator.aggregate(rows, memory)
+        result = self._aggregator.aggregate(rows, own)
         return Aggregate(
             vector=result.vector,
             rule=result.rule,
             weights=None if result.weights is None else _weights_of_agents(result, rows, shares, votes),
             figures={**figures, **result.figures},
-            memory=result.memory,
+            memory={**result.memory, **kept},
             # The row that the rule measured from is a mixture, not an agent's vote.
             median_agent=None,
         )
@@ -152,7 +183,15 @@ def _as_votes(mixed: Mixed, votes: Votes) -> Votes:
         server_gradient=votes.server_gradient,
         server_scale=votes.server_scale,
         tolerated=votes.faulty,
+        batch_sizes=None if votes.batch_sizes is None else _mixed_sizes(mixed.shares, votes.batch_sizes),
     )
+
+
+def _mixed_sizes(shares: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """B of rows that hold these shares (rows, k) of votes of B_k: an error of at most Σ s_k e_k, e_k ∝ 1/√B_k."""
+    errors = shares @ (1.0 / np.sqrt(sizes))
+    result: NDArray[np.float64] = 1.0 / np.square(np.maximum(errors, 1e-12))
+    return result
 
 
 def _weights_of_agents(result: Aggregate, rows: Votes, shares: NDArray[np.float64], votes: Votes) -> dict[int, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 TILE_DIMENSIONS = 1024
@@ -54,9 +53,16 @@ def _squares_from(
 
 def _squared_differences(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
     """Squared distances between the rows of (k, d), pair by pair: shape (k, k)."""
-    pairs = torch.zeros(len(matrix) * (len(matrix) - 1) // 2, dtype=torch.float64)
-    for columns in _tiles(matrix):
-        pairs += torch.pdist(torch.from_numpy(matrix[:, columns].astype(np.float64))).square_()
+    import torch  # takes a second, and most federations never have vectors so close to each other
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # see `use_one_thread`, which does not know of what is imported later
+    try:
+        pairs = torch.zeros(len(matrix) * (len(matrix) - 1) // 2, dtype=torch.float64)
+        for columns in _tiles(matrix):
+            pairs += torch.pdist(torch.from_numpy(matrix[:, columns].astype(np.float64))).square_()
+    finally:
+        torch.set_num_threads(threads)
     squares = np.zeros((len(matrix), len(matrix)), dtype=np.float64)
     squares[np.triu_indices(len(matrix), k=1)] = pairs.numpy()
     return squares + squares.T

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedpg_common.checks import is_number, is_whole, show
 from fedpg_common.learning.aggregators.base import Aggregate, Memory, Votes
 from fedpg_common.learning.aggregators.checks import check_positive
+from fedpg_common.learning.aggregators.history_trials import Trials, can_be_tried
 from fedpg_common.learning.aggregators.scale import scale_of
 from fedpg_common.learning.aggregators.shares import geometric_median
 from fedpg_common.learning.aggregators.sketch import Sketch, dimensions_for
@@ -105,6 +106,14 @@ class History:
             figures=figures,
             memory={**kept, **past.bookkeeping()},
         )
+
+    def try_each(
+        self, votes: Votes, rows: tuple[int, ...], vectors: NDArray[np.float32]
+    ) -> list[Aggregate | None] | None:
+        """See `base.Tryable`."""
+        if not can_be_tried(votes, rows):
+            return None
+        return Trials(votes, rows, self.weight, LEAST_WEIGHT, LENGTH_MAX).of(vectors)
 
     def weight(self, q: Numbers) -> Numbers:
         """ψ(q): 1 up to the knee, then falling, 0 from the cut on. The largest q ψ(q) is the knee."""

@@ -21,7 +21,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT
 
-enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 2 };
+enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 3 };
 
 EXPORT int32_t fedpg_version(void) { return VERSION; }
 
@@ -61,15 +61,16 @@ INLINE double exponential(double x) {
     return x == x ? value : x;
 }
 
-/* ln x of a positive, normal x. */
+/* ln x of a positive, normal x; also without a branch, and without a conversion that few processors have. */
 INLINE double logarithm(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
-    uint64_t moved = bits - 0x3fe6a09e667f3bcdULL; /* sqrt(1/2) */
-    double power = (double)((int64_t)moved >> 52);
+    uint64_t moved = bits - 0x3fe6a09e667f3bcdULL;     /* sqrt(1/2) */
+    uint64_t shifted = 0x4338000000000000ULL - 2048 + ((moved + 0x8000000000000000ULL) >> 52); /* SHIFT + the power */
     bits -= moved & 0xfff0000000000000ULL; /* m in [sqrt(1/2), sqrt(2)) */
-    double m;
-    memcpy(&m, &bits, sizeof m);
+    double power, m;
+    memcpy(&power, &shifted, sizeof power), memcpy(&m, &bits, sizeof m);
+    power -= SHIFT;
     double s = (m - 1.0) / (m + 1.0), square = s * s; /* ln m = 2 artanh s, |s| < 0.172 */
     double sum = 1.0 / 23.0;
     sum = sum * square + 1.0 / 21.0;
@@ -99,13 +100,20 @@ INLINE double hyperbolic_tangent(double x) {
     return x == x ? value : x;
 }
 
-/* Over arrays in single precision, each value computed in double precision and rounded once. */
+/* Over arrays in single precision, each value computed in double precision and rounded once. x and y may be the same. */
 INLINE void all_tanh(int64_t count, const float *x, float *y) {
+#pragma GCC ivdep
     for (int64_t i = 0; i < count; i++) y[i] = (float)hyperbolic_tangent((double)x[i]);
 }
 
 INLINE void all_exp(int64_t count, const float *x, float *y) {
+#pragma GCC ivdep
     for (int64_t i = 0; i < count; i++) y[i] = (float)exponential((double)x[i]);
+}
+
+INLINE void all_log(int64_t count, const float *x, float *y) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; i++) y[i] = (float)logarithm((double)x[i]);
 }
 
 EXPORT FOR_EVERY_WIDTH void fedpg_functions(int64_t count, const double *x, double *exps, double *logs, double *tanhs) {
@@ -143,6 +151,22 @@ typedef struct {
     float *memory;
 } Network;
 
+/* Copy other parameters into an open network. */
+static void fill_network(Network *network, const float *theta) {
+    for (int l = 0; l < network->layers; l++) {
+        int64_t in = network->sizes[l], out = network->sizes[l + 1];
+        int64_t in_stride = network->strides[l], out_stride = network->strides[l + 1];
+        const float *weight = theta + network->places[l];
+        for (int64_t i = 0; i < out; i++) {
+            for (int64_t k = 0; k < in; k++) {
+                network->forward_weight[l][k * out_stride + i] = weight[i * in + k];
+                network->back_weight[l][i * in_stride + k] = weight[i * in + k];
+            }
+            network->bias[l][i] = weight[out * in + i];
+        }
+    }
+}
+
 static int open_network(Network *network, int32_t layers, const int32_t *sizes, int32_t relu, const float *theta) {
     if (layers < 1 || layers > LAYERS_MAX) return 0;
     network->layers = layers, network->relu = relu;
@@ -155,28 +179,28 @@ static int open_network(Network *network, int32_t layers, const int32_t *sizes, 
     float *free_memory = network->memory;
     for (int l = 0; l < layers; l++) {
         int64_t in = sizes[l], out = sizes[l + 1], in_stride = padded(in), out_stride = padded(out);
-        const float *weight = theta + place;
         network->places[l] = place;
         network->forward_weight[l] = free_memory, free_memory += in * out_stride;
         network->bias[l] = free_memory, free_memory += out_stride;
         network->back_weight[l] = free_memory, free_memory += out * in_stride;
-        for (int64_t i = 0; i < out; i++) {
-            for (int64_t k = 0; k < in; k++) {
-                network->forward_weight[l][k * out_stride + i] = weight[i * in + k];
-                network->back_weight[l][i * in_stride + k] = weight[i * in + k];
-            }
-            network->bias[l][i] = weight[out * in + i];
-        }
         place += (size_t)(in * out + out);
     }
     network->parameters = (int64_t)place;
+    fill_network(network, theta);
     return 1;
 }
 
-/* y = x w + b: the products added in the order of the inputs, from zero, and b, if there is one, last. */
+/* x where it is positive, else 0. */
+INLINE Lanes rectified(Lanes x) {
+    typedef int32_t Bits __attribute__((vector_size(LANES * sizeof(int32_t))));
+    const Lanes zero = {0};
+    return (Lanes)((Bits)(x > zero) & (Bits)x);
+}
+
+/* y = x w + b: the products added in the order of the inputs, from zero, and b, if there is one, last. Rectified, or not. */
 INLINE void multiply(
     int64_t rows, int64_t in, const float *x, int64_t x_stride, const float *w, const float *b, float *y,
-    int64_t y_stride) {
+    int64_t y_stride, int relu) {
     for (int64_t column = 0; column < y_stride; column += LANES) {
         Lanes offset = {0};
         if (b) offset = *(const Lanes *)(b + column);
@@ -189,6 +213,7 @@ INLINE void multiply(
                 y0 += x0[k] * weights, y1 += x1[k] * weights, y2 += x2[k] * weights, y3 += x3[k] * weights;
             }
             if (b) y0 += offset, y1 += offset, y2 += offset, y3 += offset;
+            if (relu) y0 = rectified(y0), y1 = rectified(y1), y2 = rectified(y2), y3 = rectified(y3);
             float *to = y + r * y_stride + column;
             *(Lanes *)to = y0, *(Lanes *)(to + y_stride) = y1;
             *(Lanes *)(to + 2 * y_stride) = y2, *(Lanes *)(to + 3 * y_stride) = y3;
@@ -198,56 +223,70 @@ INLINE void multiply(
             Lanes y0 = {0};
             for (int64_t k = 0; k < in; k++) y0 += x0[k] * *(const Lanes *)(w + k * y_stride + column);
             if (b) y0 += offset;
+            if (relu) y0 = rectified(y0);
             *(Lanes *)(y + r * y_stride + column) = y0;
         }
     }
 }
 
-/* sums (out, padded in) = slopes^T x, and slope_sums (padded out) those of the slopes: added in the order of the rows. */
-INLINE void add_products(
-    int64_t rows, int64_t out, const float *slopes, int64_t slope_stride, const float *x, int64_t x_stride, float *sums,
-    float *slope_sums) {
-    for (int64_t column = 0; column < x_stride; column += LANES) {
-        int64_t i = 0;
-        for (; i + ROWS_AT_ONCE <= out; i += ROWS_AT_ONCE) {
-            Lanes s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-            const float *slope = slopes + i, *row = x + column;
-            for (int64_t r = 0; r < rows; r++, slope += slope_stride, row += x_stride) {
-                Lanes values = *(const Lanes *)row;
-                s0 += slope[0] * values, s1 += slope[1] * values, s2 += slope[2] * values, s3 += slope[3] * values;
-            }
-            float *to = sums + i * x_stride + column;
-            *(Lanes *)to = s0, *(Lanes *)(to + x_stride) = s1;
-            *(Lanes *)(to + 2 * x_stride) = s2, *(Lanes *)(to + 3 * x_stride) = s3;
-        }
-        for (; i < out; i++) {
-            Lanes s0 = {0};
-            for (int64_t r = 0; r < rows; r++)
-                s0 += slopes[r * slope_stride + i] * *(const Lanes *)(x + r * x_stride + column);
-            *(Lanes *)(sums + i * x_stride + column) = s0;
-        }
+/* sums (width, LANES) of a column of products: a number of each row with LANES of another, added in the order of the rows.
+ * With `lane_sums`, those of the lanes alone, too. */
+INLINE void add_column(
+    int width, int64_t rows, const float *numbers, int64_t number_stride, const float *lanes, int64_t lane_stride,
+    float *sums, float *lane_sums) {
+    Lanes sum[ROWS_AT_ONCE + 1] = {{0}};
+    for (int64_t r = 0; r < rows; r++, numbers += number_stride, lanes += lane_stride) {
+        Lanes values = *(const Lanes *)lanes;
+        for (int i = 0; i < width; i++) sum[i] += numbers[i] * values;
+        if (lane_sums) sum[ROWS_AT_ONCE] += values;
     }
-    for (int64_t column = 0; column < slope_stride; column += LANES) {
+    for (int i = 0; i < width; i++) *(Lanes *)(sums + i * lane_stride) = sum[i];
+    if (lane_sums) *(Lanes *)lane_sums = sum[ROWS_AT_ONCE];
+}
+
+/* sums (width, lane_stride) = numbers^T lanes, all rows added in their order; `lane_sums` (lane_stride) may be NULL. */
+INLINE void add_products(
+    int64_t rows, int64_t width, const float *numbers, int64_t number_stride, const float *lanes, int64_t lane_stride,
+    float *sums, float *lane_sums) {
+    for (int64_t column = 0; column < lane_stride; column += LANES) {
+        const float *here = lanes + column;
+        int64_t i = 0;
+        if (lane_sums && width >= ROWS_AT_ONCE) {
+            add_column(ROWS_AT_ONCE, rows, numbers, number_stride, here, lane_stride, sums + column, lane_sums + column);
+            i = ROWS_AT_ONCE;
+        } else if (lane_sums) {
+            add_column(0, rows, numbers, number_stride, here, lane_stride, sums, lane_sums + column);
+        }
+        for (; i + ROWS_AT_ONCE <= width; i += ROWS_AT_ONCE)
+            add_column(
+                ROWS_AT_ONCE, rows, numbers + i, number_stride, here, lane_stride, sums + i * lane_stride + column, NULL);
+        float *rest = sums + i * lane_stride + column;
+        if (width - i == 3) add_column(3, rows, numbers + i, number_stride, here, lane_stride, rest, NULL);
+        if (width - i == 2) add_column(2, rows, numbers + i, number_stride, here, lane_stride, rest, NULL);
+        if (width - i == 1) add_column(1, rows, numbers + i, number_stride, here, lane_stride, rest, NULL);
+    }
+}
+
+/* The sums (stride) of rows (rows, stride), added in their order. */
+INLINE void add_rows(int64_t rows, const float *x, int64_t stride, float *sums) {
+    for (int64_t column = 0; column < stride; column += LANES) {
         Lanes sum = {0};
-        for (int64_t r = 0; r < rows; r++) sum += *(const Lanes *)(slopes + r * slope_stride + column);
-        *(Lanes *)(slope_sums + column) = sum;
+        for (int64_t r = 0; r < rows; r++) sum += *(const Lanes *)(x + r * stride + column);
+        *(Lanes *)(sums + column) = sum;
     }
 }
 
 /* The outputs of every layer for some rows, activated between layers: values[0] are the inputs, `stride` apart. */
 INLINE void forward(const Network *network, int64_t rows, const float *x, int64_t stride, float *const *values) {
     for (int l = 0; l < network->layers; l++) {
-        int64_t count = rows * network->strides[l + 1];
+        int64_t y_stride = network->strides[l + 1];
+        int is_last = l + 1 == network->layers;
         float *y = values[l + 1];
         multiply(
-            rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y,
-            network->strides[l + 1]);
-        x = y, stride = network->strides[l + 1];
-        if (l + 1 == network->layers) break;
-        if (network->relu)
-            for (int64_t i = 0; i < count; i++) y[i] = y[i] > 0.0f ? y[i] : 0.0f;
-        else
-            all_tanh(count, y, y);
+            rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y, y_stride,
+            network->relu && !is_last);
+        x = y, stride = y_stride;
+        if (!network->relu && !is_last) all_tanh(rows * stride, y, y);
     }
 }
 
@@ -355,13 +394,13 @@ INLINE uint64_t next_bits(Generator *generator) {
     return (value >> turn) | (value << (-turn & 63));
 }
 
-static Generator seeded(uint64_t seed) {
+/* Of numpy's SeedSequence with these words, 4 at least. */
+static Generator seeded(const uint32_t *entropy, int count) {
     uint32_t pool[4], words[8], constant = 0x43b0d7e5U;
-    uint32_t entropy[4] = {(uint32_t)seed, (uint32_t)(seed >> 32), 0, 0};
     for (int i = 0; i < 4; i++) pool[i] = hash_mix(entropy[i], &constant, 0x931e8875U);
-    for (int from = 0; from < 4; from++)
+    for (int from = 0; from < count; from++)
         for (int to = 0; to < 4; to++)
-            if (from != to) pool[to] = mix(pool[to], hash_mix(pool[from], &constant, 0x931e8875U));
+            if (from != to) pool[to] = mix(pool[to], hash_mix(from < 4 ? pool[from] : entropy[from], &constant, 0x931e8875U));
     constant = 0x8b51f9ddU;
     for (int i = 0; i < 8; i++) words[i] = hash_mix(pool[i % 4], &constant, 0x58f38dedU);
     uint64_t values[4];
@@ -383,17 +422,18 @@ typedef struct {
 
 EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *states) {
     for (int64_t i = 0; i < count; i++) {
-        Generator generator = seeded((uint64_t)seeds[i]);
+        uint32_t entropy[4] = {(uint32_t)seeds[i], (uint32_t)((uint64_t)seeds[i] >> 32), 0, 0};
+        Generator generator = seeded(entropy, 4);
         for (int j = 0; j < 4; j++)
             states[4 * i + j] = -0.05 + 0.1 * ((double)(next_bits(&generator) >> 11) * (1.0 / 9007199254740992.0));
     }
 }
 
 /* One Euler step in Gymnasium's order of operations; whether the pole has fallen or the cart has left. */
-INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action) {
+INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action, double cosine, double sine) {
     double x = state[0], x_dot = state[1], angle = state[2], angle_dot = state[3];
-    double force = action == 1 ? cart->force : -cart->force;
-    double cosine = cos(angle), sine = sin(angle);
+    const double forces[2] = {-cart->force, cart->force};
+    double force = forces[action == 1]; /* looked up: nobody can predict it */
     double pull = (force + cart->pole_mass_length * (angle_dot * angle_dot) * sine) / cart->total_mass;
     double angle_acc = (cart->gravity * sine - cosine * pull) /
                        (cart->half_length * (4.0 / 3.0 - cart->pole_mass * (cosine * cosine) / cart->total_mass));
@@ -430,7 +470,7 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
             for (int64_t i = 0; i < alive; i++) {
                 double *state = states + 4 * i;
                 episodes[rows + i] = live[i];
-                if (!cartpole_step(&cart, state, actions[rows + i])) {
+                if (!cartpole_step(&cart, state, actions[rows + i], cos(state[2]), sin(state[2]))) {
                     if (surviving != i) memcpy(states + 4 * surviving, state, 4 * sizeof(double));
                     live[surviving++] = live[i];
                 }
@@ -445,33 +485,129 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
 
 /* The gradient of a categorical policy ------------------------------------------------------------------------------ */
 
-/* The slopes of sum c_t log pi(a_t|s_t) at the outputs, which are before their tanh, with log pi and the ratios beside. */
+/* The slopes of sum c_t log pi(a_t|s_t) at the outputs, which are before their tanh, with log pi and the ratios beside.
+ * At most GRADIENT_BLOCK rows; `logits` and `weights` have a column of that length for each output, so that all loops but
+ * the first and the last run along them. */
 INLINE void categorical_slopes(
     int64_t rows, int64_t outputs, const float *values, int64_t stride, const int64_t *actions, const float *advantages,
     const float *reference, float scale, float *logits, float *weights, float *log_probs, float *ratios,
     float *slopes) {
-    float totals[GRADIENT_BLOCK], logs[GRADIENT_BLOCK];
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < outputs; j++) logits[r * outputs + j] = values[r * stride + j];
-    all_tanh(rows * outputs, logits, logits);
-    all_exp(rows * outputs, logits, weights);
-    for (int64_t r = 0; r < rows; r++) {
-        totals[r] = 0.0f;
-        for (int64_t j = 0; j < outputs; j++) totals[r] += weights[r * outputs + j];
+    float totals[GRADIENT_BLOCK] = {0}, logs[GRADIENT_BLOCK], chosen[GRADIENT_BLOCK] = {0}, column[GRADIENT_BLOCK];
+    int32_t taken[GRADIENT_BLOCK];
+    for (int64_t r = 0; r < rows; r++) taken[r] = (int32_t)actions[r];
+    for (int32_t j = 0; j < outputs; j++) {
+        float *logit = logits + j * GRADIENT_BLOCK, *weight = weights + j * GRADIENT_BLOCK;
+        for (int64_t r = 0; r < rows; r++) logit[r] = values[r * stride + j];
+        all_tanh(rows, logit, logit);
+        all_exp(rows, logit, weight);
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) totals[r] += weight[r], chosen[r] = taken[r] == j ? logit[r] : chosen[r];
     }
-    for (int64_t r = 0; r < rows; r++) logs[r] = (float)logarithm((double)totals[r]);
-    for (int64_t r = 0; r < rows; r++) log_probs[r] = logits[r * outputs + actions[r]] - logs[r];
-    if (reference)
-        for (int64_t r = 0; r < rows; r++)
-            ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
-    else
+    all_log(rows, totals, logs);
+#pragma GCC ivdep
+    for (int64_t r = 0; r < rows; r++) log_probs[r] = chosen[r] - logs[r];
+    if (reference) {
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
+    } else {
         for (int64_t r = 0; r < rows; r++) ratios[r] = 1.0f;
-    for (int64_t r = 0; r < rows; r++) {
-        float c = (advantages[r] * ratios[r]) * scale, total = totals[r];
-        for (int64_t j = 0; j < outputs; j++) {
-            float s = (j == actions[r] ? 1.0f : 0.0f) - weights[r * outputs + j] / total;
-            float logit = logits[r * outputs + j];
-            slopes[r * stride + j] = (s * c) * (1.0f - logit * logit);
+    }
+#pragma GCC ivdep
+    for (int64_t r = 0; r < rows; r++) chosen[r] = (advantages[r] * ratios[r]) * scale;
+    for (int32_t j = 0; j < outputs; j++) {
+        const float *logit = logits + j * GRADIENT_BLOCK, *weight = weights + j * GRADIENT_BLOCK;
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) {
+            float s = (taken[r] == j ? 1.0f : 0.0f) - weight[r] / totals[r];
+            column[r] = (s * chosen[r]) * (1.0f - logit[r] * logit[r]);
+        }
+        for (int64_t r = 0; r < rows; r++) slopes[r * stride + j] = column[r];
+    }
+}
+
+/* What a gradient needs beside its network, for GRADIENT_BLOCK rows at a time. */
+typedef struct {
+    float *values[LAYERS_MAX + 1]; /* the outputs of each layer; those of layer 0 are the padded inputs */
+    float *slopes, *before, *sums, *dense;
+    double *totals[LAYERS_MAX], *totals_memory; /* of each layer's weights, upright or not, and of its biases */
+    size_t totals_bytes;
+    float *memory;
+} Workspace;
+
+/* Whether the products of a layer's slopes and inputs are summed as (out, padded in), or else as (in, padded out). */
+INLINE int is_upright(const Network *network, int l) {
+    return network->sizes[l + 1] * network->strides[l] < network->sizes[l] * network->strides[l + 1];
+}
+
+static void close_workspace(Workspace *space) {
+    free(space->memory), free(space->slopes), free(space->before), free(space->sums), free(space->dense);
+    free(space->totals_memory);
+}
+
+static int open_workspace(const Network *network, Workspace *space) {
+    int64_t widest = 0, largest = 0, outputs = network->sizes[network->layers];
+    size_t places[LAYERS_MAX], needed = 0;
+    for (int l = 0; l <= network->layers; l++) {
+        int64_t stride = network->strides[l];
+        if (stride > widest) widest = stride;
+        if (l == 0) continue;
+        int64_t products = stride * network->strides[l - 1];
+        if (products > largest) largest = products;
+        places[l - 1] = needed, needed += (size_t)(products + stride);
+    }
+    space->memory = open_values(network, GRADIENT_BLOCK, (size_t)(GRADIENT_BLOCK * network->strides[0]), space->values);
+    space->slopes = zeros((size_t)(GRADIENT_BLOCK * widest));
+    space->before = zeros((size_t)(GRADIENT_BLOCK * widest));
+    space->sums = zeros((size_t)(largest + widest));
+    space->dense = zeros((size_t)(2 * GRADIENT_BLOCK * outputs));
+    space->totals_bytes = needed * sizeof(double);
+    space->totals_memory = calloc(needed, sizeof(double));
+    for (int l = 0; l < network->layers; l++)
+        space->totals[l] = space->totals_memory ? space->totals_memory + places[l] : NULL;
+    if (space->memory && space->slopes && space->before && space->sums && space->dense && space->totals_memory) return 1;
+    close_workspace(space);
+    return 0;
+}
+
+/* Add the gradient of a block of rows, whose slopes at the outputs are in the workspace, to the totals. */
+INLINE void add_gradient(const Network *network, Workspace *space, int64_t rows, float *const *values) {
+    for (int l = network->layers - 1; l >= 0; l--) {
+        int64_t in = network->sizes[l], out = network->sizes[l + 1];
+        int64_t in_stride = network->strides[l], out_stride = network->strides[l + 1];
+        float *sums = space->sums, *slope_sums = sums + padded(out) * padded(in);
+        /* The same sums either way: whichever takes fewer vectors. */
+        int64_t height = is_upright(network, l) ? out : in, stride = is_upright(network, l) ? in_stride : out_stride;
+        if (is_upright(network, l)) {
+            add_products(rows, out, space->slopes, out_stride, values[l], in_stride, sums, NULL);
+            add_rows(rows, space->slopes, out_stride, slope_sums);
+        } else {
+            add_products(rows, in, values[l], in_stride, space->slopes, out_stride, sums, slope_sums);
+        }
+        double *total = space->totals[l], *bias_total = total + padded(out) * padded(in);
+        for (int64_t i = 0; i < height * stride; i++) total[i] += (double)sums[i];
+        for (int64_t i = 0; i < out_stride; i++) bias_total[i] += (double)slope_sums[i];
+        if (l == 0) break;
+        multiply(rows, out, space->slopes, out_stride, network->back_weight[l], NULL, space->before, in_stride, 0);
+        const float *x = values[l];
+        float *slopes = space->slopes, *before = space->before;
+        if (network->relu)
+            for (int64_t i = 0; i < rows * in_stride; i++) slopes[i] = x[i] > 0.0f ? before[i] : 0.0f;
+        else
+            for (int64_t i = 0; i < rows * in_stride; i++) slopes[i] = before[i] * (1.0f - x[i] * x[i]);
+    }
+}
+
+/* The totals, rounded, in the order of the parameters. */
+INLINE void read_gradient(const Network *network, const Workspace *space, float *gradient) {
+    for (int l = 0; l < network->layers; l++) {
+        int64_t in = network->sizes[l], out = network->sizes[l + 1];
+        const double *total = space->totals[l], *bias_total = total + padded(out) * padded(in);
+        float *place = gradient + network->places[l];
+        int64_t across = is_upright(network, l) ? 1 : network->strides[l + 1];
+        int64_t down = is_upright(network, l) ? network->strides[l] : 1;
+        for (int64_t i = 0; i < out; i++) {
+            for (int64_t k = 0; k < in; k++) place[i * in + k] = (float)total[i * down + k * across];
+            place[out * in + i] = (float)bias_total[i];
         }
     }
 }
@@ -483,50 +619,25 @@ EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
     const void *opened, int64_t rows, const float *observations, const int64_t *actions, const float *advantages,
     const float *reference, float scale, float *gradient, float *log_probs, float *ratios) {
     const Network *network = opened;
-    const int64_t *sizes = network->sizes;
     const int32_t layers = network->layers;
-    int64_t inputs = network->strides[0], outputs = sizes[layers], widest = 0, largest = 0;
-    for (int l = 0; l <= layers; l++) {
-        if (network->strides[l] > widest) widest = network->strides[l];
-        if (l && sizes[l] * network->strides[l - 1] > largest) largest = sizes[l] * network->strides[l - 1];
-    }
-    float *values[LAYERS_MAX + 1];
-    float *memory = open_values(network, GRADIENT_BLOCK, (size_t)(GRADIENT_BLOCK * inputs), values);
-    float *slopes = zeros((size_t)(GRADIENT_BLOCK * widest)), *before = zeros((size_t)(GRADIENT_BLOCK * widest));
-    float *sums = zeros((size_t)(largest + widest)), *dense = zeros((size_t)(2 * GRADIENT_BLOCK * outputs));
-    double *totals = calloc((size_t)network->parameters, sizeof(double));
-    int32_t is_done = memory && slopes && before && sums && dense && totals;
-    for (int64_t start = 0; is_done && start < rows; start += GRADIENT_BLOCK) {
+    int64_t inputs = network->sizes[0], stride = network->strides[0], outputs = network->sizes[layers];
+    Workspace space;
+    if (!open_workspace(network, &space)) return 0;
+    for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
         for (int64_t r = 0; r < block; r++)
-            for (int64_t k = 0; k < sizes[0]; k++)
-                values[0][r * inputs + k] = observations[(start + r) * sizes[0] + k];
-        forward(network, block, values[0], inputs, values);
+            for (int64_t k = 0; k < inputs; k++)
+                space.values[0][r * stride + k] = observations[(start + r) * inputs + k];
+        forward(network, block, space.values[0], stride, space.values);
         categorical_slopes(
-            block, outputs, values[layers], network->strides[layers], actions + start, advantages + start,
-            reference ? reference + start : NULL, scale, dense, dense + GRADIENT_BLOCK * outputs, log_probs + start,
-            ratios + start, slopes);
-        for (int l = layers - 1; l >= 0; l--) {
-            int64_t in = sizes[l], out = sizes[l + 1], in_stride = network->strides[l], out_stride = network->strides[l + 1];
-            float *slope_sums = sums + out * in_stride;
-            add_products(block, out, slopes, out_stride, values[l], in_stride, sums, slope_sums);
-            double *total = totals + network->places[l];
-            for (int64_t i = 0; i < out; i++) {
-                for (int64_t k = 0; k < in; k++) total[i * in + k] += (double)sums[i * in_stride + k];
-                total[out * in + i] += (double)slope_sums[i];
-            }
-            if (l == 0) break;
-            multiply(block, out, slopes, out_stride, network->back_weight[l], NULL, before, in_stride);
-            const float *x = values[l];
-            if (network->relu)
-                for (int64_t i = 0; i < block * in_stride; i++) slopes[i] = x[i] > 0.0f ? before[i] : 0.0f;
-            else
-                for (int64_t i = 0; i < block * in_stride; i++) slopes[i] = before[i] * (1.0f - x[i] * x[i]);
-        }
+            block, outputs, space.values[layers], network->strides[layers], actions + start, advantages + start,
+            reference ? reference + start : NULL, scale, space.dense, space.dense + GRADIENT_BLOCK * outputs,
+            log_probs + start, ratios + start, space.slopes);
+        add_gradient(network, &space, block, space.values);
     }
-    for (int64_t i = 0; is_done && i < network->parameters; i++) gradient[i] = (float)totals[i];
-    free(memory), free(slopes), free(before), free(sums), free(dense), free(totals);
-    return is_done;
+    read_gradient(network, &space, gradient);
+    close_workspace(&space);
+    return 1;
 }
 
 /* Advantages -------------------------------------------------------------------------------------------------------- */
@@ -552,3 +663,5 @@ EXPORT void fedpg_advantages(
     }
     for (int64_t t = 0; t < rows; t++) result[t] = (float)(to_go[t] * last[episodes[t]]);
 }
+
+#include "inner_loop.h"

@@ -14,7 +14,7 @@ from fedpg_common.learning.kernels import reference
 from fedpg_common.learning.kernels.interface import Doubles, Floats, Indices, Kernels, Mlp
 
 NAME = "_kernels.so"
-VERSION = 2
+VERSION = 3
 """Of the functions' signatures: kernels.c has the same number."""
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ def load() -> ctypes.CDLL | None:
         return None
     library.fedpg_open.restype = ctypes.c_void_p
     library.fedpg_cartpole_rollout.restype = ctypes.c_int64
+    library.fedpg_act.argtypes = (ctypes.c_void_p, ctypes.c_int64, *(ctypes.c_void_p,) * 3)
+    library.fedpg_loop_open.restype = ctypes.c_void_p
+    library.fedpg_loop_run.restype = ctypes.c_int64
     return library
 
 
@@ -84,6 +87,7 @@ class _CompiledMlp:
     def __init__(self, library: ctypes.CDLL, sizes: tuple[int, ...], activation: str, theta: Floats) -> None:
         self._library = library
         self._inputs, self._parameters = sizes[0], theta.size
+        self._room = -1
         shape, flat = np.array(sizes, np.int32), np.ascontiguousarray(theta, np.float32)
         self._network = ctypes.c_void_p(
             library.fedpg_open(len(sizes) - 1, _at(shape), int(activation == "relu"), _at(flat))
@@ -97,14 +101,25 @@ class _CompiledMlp:
             self._library.fedpg_close(self._network)
 
     def act(self, observations: Floats, uniforms: Floats | None) -> Indices:
-        """See `Mlp.act`."""
-        observations = np.ascontiguousarray(observations, np.float32)
-        actions = np.empty(len(observations), np.int64)
-        done = self._library.fedpg_act(
-            self._network, ctypes.c_int64(len(observations)), _at(observations), _at(uniforms), _at(actions)
-        )
+        """See `Mlp.act`. It is called at every time step, so that it asks no array where its numbers are."""
+        rows = len(observations)
+        if rows > self._room:
+            self._make_room(rows)
+        self._observations[:rows] = observations
+        if uniforms is not None:
+            self._uniforms[:rows] = uniforms
+        uniforms_at = None if uniforms is None else self._uniforms_at
+        done = self._library.fedpg_act(self._network, rows, self._observations_at, uniforms_at, self._actions_at)
         _check_memory(done)
-        return actions
+        return self._actions[:rows].copy()
+
+    def _make_room(self, rows: int) -> None:
+        """For the arguments of `act`."""
+        self._room = rows
+        self._observations, self._uniforms = np.empty((rows, self._inputs), np.float32), np.empty(rows, np.float32)
+        self._actions = np.empty(rows, np.int64)
+        places = (array.ctypes.data for array in (self._observations, self._uniforms, self._actions))
+        self._observations_at, self._uniforms_at, self._actions_at = places
 
     def gradient(
         self, observations: Floats, actions: Indices, advantages: Floats, reference: Floats | None, scale: float

@@ -49,8 +49,11 @@ Fedpg.AgentTable = class {
       ["absent", "absent", true, (row) => [number(row.absent)]],
       any("distance") && ["distance ÷ radius", "distance", true, (row) => [number(row.distance, 2)]],
       any("weight") && ["weight", "weight", true, (row) => [number(row.weight, 4)]],
+      any("trajectories") && ["trajectories", "trajectories", true, (row) => [number(row.trajectories)]],
+      any("world_return") && ["return in its world", "world_return", true, (row) => [number(row.world_return)]],
       ["last vote", "last_vote", true, (row) => [row.last_vote ? `round ${number(row.last_vote)}` : "none"]],
       any("last_seen_s") && ["last seen", "last_seen_s", true, (row) => [row.last_seen_s === null ? "never" : `${Fedpg.duration(row.last_seen_s)} ago`]],
+      any("world") && ["its world", "world", false, (row) => [row.world ?? "–"], "wide"],
       this.rows.some((row) => Object.keys(row.refused).length) && ["refused", "refused_count", false, (row) => [refused(row) || "–"], "wide"],
       any("note") && ["it says", "note", false, (row) => [row.note ?? ""], "wide"],
     ].filter(Boolean);

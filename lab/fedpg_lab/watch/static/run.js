@@ -11,7 +11,7 @@ Fedpg.RunPage = class {
     this.figure = "";
     this.title = h("h1", null, "…");
     this.badge = h("span", { class: "link", role: "status" }, isSaved ? "saved page" : "connecting");
-    this.parts = Object.fromEntries(["about", "say", "clock", "tiles"].map((name) => [name, h("div", { id: name })]));
+    this.parts = Object.fromEntries(["about", "say", "clock", "tiles", "worlds"].map((name) => [name, h("div", { id: name })]));
     const part = (name, id) => h("section", null, h("h2", null, name), h("div", { id }));
     const returns = part("Return", "returns");
     const figures = part("Figures of each round", "figures");
@@ -66,6 +66,7 @@ Fedpg.RunPage = class {
     if (patch.run) this.video.take(patch.run, this.isSaved ? this.known.video ?? null : undefined);
     this.videoPart.hidden = this.isSaved && !this.known.video;
     if (patch.agents) this.agents.take(patch.agents, !this.isSaved && Boolean(this.known.clock.source));
+    if (patch.worlds) this.drawWorlds(patch.worlds);
     if (patch.log) this.drawLog(patch.log);
   }
 
@@ -106,6 +107,17 @@ Fedpg.RunPage = class {
       ...(run.extended_after.length ? [tile(run.extended_after.map((one) => number(one)).join(", "), "extended after round")] : [])));
   }
 
+  drawWorlds(worlds) {
+    const { h, number } = Fedpg;
+    if (!worlds.round) { Fedpg.show(this.parts.worlds); return; }
+    const tile = (value, name) => h("div", { class: "tile" }, h("b", null, value), h("span", null, name));
+    Fedpg.show(this.parts.worlds,
+      h("p", { class: "faint" }, `The policy after round ${number(worlds.round)} in the worlds of ${worlds.worlds === 1 ? "the agent" : `the ${number(worlds.worlds)} agents`}:`),
+      h("div", { class: "tiles" },
+        tile(number(worlds.nominal), "return in the server's world"), tile(number(worlds.mean), "mean over the worlds"),
+        tile(number(worlds.worst), `worst world, agent ${worlds.worst_agent}`), tile(number(worlds.spread), "best less worst")));
+  }
+
   drawClock(clock, run) {
     const { h } = Fedpg;
     if (this.isSaved || !clock.source) { Fedpg.show(this.parts.clock); return; }
@@ -129,6 +141,10 @@ Fedpg.RunPage = class {
       { label: `evaluation, ${each}`, values: figures.evaluation, colour: "series-4", width: 1 },
       { label: "evaluation, mean of the last 10 rounds", values: figures.smoothed, colour: "series-0", width: 2.5 },
       { label: "training, mean of the agents", values: figures.training, colour: "faint", dash: [4, 4], width: 1.2 },
+      ...(figures["worst world"] ? [
+        { label: "mean over the agents' worlds", values: figures["mean over the worlds"], colour: "series-2", width: 1.6 },
+        { label: "worst of these worlds", values: figures["worst world"], colour: "series-1", dash: [8, 3], width: 1.6 },
+      ] : []),
     ], [], this.shades(x));
     this.drawFigure(axis, x, figures);
   }

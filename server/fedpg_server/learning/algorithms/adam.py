@@ -25,8 +25,7 @@ def adam_step(state: State, gradient: Vector, learning_rate: float) -> State | N
     None where float32 cannot hold it.
     """
     g, steps = gradient, state.steps + 1
-    rate = np.float32(learning_rate / (1.0 - BETAS[0] ** steps))
-    root_correction = np.float32(math.sqrt(1.0 - BETAS[1] ** steps))
+    ((rate,), (root_correction,)) = rates_of(state.steps, 1, learning_rate)
     with np.errstate(over="ignore", invalid="ignore"):
         m = state.vectors[ADAM_M] + np.float32(1.0 - BETAS[0]) * (g - state.vectors[ADAM_M])
         v = np.float32(BETAS[1]) * state.vectors[ADAM_V] + np.float32(1.0 - BETAS[1]) * g * g
@@ -35,3 +34,11 @@ def adam_step(state: State, gradient: Vector, learning_rate: float) -> State | N
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         return None
     return state.with_vectors(vectors, steps)
+
+
+def rates_of(steps: int, count: int, learning_rate: float) -> tuple[Vector, Vector]:
+    """η / (1 − β_1^t) and √(1 − β_2^t) of the `count` steps t that follow the first `steps`, shape (count,) each."""
+    numbers = range(steps + 1, steps + 1 + count)
+    rates = [learning_rate / (1.0 - BETAS[0] ** t) for t in numbers]
+    corrections = [math.sqrt(1.0 - BETAS[1] ** t) for t in numbers]
+    return np.array(rates, np.float32), np.array(corrections, np.float32)

@@ -29,26 +29,35 @@ evaluation/returns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from fedpg_common.environments import EnvironmentBatch
+from fedpg_common.environments.cartpole import CartPoleBatch
 from fedpg_common.environments.rollouts import rollout
 from fedpg_common.learning.aggregators.base import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.gradient import Estimate, advantages, estimate
+from fedpg_common.learning.kernels.inner_loop import CompiledLoop, LoopSettings, open_loop
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.learning.policies import Policy
+from fedpg_common.learning.policies import CategoricalPolicy, Policy
 from fedpg_common.learning.recursion import Recursion
 from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task
 from numpy.typing import NDArray
 
-from fedpg_server.learning.algorithms.adam import adam_step
+from fedpg_server.learning.algorithms.adam import BETAS, EPSILON, adam_step
 from fedpg_server.learning.state import State
 
+IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
+"""Where the mean importance ratio of an inner batch must lie."""
+Watch = Callable[[Trajectories, Vector], None]
+"""Is told of an inner batch and of ∇L_ω(θ_0), shape (d,), which may be infinite."""
+COMPILED_MAX = 2**24
+"""A compiled loop keeps a batch's activations: so many numbers at most, 64 MiB."""
 REFERENCE_STEP = -1
 """The number of the random streams of the batch for the server's own gradient: inner steps have those from 0."""
 
@@ -189,6 +198,20 @@ class Tools:
     seed: int
     """The run's."""
     environments: EnvironmentBatch
+
+    @cached_property
+    def compiled_loop(self) -> CompiledLoop | None:
+        """Compiled inner steps of CartPole; None for other environments and policies, and where nothing is compiled."""
+        task, policy, environments = self.task, self.policy, self.environments
+        if type(environments) is not CartPoleBatch or type(policy) is not CategoricalPolicy:
+            return None
+        if task.mini_batch_size * task.horizon * sum(16 + size for size in policy.sizes) > COMPILED_MAX:
+            return None
+        settings = LoopSettings(
+            policy.sizes, policy.activation, environments.physics, task.mini_batch_size, task.horizon, task.gamma,
+            task.baseline == "time", IMPORTANCE_RATIO_RANGE, (1.0 - BETAS[0], BETAS[1], 1.0 - BETAS[1], EPSILON),
+        )  # fmt: skip
+        return open_loop(settings, policy.spec.size)
 
     def stream(self, purpose: Purpose, round_number: int, step: int = 0) -> np.random.Generator:
         """The server's random stream for one purpose of one round and inner step."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import InnerReport, Tools
 from fedpg_server.learning.algorithms.defence.anchor import Anchor, Measured
+from fedpg_server.learning.algorithms.defence.ascent import is_confirmed, learn_ascent
 from fedpg_server.learning.algorithms.defence.gate import learn_signal, rate_factor
 from fedpg_server.learning.algorithms.defence.returns import CORE, LATE, WINDOW, Returns
 from fedpg_server.learning.algorithms.defence.server_scale import known_scale, learn_scale
@@ -125,12 +126,16 @@ class FedPGGuard(FedPGBR):
         improved, report = variance_reduced_steps(self._tools, state, plan, mu, learning_rate=rate, watch=seen)
 
         memory.update(learn_scale(memory, seen.gradients))
+        own = np.mean(np.array(seen.gradients, np.float64), axis=0) if seen.gradients else np.zeros(state.theta.size)
+        count = len(seen.gradients) * self._tools.task.mini_batch_size
         if seen.gradients and votes.agents and self._parts["anchor"]:
-            own = np.mean(np.array(seen.gradients, np.float64), axis=0)
-            count = len(seen.gradients) * self._tools.task.mini_batch_size
             memory.update(self._anchor.learn(memory, Measured(votes, aggregate.vector, spread, own, count, scale)))
             figures.update(self._figures_of_the_anchor(memory, aggregate.vector, own))
         if self._parts["guard"] or self._parts["gate"]:
+            noise = scale * math.sqrt(plan.batch_size / count) if count else 0.0
+            figures["ascent"], learned = learn_ascent(memory, _slope(aggregate.vector, own, noise))
+            memory.update(learned)
+            returns = replace(returns, is_climbing=is_confirmed(figures["ascent"]))
             improved, returns = self._judge(state, improved, plan, returns, seen, report, figures)
             memory.update(returns.to_memory())
         report.figures.update(figures)
@@ -229,6 +234,14 @@ class FedPGGuard(FedPGBR):
 def _core_of(state: State, memory: State) -> State:
     """θ, Adam's moments and steps of one state with the memory of another."""
     return memory.with_vectors({name: state.vectors[name] for name in CORE}, state.steps)
+
+
+def _slope(mu: Vector | None, own: NDArray[np.float64], noise: float) -> float:
+    """⟨μ, g⟩/|μ| in units of the noise of g, shape (d,): how much uphill μ leads; 0 where nobody knows."""
+    length = 0.0 if mu is None else norm(mu)
+    if mu is None or length == 0 or noise == 0:
+        return 0.0
+    return float(mu.astype(np.float64) @ own) / (length * noise)
 
 
 def _spread(aggregate: Aggregate, votes: Votes) -> float:

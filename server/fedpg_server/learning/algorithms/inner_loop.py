@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from fedpg_common.learning.aggregators.base import RoundPlan
+from fedpg_common.learning.gradient import ordered_sum
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.learning.trajectories import Trajectories
 
-from fedpg_server.learning.algorithms.base import InnerReport, Tools
+from fedpg_server.learning.algorithms.base import IMPORTANCE_RATIO_RANGE, InnerReport, Tools, Watch
+from fedpg_server.learning.algorithms.compiled_steps import compiled_steps
 from fedpg_server.learning.state import State
-
-IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
-"""Where the mean importance ratio of an inner batch must lie."""
-
-
-Watch = Callable[[Trajectories, Vector], None]
-"""Is told of an inner batch and of ∇L_ω(θ_0), shape (d,), which may be infinite."""
 
 
 def variance_reduced_steps(
@@ -37,6 +30,21 @@ def variance_reduced_steps(
     Steps are numbered from `first_step` on, which names their random streams. docs/algorithm.md, "Inner loop".
     """
     report = InnerReport(learning_rate=learning_rate)
+    if tools.compiled_loop is not None:
+        return compiled_steps(tools, tools.compiled_loop, state, plan, mu, report, watch, first_step), report
+    return _one_by_one(tools, state, plan, mu, report, watch, first_step), report
+
+
+def _one_by_one(
+    tools: Tools,
+    state: State,
+    plan: RoundPlan,
+    mu: Vector | None,
+    report: InnerReport,
+    watch: Watch | None,
+    first_step: int,
+) -> State:
+    """The state after the steps, of which the report tells."""
     theta_0 = state.theta
     for n in range(first_step, first_step + plan.inner_steps):
         batch = tools.sample(state.theta, plan.round_number, n)
@@ -54,7 +62,7 @@ def variance_reduced_steps(
                 watch(batch, snapshot.gradient)
         if mu is not None:
             with np.errstate(over="ignore", invalid="ignore"):
-                ratio = float(snapshot.weights.mean(dtype=np.float64))
+                ratio = ordered_sum(snapshot.weights) / batch.steps
                 v = current.gradient - snapshot.gradient + mu
             report.importance_ratios.append(ratio)
             # Written so that a ratio that is not a number is out of range, too.
@@ -65,7 +73,7 @@ def variance_reduced_steps(
         report.sampled.add(batch)
         report.gradient_norms.append(norm(v))
         state = tools.step(state, v, report)
-    return state, report
+    return state
 
 
 def norm(vector: Vector) -> float:

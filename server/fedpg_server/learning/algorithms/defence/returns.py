@@ -60,6 +60,8 @@ class Returns:
     marks: Marks = field(default_factory=Marks)
     best: State | None = None
     """θ and Adam's moments of the last round with the highest level whose own return was no lower than that."""
+    is_climbing: bool = False
+    """Whether the server's own gradients confirm that μ leads uphill. It is told anew in each round."""
 
     @property
     def level(self) -> float:
@@ -81,7 +83,7 @@ class Returns:
     @property
     def is_sagging(self) -> bool:
         """Whether, where returns are steady, the last three lie below the best level by more than the margin."""
-        if not (self.marks.is_armed and self.is_steady):
+        if self.is_climbing or not (self.marks.is_armed and self.is_steady):
             return False
         slack = max(SAG_WIDTH * self.usual, MARGIN * max(self.marks.best - self.marks.first, 0.0))
         return float(np.median(self.greedy[-LATE:])) < self.marks.best - slack
@@ -97,8 +99,11 @@ class Returns:
         )
 
     def approves(self, returns: NDArray[np.float64]) -> bool:
-        """Whether a policy with these greedy returns (n,) is no worse than was usual. Always, until armed."""
-        if not self.marks.is_armed:
+        """Whether a policy with these greedy returns (n,) is no worse than was usual.
+
+        Always, until armed; and while the sampled returns, which are what is learnt from, are known to rise.
+        """
+        if self.is_climbing or not self.marks.is_armed:
             return True
         slack = max(WIDTH * self.usual, MARGIN * max(self.level - self.marks.first, 0.0))
         if not self.is_steady:
@@ -110,10 +115,12 @@ class Returns:
         marks = replace(self.marks, rejections=0.0)
         if not self.greedy:
             marks = replace(marks, first=greedy, first_sampled=sampled)
-        after = Returns((*self.greedy, greedy)[-KEPT:], (*self.sampled, sampled)[-KEPT:], marks, self.best)
+        after = replace(
+            self, greedy=(*self.greedy, greedy)[-KEPT:], sampled=(*self.sampled, sampled)[-KEPT:], marks=marks
+        )
         is_armed = marks.is_armed or (after.is_steady and after.level > marks.first)
         marks = replace(marks, is_armed=is_armed)
-        if self.best is not None and after.level < marks.best:
+        if self.best is not None and after.level < marks.best and not self.is_climbing:
             return replace(after, marks=marks)
         marks = replace(marks, best=after.level, best_sampled=_level(after.sampled))
         # A median outlasts the first rounds of a fall: a policy that fell must not pass for the best one.

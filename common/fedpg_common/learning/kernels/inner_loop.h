@@ -1,0 +1,349 @@
+/* The server's variance-reduced steps on CartPole, all in one call. A part of kernels.c, which includes it at its end.
+ *
+ * What it computes is `variance_reduced_steps` of fedpg_server/learning/algorithms/inner_loop.py, bit for bit. It is faster
+ * for three reasons: no interpreter between the parts; the activations of acting are those of the gradient at the same
+ * parameters, and are kept; and at few episodes, where a step of the poles waits for one number after the other, an action
+ * is decided by an approximation wherever that is far enough from the border for the exact one to be the same.
+ */
+
+enum { DRAWS_AT_ONCE = 128, WORDS = 8 };
+
+/* Keep in step with _Call in inner_loop.py. */
+typedef struct {
+    int64_t steps;         /* inner steps to take at most */
+    const uint32_t *words; /* (steps, 2, WORDS): the names, hashed, of each step's streams for episodes and actions */
+    const float *rates, *corrections; /* (steps): Adam's, by the steps that this call has taken */
+    const float *theta_0, *mu;        /* (d); mu may be NULL */
+    float *theta, *m, *v;             /* (d): the state, which is changed */
+    double ratio_low, ratio_high;
+    float beta_1_rest, beta_2, beta_2_rest, epsilon;
+    int32_t has_moved;        /* whether theta is another state than theta_0 */
+    int32_t wants_snapshot;   /* without mu, too */
+    int32_t is_aborted;       /* result: the last batch was dropped */
+    int64_t *rows, *outcomes; /* results (steps): rows of each batch; whether a step was taken: 1, or left out: 0 */
+    double *losses, *ratios;  /* results (steps) */
+    float *directions;        /* result (steps, d): v of each step */
+    float *snapshot;          /* result (d): the last batch's gradient at theta_0 */
+} Call;
+
+typedef struct {
+    Network now, before; /* at theta_n and theta_0 */
+    Workspace space, other;
+    CartPole cart;
+    int64_t count, horizon, room;
+    int32_t has_time_baseline;
+    double gamma, rounding;
+    /* of a batch's rows, with room for count * horizon */
+    float *values[LAYERS_MAX + 1], *values_memory;
+    float *uniforms, *borders, *advantages, *log_probs, *log_probs_0, *ratios, *gradient, *snapshot;
+    float *observations;
+    int64_t *actions, *episodes, *starts; /* the last: the first row of each time step */
+    double *rewards, *scratch;
+    double *states, *cosines, *sines; /* of the poles, (count, 4) and (count) */
+    int64_t *live, *fallen;           /* (count) */
+} Loop;
+
+EXPORT void fedpg_loop_close(void *opened) {
+    Loop *loop = opened;
+    if (loop == NULL) return;
+    free(loop->now.memory), free(loop->before.memory);
+    close_workspace(&loop->space), close_workspace(&loop->other);
+    free(loop->values_memory), free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->log_probs);
+    free(loop->log_probs_0), free(loop->ratios), free(loop->gradient), free(loop->snapshot), free(loop->observations);
+    free(loop->actions), free(loop->episodes), free(loop->starts), free(loop->rewards), free(loop->scratch);
+    free(loop->states), free(loop->live);
+    free(loop);
+}
+
+/* Room for loops of `count` episodes, of a policy with two actions. Returns NULL without memory. */
+EXPORT void *fedpg_loop_open(
+    int32_t layers, const int32_t *sizes, int32_t relu, const float *theta, const double *physics, int64_t count,
+    int64_t horizon, double gamma, double rounding, int32_t has_time_baseline) {
+    Loop *loop = calloc(1, sizeof(Loop));
+    if (loop == NULL) return NULL;
+    loop->cart = (CartPole){physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
+    loop->count = count, loop->horizon = horizon, loop->gamma = gamma, loop->rounding = rounding;
+    loop->has_time_baseline = has_time_baseline;
+    loop->room = count * horizon;
+    size_t room = (size_t)loop->room;
+    int32_t is_done = open_network(&loop->now, layers, sizes, relu, theta);
+    is_done = is_done && open_network(&loop->before, layers, sizes, relu, theta);
+    is_done = is_done && open_workspace(&loop->now, &loop->space) && open_workspace(&loop->now, &loop->other);
+    if (is_done) {
+        int64_t inputs = loop->now.strides[0];
+        loop->values_memory = open_values(&loop->now, loop->room, room * (size_t)inputs, loop->values);
+        size_t d = (size_t)loop->now.parameters;
+        loop->uniforms = zeros(room), loop->borders = zeros(room), loop->advantages = zeros(room);
+        loop->log_probs = zeros(room), loop->log_probs_0 = zeros(room), loop->ratios = zeros(room);
+        loop->gradient = zeros(d), loop->snapshot = zeros(d), loop->observations = zeros(4 * room);
+        loop->actions = calloc(room, sizeof(int64_t)), loop->episodes = calloc(room, sizeof(int64_t));
+        loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
+        loop->rewards = malloc(room * sizeof(double));
+        loop->scratch = calloc(room + 4 * (size_t)count, sizeof(double));
+        loop->states = calloc(6 * (size_t)count, sizeof(double)), loop->live = calloc(2 * (size_t)count, sizeof(int64_t));
+        is_done = loop->values_memory && loop->states && loop->live && loop->uniforms && loop->borders && loop->advantages && loop->log_probs &&
+                  loop->log_probs_0 && loop->ratios && loop->gradient && loop->snapshot && loop->observations &&
+                  loop->actions && loop->episodes && loop->starts && loop->rewards && loop->scratch;
+    }
+    if (!is_done) {
+        fedpg_loop_close(loop);
+        return NULL;
+    }
+    loop->cosines = loop->states + 4 * count, loop->sines = loop->cosines + count, loop->fallen = loop->live + count;
+    for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0;
+    return loop;
+}
+
+/* The last batch's observations (rows, 4), actions and episodes, for who looks at it. */
+EXPORT void fedpg_loop_batch(const void *opened, int64_t rows, float *observations, int64_t *actions, int64_t *episodes) {
+    const Loop *loop = opened;
+    memcpy(observations, loop->observations, (size_t)rows * 4 * sizeof(float));
+    memcpy(actions, loop->actions, (size_t)rows * sizeof(int64_t));
+    memcpy(episodes, loop->episodes, (size_t)rows * sizeof(int64_t));
+}
+
+/* Random numbers ---------------------------------------------------------------------------------------------------- */
+
+/* numpy's PCG64 hands out the halves of its 64 bits, the lower one first. */
+typedef struct {
+    Generator generator;
+    uint32_t half;
+    int has_half;
+} Halves;
+
+INLINE uint32_t next_half(Halves *source) {
+    if (source->has_half) {
+        source->has_half = 0;
+        return source->half;
+    }
+    uint64_t bits = next_bits(&source->generator);
+    source->half = (uint32_t)(bits >> 32), source->has_half = 1;
+    return (uint32_t)bits;
+}
+
+/* As many of Generator.random(..., float32), and where the difference of the squashed logits has its border for each:
+ * action 1 is taken where tanh(a) - tanh(b) <= ln(u / (1 - u)). */
+INLINE void draw(Halves *source, int64_t count, float *uniforms, float *borders) {
+    for (int64_t i = 0; i < count; i++) uniforms[i] = (float)(next_half(source) >> 8) * (1.0f / 16777216.0f);
+    for (int64_t i = 0; i < count; i++) {
+        float odds = uniforms[i] / (1.0f - uniforms[i]);
+        borders[i] = odds < 1e-30f ? 1e-30f : odds;
+    }
+    all_log(count, borders, borders);
+}
+
+/* Sampling ---------------------------------------------------------------------------------------------------------- */
+
+/* tanh to within 2e-4: a continued fraction, up to where it leaves that. Not a number stays that. */
+INLINE float roughly_tanh(float x) {
+    float bounded = x > 4.9f ? 4.9f : (x < -4.9f ? -4.9f : x), square = bounded * bounded;
+    float above = bounded * (135135.0f + square * (17325.0f + square * (378.0f + square)));
+    float below = 135135.0f + square * (62370.0f + square * (3150.0f + 28.0f * square));
+    return above / below;
+}
+
+static const float BORDER_WIDTH = 2e-3f; /* many times what roughly_tanh and the roundings of `choose` may be off */
+
+/* Actions of `alive` rows of two logits, `stride` apart, as `choose` draws them. Without a branch that depends on a draw:
+ * half of them would be predicted wrongly. */
+INLINE void decide(
+    int64_t alive, const float *logits, int64_t stride, const float *uniforms, const float *borders, int64_t *actions) {
+    int unsure = 0;
+    for (int64_t i = 0; i < alive; i++) {
+        const float *row = logits + i * stride;
+        float beyond = roughly_tanh(row[0]) - roughly_tanh(row[1]) - borders[i];
+        actions[i] = beyond < 0.0f;
+        unsure |= !(fabsf(beyond) > BORDER_WIDTH); /* so is what is not a number */
+    }
+    if (!unsure) return;
+    for (int64_t i = 0; i < alive; i++) {
+        float dense[2] = {logits[i * stride], logits[i * stride + 1]};
+        choose(1, 2, dense, uniforms + i, actions + i);
+    }
+}
+
+/* Starts of episodes, as numpy and Gymnasium draw them: the seeds by Generator.integers(0, 2**31). */
+INLINE void start_poles(int64_t count, const uint32_t *words, double *states) {
+    Halves seeds = {seeded(words, WORDS), 0, 0};
+    for (int64_t i = 0; i < count; i++) {
+        int64_t seed = next_half(&seeds) >> 1;
+        fedpg_cartpole_starts(1, &seed, states + 4 * i);
+    }
+}
+
+/* Episodes in lock-step with the network `now`, as fedpg_cartpole_rollout has them; its activations stay in `values`.
+ * Returns the rows. */
+INLINE int64_t play(Loop *loop, const uint32_t *words) {
+    const Network *network = &loop->now;
+    const int32_t layers = network->layers;
+    int64_t stride = network->strides[0], last_stride = network->strides[layers];
+    int64_t most = loop->count * loop->horizon, alive = loop->count, rows = 0, drawn = 0, step = 0;
+    double *states = loop->states, *cosines = loop->cosines, *sines = loop->sines;
+    int64_t *live = loop->live;
+    Halves source = {seeded(words + WORDS, WORDS), 0, 0};
+    start_poles(alive, words, states);
+    for (int64_t i = 0; i < alive; i++) live[i] = i;
+    for (; step < loop->horizon && alive; step++) {
+        float *seen = loop->observations + rows * 4, *at[LAYERS_MAX + 1];
+        int64_t *actions = loop->actions + rows;
+        for (int l = 0; l <= layers; l++) at[l] = loop->values[l] + rows * network->strides[l];
+        for (int64_t i = 0; i < alive; i++)
+            for (int j = 0; j < 4; j++) seen[4 * i + j] = at[0][stride * i + j] = (float)states[4 * i + j];
+        for (int64_t i = 0; i < alive; i++) /* need not wait for the network */
+            cosines[i] = cos(states[4 * i + 2]), sines[i] = sin(states[4 * i + 2]);
+        forward(network, alive, at[0], stride, at);
+        while (drawn < rows + alive) {
+            int64_t some = most - drawn < DRAWS_AT_ONCE ? most - drawn : DRAWS_AT_ONCE;
+            draw(&source, some, loop->uniforms + drawn, loop->borders + drawn);
+            drawn += some;
+        }
+        decide(alive, at[layers], last_stride, loop->uniforms + rows, loop->borders + rows, actions);
+        int64_t fallen = 0;
+        for (int64_t i = 0; i < alive; i++) {
+            loop->episodes[rows + i] = live[i];
+            loop->fallen[i] = cartpole_step(&loop->cart, states + 4 * i, actions[i], cosines[i], sines[i]);
+            fallen += loop->fallen[i];
+        }
+        loop->starts[step] = rows, rows += alive;
+        if (fallen == 0) continue;
+        int64_t surviving = 0;
+        for (int64_t i = 0; i < alive; i++) {
+            if (loop->fallen[i]) continue;
+            if (surviving != i) memcpy(states + 4 * surviving, states + 4 * i, 4 * sizeof(double));
+            live[surviving++] = live[i];
+        }
+        alive = surviving;
+    }
+    loop->starts[step] = rows;
+    return rows;
+}
+
+/* gradient.less_the_others: minus the mean of the other episodes at the same time. */
+INLINE void take_others(const Loop *loop, int64_t rows) {
+    float *values = loop->advantages;
+    for (int64_t step = 0, start = 0; start < rows; step++) {
+        int64_t end = loop->starts[step + 1];
+        double sum = 0.0, others = (double)(end - start - 1);
+        for (int64_t r = start; r < end; r++) sum += (double)values[r];
+        for (int64_t r = start; r < end; r++) {
+            double mean = others > 0.0 ? (sum - (double)values[r]) / others : 0.0;
+            values[r] = (float)((double)values[r] - mean);
+        }
+        start = end;
+    }
+}
+
+/* Steps ------------------------------------------------------------------------------------------------------------- */
+
+INLINE int all_finite(int64_t count, const float *x) {
+    int unusual = 0;
+    for (int64_t i = 0; i < count; i++) unusual |= !(fabsf(x[i]) < INFINITY);
+    return !unusual;
+}
+
+/* The gradient at theta_n, of the activations that acting has left, with the loss. */
+INLINE double gradient_now(Loop *loop, int64_t rows) {
+    const Network *network = &loop->now;
+    Workspace *space = &loop->space;
+    const int32_t layers = network->layers;
+    int64_t outputs = network->sizes[layers], last_stride = network->strides[layers];
+    float scale = (float)(-1.0 / (double)rows);
+    memset(space->totals_memory, 0, space->totals_bytes);
+    for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
+        int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
+        float *values[LAYERS_MAX + 1];
+        for (int l = 0; l <= layers; l++) values[l] = loop->values[l] + start * network->strides[l];
+        categorical_slopes(
+            block, outputs, values[layers], last_stride, loop->actions + start, loop->advantages + start, NULL, scale,
+            space->dense, space->dense + GRADIENT_BLOCK * outputs, loop->log_probs + start, loop->ratios + start,
+            space->slopes);
+        add_gradient(network, space, block, values);
+    }
+    read_gradient(network, space, loop->gradient);
+    double sum = -0.0; /* to which the first is added without a change */
+    for (int64_t r = 0; r < rows; r++) sum += (double)(loop->advantages[r] * loop->log_probs[r]);
+    return -sum / (double)rows;
+}
+
+/* The weighted gradient at theta_0; the ratios stay in `ratios`. */
+INLINE void gradient_before(Loop *loop, int64_t rows) {
+    const Network *network = &loop->before;
+    Workspace *space = &loop->other;
+    const int32_t layers = network->layers;
+    int64_t outputs = network->sizes[layers], stride = network->strides[0];
+    float scale = (float)(-1.0 / (double)rows);
+    memset(space->totals_memory, 0, space->totals_bytes);
+    for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
+        int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
+        float *values[LAYERS_MAX + 1];
+        values[0] = loop->values[0] + start * stride;
+        for (int l = 1; l <= layers; l++) values[l] = space->values[l];
+        forward(network, block, values[0], stride, values);
+        categorical_slopes(
+            block, outputs, values[layers], network->strides[layers], loop->actions + start, loop->advantages + start,
+            loop->log_probs + start, scale, space->dense, space->dense + GRADIENT_BLOCK * outputs,
+            loop->log_probs_0 + start, loop->ratios + start, space->slopes);
+        add_gradient(network, space, block, values);
+    }
+    read_gradient(network, space, loop->snapshot);
+}
+
+/* adam.adam_step; 0 and no change where a result would not be finite. */
+INLINE int adam(const Call *call, int64_t d, const float *g, int64_t taken, float *scratch) {
+    float *m = scratch, *v = scratch + d, *theta = scratch + 2 * d;
+    float rate = call->rates[taken], correction = call->corrections[taken];
+    for (int64_t i = 0; i < d; i++) {
+        m[i] = call->m[i] + call->beta_1_rest * (g[i] - call->m[i]);
+        v[i] = call->beta_2 * call->v[i] + call->beta_2_rest * g[i] * g[i];
+        theta[i] = call->theta[i] - rate * m[i] / (sqrtf(v[i]) / correction + call->epsilon);
+    }
+    if (!all_finite(3 * d, scratch)) return 0;
+    memcpy(call->m, m, (size_t)d * sizeof(float)), memcpy(call->v, v, (size_t)d * sizeof(float));
+    memcpy(call->theta, theta, (size_t)d * sizeof(float));
+    return 1;
+}
+
+/* Take the steps of a call. Returns how many batches were sampled, -1 without memory. */
+EXPORT FOR_EVERY_WIDTH int64_t fedpg_loop_run(void *opened, Call *call) {
+    Loop *loop = opened;
+    int64_t d = loop->now.parameters, taken = 0, n = 0;
+    float *scratch = malloc((size_t)(3 * d + 1) * sizeof(float));
+    if (scratch == NULL) return -1;
+    fill_network(&loop->now, call->theta), fill_network(&loop->before, call->theta_0);
+    call->is_aborted = 0;
+    for (; n < call->steps && !call->is_aborted; n++) {
+        int64_t rows = play(loop, call->words + n * 2 * WORDS);
+        call->rows[n] = rows;
+        fedpg_advantages(
+            rows, loop->count, loop->rewards, loop->episodes, loop->gamma, loop->rounding, loop->scratch,
+            loop->advantages);
+        if (loop->has_time_baseline) take_others(loop, rows);
+        call->losses[n] = gradient_now(loop, rows);
+        float *direction = call->directions + n * d;
+        const float *snapshot = loop->gradient; /* every ratio is 1 */
+        double ratio = 1.0;
+        if ((call->mu || call->wants_snapshot) && (call->has_moved || !all_finite(rows, loop->log_probs))) {
+            gradient_before(loop, rows);
+            snapshot = loop->snapshot, ratio = 0.0;
+            for (int64_t r = 0; r < rows; r++) ratio += (double)loop->ratios[r];
+            ratio /= (double)rows;
+        }
+        memcpy(call->snapshot, snapshot, (size_t)d * sizeof(float));
+        call->ratios[n] = ratio, call->outcomes[n] = 0;
+        if (call->mu) {
+            for (int64_t i = 0; i < d; i++) direction[i] = loop->gradient[i] - snapshot[i] + call->mu[i];
+            if (!(ratio >= call->ratio_low && ratio <= call->ratio_high)) { /* not a number is out of range, too */
+                call->is_aborted = 1;
+                continue;
+            }
+        } else {
+            memcpy(direction, loop->gradient, (size_t)d * sizeof(float));
+        }
+        if (adam(call, d, direction, taken, scratch)) {
+            taken++, call->has_moved = 1, call->outcomes[n] = 1;
+            fill_network(&loop->now, call->theta);
+        }
+    }
+    free(scratch);
+    return n;
+}

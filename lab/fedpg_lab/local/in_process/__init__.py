@@ -1,0 +1,1 @@
+"""A federation in one process: the same learner, agents and store, without network and processes."""

@@ -1,0 +1,126 @@
+"""A verdict is answered after its transaction; verdicts share transactions, and a round's end waits for none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from fedpg_common.transport.verdicts import Verdict
+from fedpg_server.protocol.events import Answer, CloseRound, Effect, StoreVote
+from fedpg_server.protocol.journal import GATHER_S, Journal
+from fedpg_server.storage.rows import Ballot, ClosedRow, Row, VoteRow
+from support.simulated_clock import VirtualLoop
+
+
+class Disk:
+    """Takes down what happens in which order, and when."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.times_s: list[float] = []
+        self.journal = Journal(self.commit, self.carry_out)
+
+    async def commit(self, rows: Sequence[Row]) -> None:
+        """Write rows, in a tenth of a second."""
+        self.times_s.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.1)
+        votes = [f"vote {row.agent}" for row in rows if isinstance(row, VoteRow)]
+        self.events += [*votes, *("closed" for row in rows if isinstance(row, ClosedRow)), "on disk"]
+
+    def carry_out(self, effect: Effect) -> None:
+        """What the journal leaves to others."""
+        if isinstance(effect, CloseRound):
+            assert self.journal.ballots  # the learner takes them from here
+            self.events.append("learner")
+
+    def vote(self, agent: int) -> None:
+        """A vote comes in. Its answer is taken down."""
+        ticket, answer = self.journal.take(Ballot(np.zeros(1, np.float32), b""))
+        answer.add_done_callback(lambda _: self.events.append(f"answer {agent}"))
+        self.journal.add([StoreVote(ticket, agent, 1, b"digest"), Answer(ticket, Verdict.ACCEPTED)])
+
+
+def play(story: Callable[[Disk], None], disk: Disk, for_s: float = 1.0) -> None:
+    """Let the journal write while the story, which plans what happens when, is played in virtual time."""
+
+    async def main() -> None:
+        writing = asyncio.create_task(disk.journal.write())
+        story(disk)
+        await asyncio.sleep(for_s)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    loop = VirtualLoop(lambda *_: None)
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def after(delay_s: float, action: Callable[..., None], *args: object) -> None:
+    """Plan something."""
+    asyncio.get_running_loop().call_later(delay_s, action, *args)
+
+
+def close(disk: Disk, agent: int) -> None:
+    """The vote that closes the round."""
+    disk.vote(agent)
+    disk.journal.add([CloseRound(1, (1, 2, 3))])
+
+
+def test_votes_that_come_soon_after_each_other_share_a_transaction() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        disk.vote(1)
+        after(GATHER_S * 0.9, disk.vote, 2)
+        after(GATHER_S * 1.1, disk.vote, 3)
+
+    play(story, disk)
+    assert disk.events == ["vote 1", "vote 2", "on disk", "answer 1", "answer 2", "vote 3", "on disk", "answer 3"]
+    assert disk.times_s[0] == pytest.approx(GATHER_S)
+
+
+def test_a_lone_vote_does_not_wait_for_long() -> None:
+    disk = Disk()
+    play(lambda disk: disk.vote(1), disk)
+    assert disk.times_s == [pytest.approx(GATHER_S)]
+    assert GATHER_S <= 0.1
+
+
+def test_the_vote_that_closes_a_round_takes_the_others_along_at_once() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        disk.vote(1)
+        disk.vote(2)
+        after(GATHER_S / 10, close, disk, 3)
+
+    play(story, disk)
+    assert disk.events[:5] == ["vote 1", "vote 2", "vote 3", "closed", "on disk"]
+    assert disk.times_s == [pytest.approx(GATHER_S / 10)]
+
+
+def test_the_learner_begins_before_agents_are_answered_and_after_all_is_on_disk() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        disk.vote(1)
+        close(disk, 2)
+
+    play(story, disk)
+    assert disk.events == ["vote 1", "vote 2", "closed", "on disk", "learner", "answer 1", "answer 2"]
+    assert set(disk.journal.ballots) == {1, 2}
+
+
+def test_a_round_that_closes_while_a_transaction_is_written_waits_for_that_alone() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        disk.vote(1)
+        after(GATHER_S + 0.05, close, disk, 2)
+
+    play(story, disk)
+    assert disk.times_s == [pytest.approx(GATHER_S), pytest.approx(GATHER_S + 0.1)]
