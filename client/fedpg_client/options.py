@@ -181,6 +181,7 @@ Trajectories = Annotated[
         min=0,
         max=BATCH_MAX,
         show_default="the server's",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -194,5 +195,6 @@ MinTrajectories = Annotated[
         min=0,
         max=BATCH_MAX,
         show_default="the server's",
+        rich_help_panel=ADVANCED,
     ),
 ]
