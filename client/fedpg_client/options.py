@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 from fedpg_common.cli.command_line import complete, finite
+from fedpg_common.cli.options import ADVANCED, NETWORK
 from fedpg_common.federation import AGENTS_MAX
 from fedpg_common.shipped import ATTACKS, ATTACKS_HELP
 from fedpg_common.tasks import BATCH_MAX
 
-Server = Annotated[
-    str, typer.Option(help="The aggregation server, HOST:PORT.", envvar="FEDPG_SERVER", metavar="HOST:PORT")
-]
+COLLUSION = "An attack that colludes or is omniscient"
+"""A panel of the help."""
+
+Server = Annotated[str, typer.Option(help="The aggregation server.", envvar="FEDPG_SERVER", metavar="HOST:PORT")]
 
 Index = Annotated[
     int,
@@ -51,59 +53,76 @@ Settings = Annotated[
 Attackers = Annotated[
     str,
     typer.Option(
-        help="For an attack that colludes: all agents that do, e.g. 1,2,3.",
-        envvar="FEDPG_ATTACKERS",
-        metavar="LIST",
+        help="All agents that collude, e.g. 1,2,3.", envvar="FEDPG_ATTACKERS", metavar="LIST", rich_help_panel=COLLUSION
     ),
 ]
 
 Ring = Annotated[
     str,
-    typer.Option(help="For an attack that colludes: where its agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT"),
+    typer.Option(help="Where the agents meet.", envvar="FEDPG_RING", metavar="HOST:PORT", rich_help_panel=COLLUSION),
 ]
 
 RingListen = Annotated[
     str,
     typer.Option(
-        help="For an attack that colludes: serve the meeting point here; one of its agents does.",
+        help="Serve the meeting point here; one of the agents does.",
         envvar="FEDPG_RING_LISTEN",
         metavar="HOST:PORT",
+        rich_help_panel=COLLUSION,
     ),
 ]
 
 AttackersSecret = Annotated[
     str,
     typer.Option(
-        help="For an attack that colludes: what its agents share; their common random draws follow from it.",
+        help="What the agents share; their common random draws follow from it.",
         envvar="FEDPG_ATTACKERS_SECRET",
         metavar="TEXT",
+        rich_help_panel=COLLUSION,
     ),
 ]
 
 RunSeed = Annotated[
     int | None,
-    typer.Option(help="For an omniscient attack: the run's seed.", envvar="FEDPG_RUN_SEED", min=0, show_default=False),
+    typer.Option(
+        help="For an omniscient attack: the run's seed.",
+        metavar="N",
+        envvar="FEDPG_RUN_SEED",
+        min=0,
+        show_default=False,
+        rich_help_panel=COLLUSION,
+    ),
 ]
 
 Aggregator = Annotated[
     str,
     typer.Option(
-        help="For an attack that colludes: the server's aggregator, fedpg if it is not given. Its settings are "
-        "--set aggregator.NAME=VALUE.",
+        help="The server's aggregator, fedpg if it is not given. Its settings are --set aggregator.NAME=VALUE.",
         envvar="FEDPG_AGGREGATOR",
         metavar="NAME",
+        rich_help_panel=COLLUSION,
     ),
 ]
 
 ConnectTimeout = Annotated[
     float,
-    typer.Option(help="Seconds to wait for the server at the start.", metavar="S", min=0, callback=finite),
+    typer.Option(
+        help="Seconds to wait for the server at the start.",
+        metavar="S",
+        min=0,
+        callback=finite,
+        rich_help_panel=NETWORK,
+    ),
 ]
 
 Patience = Annotated[
     float,
     typer.Option(
-        help="Seconds of the server's silence to bear later, before giving up.", metavar="S", min=0, callback=finite
+        help="Seconds of the server's silence to bear later, before giving up.",
+        metavar="S",
+        min=0,
+        callback=finite,
+        rich_help_panel=NETWORK,
     ),
 ]
 
@@ -118,6 +137,7 @@ UseProxy = Annotated[
         "--use-proxy",
         help="Reach the server through the proxy that https_proxy or http_proxy names.",
         metavar="",
+        rich_help_panel=NETWORK,
     ),
 ]
 
@@ -129,6 +149,7 @@ ThreadsOption = Annotated[
         envvar="FEDPG_THREADS",
         metavar="N",
         min=1,
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -160,6 +181,7 @@ Trajectories = Annotated[
         min=0,
         max=BATCH_MAX,
         show_default="the server's",
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -173,5 +195,6 @@ MinTrajectories = Annotated[
         min=0,
         max=BATCH_MAX,
         show_default="the server's",
+        rich_help_panel=ADVANCED,
     ),
 ]

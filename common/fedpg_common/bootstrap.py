@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TextIO
 
-from fedpg_common.errors import UsageError
+from fedpg_common.checks import unknown
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 TURN_S = 5e-4
@@ -38,7 +38,7 @@ def take_short_turns() -> None:
 def log_to_stderr(name: str, level: str) -> None:
     """Log one line an event to standard error: time, process name, message. Raises UsageError for an unknown level."""
     if level.upper() not in LOG_LEVELS:
-        raise UsageError(f"unknown log level {level!r}: choose {', '.join(LOG_LEVELS).lower()}")
+        raise unknown("log level", level, (name.lower() for name in LOG_LEVELS))
     handler = _Stderr()
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)-7s {name}  %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
+
+from fedpg_common.errors import UsageError
 
 FLOAT_MAX = sys.float_info.max
 SHOWN_MAX = 80
@@ -36,3 +39,30 @@ def show(value: object) -> str:
     """A bad value as an error repeats it, cut to a length that fits in a sentence."""
     text = repr(value)
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The one of the `known` names that was probably meant; "" if none is near."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
+
+
+def unknown(what: str, name: object, known: Iterable[str], otherwise: str = "") -> UsageError:
+    """The error for a name that is not one of the `known`: what was probably meant, and what else there is.
+
+    `otherwise` ends the sentence, for example ", or MODULE:NAME".
+    """
+    names = list(known)
+    near = nearest(name, names)
+    hint = f"did you mean {near}? Otherwise " if near else ""
+    return UsageError(f"unknown {what} {show(name)}: {hint}choose one of {', '.join(names)}{otherwise}")
+
+
+def refuse_unknown(fields: Iterable[str], known: Iterable[str], where: str = "", prefix: str = "") -> None:
+    """Raise UsageError for a field that is not one of the `known`.
+
+    `where` is the table it stands in (" of [quick]"), and `prefix` begins the sentence.
+    """
+    names = list(known)
+    for name in sorted(set(fields) - set(names)):
+        error = unknown(f"field{where}", name, names)
+        raise UsageError(f"{prefix}{error}")

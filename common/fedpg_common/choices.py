@@ -8,7 +8,6 @@ description.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from fedpg_common.checks import is_plain, show
+from fedpg_common.checks import is_plain, nearest, show, unknown
 from fedpg_common.errors import UsageError
 from fedpg_common.tasks import OWN_NAME
 
@@ -95,9 +94,7 @@ class Choices(Generic[T]):
             return name
         if isinstance(name, str) and name in self.elsewhere:
             raise UsageError(f"{name} cannot be chosen as {self.what}: {self.elsewhere[name]}")
-        near = difflib.get_close_matches(str(name), self.shipped, n=1)
-        hint = f"did you mean {near[0]}? Otherwise " if near else ""
-        raise UsageError(f"unknown {self.what} {show(name)}: {hint}choose one of {self.names}, or MODULE:NAME")
+        raise unknown(self.what, name, self.shipped, ", or MODULE:NAME")
 
     def find(self, name: str) -> Callable[..., T]:
         """The class or function behind a name, imported now. Raises UsageError with one sentence."""
@@ -111,6 +108,7 @@ class Choices(Generic[T]):
     def build(self, choice: Choice, *args: object) -> T:
         """The part, constructed with `args` and the choice's settings. Raises UsageError for a wrong setting."""
         constructor = self.find(choice.name)
+        _refuse_unknown_settings(f"{self.what} {choice.name}", constructor, len(args), choice.settings)
         try:
             inspect.signature(constructor).bind(*args, **choice.settings)
         except TypeError as error:
@@ -162,15 +160,34 @@ def _value(text: str) -> Any:
         return text
 
 
+def _parameters(constructor: Callable[..., object], positional: int) -> list[inspect.Parameter]:
+    return list(inspect.signature(constructor).parameters.values())[positional:]
+
+
 def _settings(constructor: Callable[..., object], positional: int) -> str:
     """What the constructor can be given, with defaults."""
-    parameters = list(inspect.signature(constructor).parameters.values())[positional:]
     named = [
         parameter.name if parameter.default is parameter.empty else f"{parameter.name} (default {parameter.default!r})"
-        for parameter in parameters
+        for parameter in _parameters(constructor, positional)
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
     return ", ".join(named) or "none"
+
+
+def _refuse_unknown_settings(
+    who: str, constructor: Callable[..., object], positional: int, settings: Mapping[str, Any]
+) -> None:
+    parameters = _parameters(constructor, positional)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return  # the constructor says itself what it takes
+    known = [parameter.name for parameter in parameters]
+    for name in settings:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"did you mean {near}? Its" if near else "its"
+            raise UsageError(
+                f"{who}: unknown setting {show(name)}: {hint} settings are {_settings(constructor, positional)}"
+            )
 
 
 def _modules_in(part: object) -> Iterator[str]:

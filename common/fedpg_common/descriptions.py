@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from fedpg_common.checks import is_whole, show
+from fedpg_common.checks import is_whole, refuse_unknown, show, unknown
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import (
@@ -35,10 +35,12 @@ from fedpg_common.worlds import (
 
 DEFAULT_ATTACK = "random-noise"
 FIELDS = (
-    "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "modules",
-    "module_folder", "environments", "heterogeneity", "speeds", "worlds_every", "adam_after", "adam_digest",
+    "task", "agents", "algorithm", "aggregator", "seed", "byzantine", "attack", "round_timeout_s", "environments",
+    "heterogeneity", "speeds", "worlds_every",
 )  # fmt: skip
-"""What a description may contain, beside the fields of a task, which replace the task's own."""
+"""What people write in a description, beside the fields of a task, which replace the task's own."""
+RECORDED = ("modules", "module_folder", "adam_after", "adam_digest")
+"""What a run's own description says beside that."""
 TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
 
 
@@ -118,9 +120,7 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
     `source` and the field.
     """
     prefix = f"{source}: " if source else ""
-    unknown = sorted(set(fields) - {*FIELDS, *TASK_FIELDS})
-    if unknown:
-        raise UsageError(f"{prefix}unknown field {unknown[0]!r}")
+    refuse_unknown((name for name in fields if name not in RECORDED), (*FIELDS, *TASK_FIELDS), "", prefix)
     if "task" not in fields:
         raise UsageError(f"{prefix}the field 'task' is missing")
     plain = {name: fields[name] for name in ("agents", "seed", "round_timeout_s", "worlds_every") if name in fields}
@@ -244,16 +244,12 @@ def with_settings(fields: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, 
             continue
         settings = parse_settings([rest])
         if owner == "task":
-            unknown = sorted(set(settings) - set(TASK_FIELDS))
-            if unknown:
-                raise UsageError(f"--set {pair}: a task has no field {unknown[0]!r}; it has {', '.join(TASK_FIELDS)}")
+            refuse_unknown(settings, TASK_FIELDS, " of the task", f"--set {pair}: ")
             result.update(settings)
             continue
         if owner not in parts:
-            raise UsageError(
-                f"--set {pair}: settings belong to {', '.join(parts)}, heterogeneity, environments, speeds or task, "
-                f"not to {show(owner)}"
-            )
+            error = unknown("owner of a setting", owner, (*parts, "heterogeneity", "environments", "speeds", "task"))
+            raise UsageError(f"--set {pair}: {error}")
         if owner not in result and owner not in defaults:
             raise UsageError(f"--set {pair}: no {owner} is chosen: add --{owner} NAME")
         choice = parts[owner].parse(result.get(owner, defaults.get(owner)))

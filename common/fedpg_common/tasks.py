@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpg_common.checks import is_number, is_plain, is_whole, show
+from fedpg_common.checks import is_number, is_plain, is_whole, refuse_unknown, show, unknown
 from fedpg_common.errors import UsageError
 
 ACTIVATIONS = ("relu", "tanh")
@@ -199,7 +199,7 @@ def find_task(name: str) -> Task:
         return TASKS[name]
     if name.endswith(".toml"):
         return _read_task(Path(name))
-    raise UsageError(f"unknown task {show(name)}: choose {', '.join(TASKS)}, or give a task file (NAME.toml)")
+    raise unknown("task", name, TASKS, ", or give a task file (NAME.toml)")
 
 
 def _read_task(path: Path) -> Task:
@@ -224,9 +224,7 @@ def _with_module_folder(task: Task, path: Path) -> Task:
 def task_from_fields(fields: Mapping[str, Any], source: str = "task") -> Task:
     """A task from plain fields, as in a task file; missing optional fields take their defaults."""
     known = {field.name: field for field in dataclasses.fields(Task)}
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise UsageError(f"{source}: unknown field {unknown[0]!r}; the fields are {', '.join(known)}")
+    refuse_unknown(fields, known, "", f"{source}: ")
     required = [name for name, field in known.items() if _is_required(field) and name not in fields]
     if required:
         raise UsageError(f"{source}: the field {required[0]!r} is missing")
@@ -246,8 +244,9 @@ def reward_from_plain(value: object, prefix: str = "") -> Reward:
     if isinstance(value, Reward):
         return value
     names = [field.name for field in dataclasses.fields(Reward)]
-    if not isinstance(value, Mapping) or set(value) - set(names):
+    if not isinstance(value, Mapping):
         raise UsageError(f"{prefix}reward must be a table with {', '.join(names)}, not {show(value)}")
+    refuse_unknown(value, names, " of reward", prefix)
     try:
         return Reward(**value)
     except UsageError as error:

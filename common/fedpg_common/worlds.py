@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedpg_common.checks import is_number, is_plain, show
+from fedpg_common.checks import is_number, is_plain, refuse_unknown, show
 from fedpg_common.choices import parse_settings
 from fedpg_common.errors import UsageError
 from fedpg_common.tasks import Reward, Task, wrappers_from_plain
@@ -39,9 +39,7 @@ class World:
             raise UsageError(f"environment_options must be a table of values, not {show(self.environment_options)}")
         if not isinstance(self.reward, Mapping):
             raise UsageError(f"reward must be a table with {', '.join(REWARD_FIELDS)}, not {show(self.reward)}")
-        unknown = sorted(set(self.reward) - set(REWARD_FIELDS))
-        if unknown:
-            raise UsageError(f"reward has no field {unknown[0]!r}; it has {', '.join(REWARD_FIELDS)}")
+        refuse_unknown(self.reward, REWARD_FIELDS, " of reward")
         Reward(**self.reward)
 
     def of(self, task: Task) -> Task:
@@ -85,9 +83,10 @@ def world_from_plain(fields: object) -> World:
     """The world in a description. Raises UsageError."""
     if not isinstance(fields, Mapping):
         raise UsageError(f"it must be a table with {', '.join(FIELDS)}, not {show(fields)}")
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
-        raise UsageError(f"it has no field {unknown[0]!r}; its fields are {', '.join(FIELDS)}")
+    try:
+        refuse_unknown(fields, FIELDS)
+    except UsageError as error:
+        raise UsageError(f"{error}; an option of the environment belongs into environment_options") from None
     values = dict(fields)
     if "wrappers" in values:
         values["wrappers"] = wrappers_from_plain(values["wrappers"])
@@ -167,12 +166,15 @@ def heterogeneity_from_plain(fields: object) -> Heterogeneity:
         raise UsageError(f"heterogeneity must be a table of option = [least, most], not {show(fields)}")
     ranges = {name: value for name, value in fields.items() if name not in ("spread", "reward")}
     reward = fields.get("reward", {})
-    if not isinstance(reward, Mapping) or set(reward) - set(REWARD_FIELDS):
+    if not isinstance(reward, Mapping):
         raise UsageError(f"heterogeneity: reward must be a table with {', '.join(REWARD_FIELDS)}, not {show(reward)}")
+    refuse_unknown(reward, REWARD_FIELDS, " of reward", "heterogeneity: ")
     ranges.update({f"reward.{name}": value for name, value in reward.items()})
     for name, value in ranges.items():
         if not isinstance(value, list | tuple):
-            raise UsageError(f"heterogeneity: {name} must be a range [least, most], not {show(value)}")
+            raise UsageError(
+                f"heterogeneity: {name} must be a range [least, most], not {show(value)}; only spread is a number"
+            )
     return Heterogeneity({name: tuple(value) for name, value in ranges.items()}, fields.get("spread", 1.0))
 
 

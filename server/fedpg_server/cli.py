@@ -31,7 +31,7 @@ TAKEN_BY_RESUME = ("resume", "out", "listen", "trajectories", "tls", "insecure",
                    "threads", "keep_parameters", "log_level")  # fmt: skip
 """The options that mean something to a run which has its description already."""
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 log = logging.getLogger(__name__)
 
 

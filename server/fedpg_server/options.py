@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from fedpg_common.cli.options import ADVANCED, NETWORK, OUTPUT
 
 Out = Annotated[
     Path,
@@ -22,6 +23,7 @@ Home = Annotated[
         help="In place of --out: a folder of runs. An unfinished run of this federation goes on, else one starts.",
         envvar="FEDPG_HOME",
         metavar="FOLDER",
+        rich_help_panel=OUTPUT,
     ),
 ]
 
@@ -32,12 +34,20 @@ ResumeOption = Annotated[
 
 Tls = Annotated[
     Path | None,
-    typer.Option(help="Folder with the server's ca.pem, cert.pem and key.pem.", envvar="FEDPG_TLS", metavar="DIR"),
+    typer.Option(
+        help="Folder with the server's ca.pem, cert.pem and key.pem.",
+        envvar="FEDPG_TLS",
+        metavar="DIR",
+        rich_help_panel=NETWORK,
+    ),
 ]
 
-Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without TLS.", metavar="")]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Listen beyond loopback without TLS.", metavar="", rich_help_panel=NETWORK),
+]
 
-Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")]
+Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="", rich_help_panel=OUTPUT)]
 
 CopyHint = Annotated[
     str | None,
@@ -55,6 +65,7 @@ ThreadsOption = Annotated[
         metavar="N",
         show_default="the cores that it may use",
         min=1,
+        rich_help_panel=ADVANCED,
     ),
 ]
 
@@ -66,5 +77,6 @@ KeepParameters = Annotated[
         metavar="N",
         show_default="as many as fit in 64 MiB",
         min=1,
+        rich_help_panel=ADVANCED,
     ),
 ]

@@ -78,7 +78,7 @@ def taken_port() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--task", "Pong-v5"], "unknown task 'Pong-v5': choose CartPole-v1"),
+        (["--task", "Pong-v5"], "unknown task 'Pong-v5': choose one of CartPole-v1"),
         (["--task", "missing.toml"], "task file missing.toml cannot be read"),
         (["--agents", "0"], "a federation needs 1 to 10000 agents, not 0"),
         (["--agents", "-3"], "a federation needs 1 to 10000 agents, not -3"),
@@ -244,7 +244,7 @@ LONG = "x" * 5000
         (("--alpha", "nan"), ExitCode.USAGE, "alpha must be at least 0 and below 0.5, not nan"),
         (("--task", "☃"), ExitCode.USAGE, "unknown task '☃'"),
         (("--task", "\x1b[31m"), ExitCode.USAGE, "unknown task '\\x1b[31m'"),
-        (("--task", LONG), ExitCode.USAGE, "xxx…: choose CartPole-v1"),
+        (("--task", LONG), ExitCode.USAGE, "xxx…: choose one of CartPole-v1"),
         (("--attack", "bribery", "--byzantine", "1"), ExitCode.USAGE, "'bribery': choose one of random-noise, random-"),
         (("--name", LONG), ExitCode.STORAGE, "File name too long"),
         (("--resume", LONG), ExitCode.STORAGE, "File name too long"),

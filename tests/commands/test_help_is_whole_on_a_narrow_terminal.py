@@ -7,11 +7,22 @@ import re
 import pytest
 import typer
 from fedpg_client import cli as client_cli
+from fedpg_common.cli.options import ADVANCED, PANELS
 from fedpg_lab.cli import COMMANDS, LazyCommand, app
 from fedpg_server import cli as server_cli
 from support.terminal import command_line, shown
 
 ESCAPE_SEQUENCE = r"\x1b\[[0-9;]*m"
+USED_FIRST = (
+    "--task",
+    "--agents",
+    "--byzantine",
+    "--attack",
+    "--algorithm",
+    "--aggregator",
+    "--trajectories",
+    "--seed",
+)
 HELPS = [("fedpg",), ("fedpg-server",), ("fedpg-agent",), *(("fedpg", name) for name in COMMANDS)]
 
 
@@ -32,5 +43,25 @@ def options_of(command: str, *names: str) -> list[str]:
 def test_each_option_is_named_in_full(command: tuple[str, ...], columns: int) -> None:
     screen = shown(command_line(*command, "--help"), columns=columns)
     assert screen.code == 0
-    words = re.sub(ESCAPE_SEQUENCE, "", screen.output).split()
-    assert [option for option in options_of(*command) if option not in words] == []
+    text = re.sub(ESCAPE_SEQUENCE, "", screen.output)
+    assert [option for option in options_of(*command) if option not in text.split()] == []
+    assert "…" not in text, "a word is cut off"
+
+
+@pytest.mark.parametrize("command", [("fedpg", "train"), ("fedpg", "compose"), ("fedpg-server",)], ids=" ".join)
+def test_what_people_use_first_comes_first(command: tuple[str, ...]) -> None:
+    text = re.sub(ESCAPE_SEQUENCE, "", shown(command_line(*command, "--help"), columns=80).output)
+    panels = re.findall(r"╭─ (.+?) ─", text)
+    assert [panel for panel in panels if panel in PANELS] == [panel for panel in PANELS if panel in panels]
+    assert panels[0] == "Options"
+    assert panels[-1] == ADVANCED
+    first = text.partition(f"╭─ {panels[1]} ─")[0]
+    assert [option for option in USED_FIRST if option not in first.split()] == []
+
+
+def test_an_option_says_its_default_and_its_environment_variable() -> None:
+    text = " ".join(
+        re.sub(ESCAPE_SEQUENCE, "", shown(command_line("fedpg-server", "--help"), columns=200).output).split()
+    )
+    assert "How many agents, K. [env var: FEDPG_AGENTS] [default: 10]" in text
+    assert "[env var: FEDPG_TRAJECTORIES] [default: the task's]" in text

@@ -17,6 +17,6 @@ def test_an_unknown_task() -> None:
             time.sleep(0.2)
         assert server["State"]["ExitCode"] == ExitCode.USAGE
         assert server["RestartCount"] == 3
-        assert "unknown task 'nonsense': choose CartPole-v1" in federation.server_log()
+        assert "unknown task 'nonsense': choose one of CartPole-v1" in federation.server_log()
         assert {federation.inspect(agent)["State"]["Status"] for agent in AGENTS} == {"created"}
         assert federation.compose("wait", "server", check=False).returncode == ExitCode.USAGE

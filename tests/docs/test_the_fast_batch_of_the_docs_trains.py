@@ -87,7 +87,7 @@ def test_one_episode_alone_is_played_by_the_class_that_it_names(elsewhere: Path)
 
 def test_a_wrong_setting_is_one_sentence_that_lists_the_settings(elsewhere: Path) -> None:
     task = find_task(str(elsewhere / "pendulums.toml"))
-    with pytest.raises(UsageError, match=r"cannot be used: .*'gg'; its settings are g \(default 10.0\)"):
+    with pytest.raises(UsageError, match=r"'gg': did you mean g\? Its settings are g \(default 10.0\)"):
         make_environments(replace(task, environment_options={"gg": 1}))
     with pytest.raises(UsageError, match=r"cannot be used: g must be at least 0, not -1"):
         make_environments(replace(task, environment_options={"g": -1}))

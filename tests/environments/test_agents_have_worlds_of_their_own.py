@@ -212,7 +212,7 @@ def test_an_agents_operator_brings_a_world() -> None:
     ("pair", "words"),
     [
         ("gravity", "--world: a setting is written NAME=VALUE"),
-        ("reward.bias=1", "--world: reward has no field 'bias'; it has scale, shift, noise"),
+        ("reward.bias=1", "--world: unknown field of reward 'bias': choose one of scale, shift, noise"),
         ("reward.noise=-1", "--world: reward: noise is a standard deviation"),
         ("wrappers=Wrap", "--world: wrappers must be a list of MODULE:NAME"),
         ("a.b=1", "--world: a setting is written NAME=VALUE"),
@@ -280,7 +280,7 @@ def test_a_wrapped_environment_is_the_users_own(modules: Path) -> None:
     [
         ("found_wrappers:Nowhere", "found_wrappers has no class Nowhere"),
         ("found_nowhere:Wrap", "its module found_nowhere is not there"),
-        ({"name": "found_wrappers:Blind", "size": 1}, r"'size'; its settings are factor \(default 0.5\)"),
+        ({"name": "found_wrappers:Blind", "size": 1}, r"'size': its settings are factor \(default 0.5\)"),
         ("found_wrappers:nothing", "it made None, which is not an environment"),
     ],
 )
@@ -403,7 +403,7 @@ def test_a_world_that_cannot_be_made_for_evaluation_names_the_agent() -> None:
     [
         (
             "heterogeneity.gravty=[8,12]",
-            "the world of agent 1: .*'gravty'.*the options gravity, masscart",
+            "the world of agent 1: .*unknown option 'gravty': did you mean gravity.*gravity, masscart",
         ),
         ("environments.2.length=-1", "the world of agent 2: .* length must be a positive number, not -1"),
     ],

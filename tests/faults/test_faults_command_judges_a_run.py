@@ -164,10 +164,10 @@ def squeezed(text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["meteorite"], "unknown scenario 'meteorite': choose agent-crash, "),
+        (["meteorite"], "unknown scenario 'meteorite': choose one of agent-crash, "),
         (["no.toml"], "scenario file no.toml cannot be read: No such file"),
         (["broken.toml"], "scenario broken.toml is not TOML: "),
-        (["unkind.toml"], "scenario unkind.toml: fault 1: unknown kind 'explode': choose kill, "),
+        (["unkind.toml"], "scenario unkind.toml: fault 1: unknown kind 'explode': choose one of kill, "),
         (["tiny.toml", "--seed", "-1"], "scenario tiny.toml: seed must be a whole number from 0 to 2**63 - 1, not -1"),
     ],
 )

@@ -313,13 +313,13 @@ LATE = ('kind = "latency"', "on = [1]", "at_s = 1", "for_s = 1")
 
 BAD_FAULTS = [
     (["on = [1]"], "the field kind is missing"),
-    (['kind = "explode"'], "unknown kind 'explode': choose kill, stop, restart"),
+    (['kind = "explode"'], "unknown kind 'explode': choose one of kill, stop, restart"),
     (["kind = 3"], "unknown kind 3"),
-    ([*KILL_FOR, "colour = 3"], "unknown field colour: the fields are kind"),
+    ([*KILL_FOR, "colour = 3"], "unknown field 'colour': choose one of kind"),
     (['kind = "kill"'], "exactly one of on and split is needed"),
     ([*KILL, 'split = "majority"'], "exactly one of on and split is needed"),
     (['kind = "kill"', 'split = "majority"'], "split is for a partition, not for kill: use on"),
-    (['kind = "partition"', 'split = "half"'], "unknown split 'half': choose isolate-one"),
+    (['kind = "partition"', 'split = "half"'], "unknown split 'half': choose one of isolate-one"),
     (['kind = "kill"', "on = 3"], 'on must be "server", a list of agents'),
     (['kind = "kill"', "on = []"], 'on must be "server", a list of agents'),
     (['kind = "kill"', "on = [true]"], 'on must be "server", a list of agents'),
@@ -377,7 +377,7 @@ TASK = '[federation]\ntask = "CartPole-v1"\n'
 BAD_FILES = [
     ("", "a [federation] is needed"),
     ("seed = ", "is not TOML"),
-    (f"rounds = 3\n{TASK}", "unknown field rounds: the fields are title"),
+    (f"rounds = 3\n{TASK}", "unknown field 'rounds': choose one of title"),
     (f"title = 3\n{TASK}", "title must be text, not 3"),
     (f"description = 3\n{TASK}", "description must be text, not 3"),
     (f"seed = -1\n{TASK}", "seed must be a whole number from 0 to 2**63 - 1, not -1"),
@@ -434,7 +434,7 @@ def test_too_many_faults_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"scenario file .*no\.toml cannot be read: No such file"):
         read_scenario(str(tmp_path / "no.toml"))
-    with pytest.raises(UsageError, match="unknown scenario 'meteorite': choose agent-crash, "):
+    with pytest.raises(UsageError, match="unknown scenario 'meteorite': choose one of agent-crash, "):
         read_scenario("meteorite")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="is not text"):

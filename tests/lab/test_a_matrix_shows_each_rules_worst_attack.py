@@ -147,8 +147,8 @@ def test_quick_keeps_the_rows_and_attacks_that_it_names(tmp_path: Path) -> None:
     ("old", "new", "sentence"),
     [
         ("[matrix]", '[[federation]]\ntask = "CartPole-v1"\n[matrix]', "a [matrix] or a [[federation]], not both"),
-        ("[matrix]", "matrix = 3\n[other]", "unknown field other"),
-        ("agents = 4", "workers = 4", "unknown field matrix.workers"),
+        ("[matrix]", "matrix = 3\n[other]", "unknown field 'other'"),
+        ("agents = 4", "workers = 4", "unknown field of [matrix] 'workers'"),
         ("byzantine = 1", "byzantine = 0", "matrix.byzantine must be how many attack, one at least, not 0"),
         ("byzantine = 1", "byzantine = 5", "5 Byzantine agents do not fit in a federation of 4"),
         ("byzantine = 1", "", "matrix.byzantine must be how many attack"),
@@ -157,10 +157,14 @@ def test_quick_keeps_the_rows_and_attacks_that_it_names(tmp_path: Path) -> None:
         ("rows = [", 'rows = ["krumm", ', "unknown aggregator 'krumm': did you mean krum?"),
         ("rows = [", "rows = [{ }, ", "a row needs an aggregator, an algorithm, or a name"),
         ("rows = [", 'rows = ["fedpg", ', "two rows are called fedpg"),
-        ("rows = [", 'rows = [{ attack = "alie" }, ', "unknown field matrix.rows.attack"),
+        ("rows = [", 'rows = [{ attack = "alie" }, ', "unknown field of a row of [matrix] 'attack'"),
         ("attacks = [", 'attacks = ["none", ', "unknown attack 'none'"),
         ("attacks = [", 'attacks = ["sign-flipping", ', "two columns are called sign-flipping"),
-        ('rows = ["fedpg"]', 'rows = ["median"]', "quick.rows: there is no 'median'; there are fedpg, two krums"),
+        (
+            'rows = ["fedpg"]',
+            'rows = ["median"]',
+            "unknown name in quick.rows 'median': choose one of fedpg",
+        ),
         ('attacks = ["sign-flipping"]', "attacks = 3", "quick.attacks must be a list of names"),
         ('task = "CartPole-v1"', "", "the field 'task' is missing"),
     ],
@@ -212,7 +216,7 @@ def test_settings_go_to_what_is_named_and_to_the_task(tmp_path: Path) -> None:
     [
         ((["krum", "median"], [], [], ["aggregator.faulty=1"]), "name the aggregator that is meant with --aggregator"),
         (([], [], [], ["attack.z=1"]), "name the attack that is meant with --attack"),
-        (([], ["fedpg-guard"], [], ["nonsense.x=1"]), "settings belong to "),
+        (([], ["fedpg-guard"], [], ["nonsense.x=1"]), "unknown owner of a setting 'nonsense'"),
     ],
 )
 def test_settings_of_what_is_not_named_are_refused(arguments: tuple[list[str], ...], sentence: str) -> None:

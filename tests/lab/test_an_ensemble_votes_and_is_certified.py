@@ -79,7 +79,10 @@ def test_a_group_does_not_depend_on_who_attacks_but_in_the_worst_case() -> None:
 def test_an_impossible_split_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="--groups must be 1 to the number of agents, 30, not 31"):
         split(THIRTY, 31, Grouping.ROUND_ROBIN)
-    with pytest.raises(UsageError, match=r"group . of 4 has none of the 4 agents: choose fewer --groups"):
+    with pytest.raises(
+        UsageError,
+        match=r"group . of 4 has none of the 4 agents, .*: choose --groups [1-3], or --grouping",
+    ):
         split(describe("CartPole-v1", agents=4), 4, Grouping.HASH)
 
 

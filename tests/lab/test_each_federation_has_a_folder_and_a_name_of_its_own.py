@@ -107,6 +107,7 @@ def test_a_task_file_comes_along(fedpg: Command, tmp_path: Path) -> None:
 
 def test_modules_are_mounted_read_only_for_everyone(fedpg: Command, tmp_path: Path) -> None:
     (tmp_path / "my modules $x").mkdir(mode=0o755)
+    (tmp_path / "my modules $x" / "worlds.py").touch(mode=0o644)
     (tmp_path / "task.toml").write_text(ACROBOT.replace("Acrobot-v1", "worlds:Mine-v0"))
     options = ("--agents", 2, "--task", tmp_path / "task.toml", "--modules", tmp_path / "my modules $x")
     assert fedpg("compose", *options, "--out", tmp_path / "fed")[0] == 0

@@ -261,10 +261,13 @@ def test_bad_input_is_one_sentence_and_an_exit_code(
         ([-10.0, -1000.0, 90.0], -85.0),  # a dip from which the curve recovers is cut
         ([-10.0, -200.0, -1000.0], -1000.0),  # a fall is shown
         ([-10.0, -20.0, 90.0], -20.0),
+        ([10.0, 7.0, 8.0, 9.8, 9.9], 7.0),  # what hardly rises is shown whole
+        ([10.0, 3.0, 3.0, 4.0, 9.9], 3.0),
+        ([5.0, 4.0, -900.0, -800.0, -900.0, 5.5], -900.0),  # half of the curve is no dip
     ],
 )
 def test_a_dip_is_cut_and_an_end_is_shown(returns: list[float], lowest_shown: float) -> None:
-    group = group_runs([run_of(cartpole(agents=7), [10, 20, 30], returns)])
+    group = group_runs([run_of(cartpole(agents=7), [10 * (n + 1) for n in range(len(returns))], returns)])
     (axes,) = draw_returns(group, honest=True, window=1).axes
     low, high = axes.get_ylim()
     assert low == pytest.approx(lowest_shown - 0.05 * (max(returns) - lowest_shown))
@@ -294,16 +297,57 @@ def test_a_curve_that_leaves_the_panel_is_marked_with_its_lowest_value() -> None
 
 
 def test_an_interval_that_leaves_the_panel_is_told() -> None:
-    runs = [run_of(cartpole(agents=7, seed=seed), [10, 20], [0.0, value]) for seed, value in ((0, 10.0), (1, 90.0))]
+    runs = [
+        run_of(cartpole(agents=7, seed=seed), [10, 20, 30], [0.0, between, value])
+        for seed, between, value in ((0, -900.0, 10.0), (1, 1000.0, 90.0))
+    ]
     (axes,) = draw_returns(group_runs(runs), honest=True, window=1).axes
-    width = 6.314 * math.sqrt(2 * 40.0**2) / math.sqrt(2)
-    assert f"(intervals reach down to {50 - width:,.0f} and up to {50 + width:,.0f})" in axes.get_xlabel()
+    assert "(intervals reach down to -900 and up to 1,000)" in axes.get_xlabel(), "no further than what was observed"
     near = [run_of(cartpole(agents=7, seed=seed), [10, 20], [0.0, value]) for seed, value in ((0, 90.0), (1, 91.0))]
     (axes,) = draw_returns(group_runs(near), honest=True, window=1).axes
     assert "intervals" not in axes.get_xlabel(), "they are drawn whole"
     low, high = axes.get_ylim()
     assert low < 0
-    assert high > 90.5 + 6.314 * 0.5
+    assert high > 91
+
+
+def test_an_interval_ends_where_no_return_has_been() -> None:
+    group = [run_of(cartpole(agents=7, seed=seed), [10, 20], [9.0, value]) for seed, value in ((0, 100.0), (1, 500.0))]
+    other = [run_of(cartpole(agents=4), [10, 20], [8.0, 30.0])]
+    (axes,) = draw_returns(group_runs([*group, *other]), honest=True, window=1).axes
+    (shade,) = axes.collections
+    heights = np.concatenate([np.asarray(path.vertices) for path in shade.get_paths()])[:, 1]
+    assert (min(heights), max(heights)) == (8.0, 500.0), "the least and the greatest return in the panel"
+
+
+def test_a_few_rounds_are_marked() -> None:
+    for rounds, marker in ((1, "."), (5, "."), (20, "")):
+        group = group_runs([run_of(cartpole(agents=7), [10 * (n + 1) for n in range(rounds)], [1.0] * rounds)])
+        (axes,) = draw_returns(group, honest=True, window=1).axes
+        assert axes.lines[0].get_marker() in (marker, marker or "None")
+
+
+def test_a_radius_is_in_the_legend_where_a_rule_has_one() -> None:
+    rounds = [replace(record, figures={}, centre_distances={1: 0.5, 3: 2.0}) for record in records([16], [1.0])]
+    run = RunData(Path("run"), cartpole(byzantine=1), rounds)
+    figure = draw_distances(group_runs([run]), honest=False)
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told == ["honest agent", "Byzantine agent"]
+
+
+def test_attackers_of_the_protocol_alone_have_nothing_to_be_found_by() -> None:
+    voted = [
+        replace(record, weights={1: 1.0, 2: 1.0, 3: 0.0}, accepted=(1, 2), filtered=(3,), detection={"precision": 0.0})
+        for record in records([16, 32], [1.0, 2.0])
+    ]
+    of_protocol = describe("CartPole-v1", agents=3, byzantine=1, attack="replay")
+    of_learning = describe("CartPole-v1", agents=3, byzantine=1, attack="alie")
+    runs = [RunData(Path(str(place)), one, voted) for place, one in enumerate((of_protocol, of_learning))]
+    figure = draw_filter(group_runs(runs), honest=False, window=1)
+    by_title = {axes.get_title(): place for place, axes in enumerate(figure.axes) if axes.get_title()}
+    replay = figure.axes[next(place for title, place in by_title.items() if "replay" in title)]
+    assert [text.get_text() for text in replay.texts] == ["no bad vote to find:\nhostile to the protocol alone"]
+    assert not replay.lines
 
 
 def test_the_radius_is_as_wide_as_its_round_and_the_median_agent_is_drawn() -> None:

@@ -11,11 +11,13 @@ import pytest
 from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_lab.runs.folders import load_run, summarize, write_summary
 from fedpg_lab.runs.listing import list_runs
+from fedpg_lab.runs.listing_table import COLUMNS, listing
 from fedpg_lab.runs.states import State
 from fedpg_server.storage.store import STORE_NAME, Store
 from support.lab import Command, write_run
 from support.privileges import as_an_ordinary_user
 from support.protocol import initial_state, make_round_record
+from support.terminal import command_line, shown
 
 ROUNDS = [make_round_record(n, evaluation_returns=(float(n), n + 1.0)) for n in range(1, 41)]
 END = ROUNDS[-1].trajectories_total
@@ -86,6 +88,30 @@ def test_the_table_is_for_people(folder: Path, fedpg: Command) -> None:
     assert "8 runs: 2 unfinished, 1 finished, 1 failed, 4 unreadable" in text
     code, text, _ = fedpg("runs", folder, "--task", "Nope")
     assert (code, text) == (0, "0 of 8 runs\n")
+
+
+@pytest.mark.parametrize("width", [10, 30, 50, 65, 80, 100, 130, 200])
+def test_any_width_shows_each_state_and_path_and_says_what_it_leaves_out(folder: Path, width: int) -> None:
+    lines = list_runs(folder)
+    head, *text = listing(lines, width)
+    for line in lines:
+        assert any(row.startswith(line.state.value) for row in text)
+        assert any(row.split("  ")[-1] == line.run for row in text), "whole, to be copied"
+    not_shown = next((row for row in text if row.startswith("Not shown: ")), "")
+    for name in COLUMNS:
+        is_shown = name in head.split() or name == "run"
+        assert is_shown != (name in not_shown.partition("(")[0].replace(",", " ").split()), name
+    rows = [row for row in (head, *text) if not row.startswith(("  ", "Not shown"))]
+    assert max(map(len, rows)) <= width
+
+
+def test_no_width_hides_anything_in_a_terminal(folder: Path) -> None:
+    for columns in (60, 80, 200):
+        screen = shown(command_line("fedpg", "runs", folder), columns=columns)
+        text = "".join(line.ljust(columns) for line in screen.screen)
+        assert screen.code == 0
+        assert all(str(line.run) in text for line in list_runs(folder))
+        assert "8 runs: 2 unfinished, 1 finished, 1 failed, 4 unreadable" in text
 
 
 def test_a_folder_that_cannot_be_searched_is_a_line(folder: Path, fedpg: Command) -> None:

@@ -191,7 +191,7 @@ def test_every_aggregator_of_the_table_takes_any_votes(name: str) -> None:
     [
         ("krum", {"faulty": -1}, "aggregator krum: faulty must be a whole number from 0 to 10000, not -1"),
         ("krum", {"faulty": True}, "faulty must be a whole number"),
-        ("krum", {"fault": 1}, "got an unexpected keyword argument 'fault'; its settings are faulty (default None)"),
+        ("krum", {"fault": 1}, "unknown setting 'fault': did you mean faulty? Its settings are faulty (default None)"),
         ("median", {"faulty": 1}, "its settings are none"),
         ("mean", {"faulty": 1}, "its settings are weighting (default 'agents')"),
         ("fedpg", {"weighting": "votes"}, "weighting must be agents or trajectories, not 'votes'"),

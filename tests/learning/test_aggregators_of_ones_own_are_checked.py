@@ -176,7 +176,7 @@ def test_the_command_prints_a_table_and_ends_with_its_exit_code(
         (("own_parts:CentredClipping", "--set", "radius=-1"), "radius must be a positive number, not -1"),
         (("own_parts:Nobody",), "own_parts has no class Nobody"),
         (("fedpg",), "fedpg is an aggregator and an attack: say which with --kind"),
-        (("kurm",), "there is neither an aggregator nor an attack 'kurm'"),
+        (("kurm",), "unknown aggregator or attack 'kurm': did you mean krum?"),
         (("krum", "--set", "faulty"), "a setting is written NAME=VALUE"),
     ):
         code, _, text = fedpg("check", *arguments, "--quick")

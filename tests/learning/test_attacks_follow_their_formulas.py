@@ -124,7 +124,7 @@ def test_an_attack_is_the_same_each_time_and_spares_its_input(name: str) -> None
         ("sign-flipping", {"factor": math.inf}, "factor must be a number from -1e+30 to 1e+30, not inf"),
         ("sign-flipping", {"scale": 1}, "its settings are factor (default -2.5)"),
         ("fedpg", {"deviation": [3]}, "deviation must be a number from 0 to 1e+30, not [3]"),
-        ("zero-gradient", {"scale": 1}, "attack zero-gradient: got an unexpected keyword argument 'scale'"),
+        ("zero-gradient", {"scale": 1}, "attack zero-gradient: unknown setting 'scale'"),
         ("replay", {"factor": 1}, "its settings are none"),
     ],
 )

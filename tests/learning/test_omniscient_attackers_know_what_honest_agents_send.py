@@ -219,7 +219,7 @@ def test_the_agents_command_is_told_the_rule_like_the_server() -> None:
     assert parse_rule("", settings) is None
     with pytest.raises(UsageError, match="did you mean krum"):
         parse_rule("crum", [])
-    with pytest.raises(UsageError, match=r"aggregator krum: .*; its settings are faulty"):
+    with pytest.raises(UsageError, match=r"aggregator krum: .* did you mean faulty\? Its settings are faulty"):
         parse_rule("krum", ["aggregator.fautly=2"])
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.models import ParameterInfo
 
-from fedpg_common.cli.options import is_given
+from fedpg_common.cli.options import ADVANCED, OUTPUT, PANELS, SETTINGS, is_given
 from fedpg_common.cli.seeds import RANDOM, SEED_HELP, parse_seed
 from fedpg_common.descriptions import DEFAULT_ATTACK, federation_from_fields, with_settings
 from fedpg_common.errors import UsageError
@@ -20,7 +21,7 @@ from fedpg_common.federation import DEFAULT_ALGORITHM, ROUND_TIMEOUT_S, Federati
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS, ATTACKS_HELP
 from fedpg_common.tasks import TASKS
 
-OWN = "or MODULE:NAME, from a file in the working folder or from a package"
+OWN = "or MODULE:NAME of your own"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Option:
     flag: str = ""
     """Where it is not --FIELD."""
     shown_default: str = ""
+    panel: str | None = None
+    """Of the help; None for what people use first."""
 
 
 OPTIONS = (
@@ -47,21 +50,23 @@ OPTIONS = (
     Option("algorithm", str, DEFAULT_ALGORITHM, f"{ALGORITHMS.names}; {OWN}.", "NAME", tuple(ALGORITHMS.shipped)),
     Option("aggregator", str | None, None, f"{AGGREGATORS.names}; {OWN}.", "NAME", tuple(AGGREGATORS.shipped),
            shown_default="the algorithm's"),
-    Option("trajectories", int | None, None, "Trajectory count at which the run ends.", "N", shown_default="task's"),
+    Option("trajectories", int | None, None, "Trajectory count at which the run ends.", "N",
+           shown_default="the task's"),
     Option("seed", str, "0", SEED_HELP, "N"),
-    Option("sigma", float | None, None, "σ of the filter.", "X", shown_default="task's"),
-    Option("alpha", float | None, None, "Tolerated faulty fraction.", "X", shown_default="task's"),
+    Option("sigma", float | None, None, "σ of the filter.", "X", shown_default="the task's", panel=SETTINGS),
+    Option("alpha", float | None, None, "Tolerated faulty fraction.", "X", shown_default="the task's", panel=SETTINGS),
     Option("round_timeout_s", float, ROUND_TIMEOUT_S, "Seconds after which a round closes with a quorum.", "S",
-           flag="--round-timeout"),
-    Option("worlds_every", int, 0, "Every N rounds, evaluate in each agent's world as well; 0: never.", "N"),
+           flag="--round-timeout", panel=ADVANCED),
+    Option("worlds_every", int, 0, "Every N rounds, evaluate in each agent's world as well; 0: never.", "N",
+           panel=OUTPUT),
 )  # fmt: skip
 SET_HELP = (
-    "A setting of the chosen aggregator or attack, for example faulty=3; where both are chosen, aggregator.faulty=3 or "
-    "attack.z=1.2. task.NAME=VALUE is a setting of the task, heterogeneity.NAME=[LEAST,MOST] a range from which the "
-    "environment of each agent is drawn, environments.3.NAME=VALUE the environment of agent 3, "
-    "speeds.3.trajectories=N how many it samples per round. Repeat for several."
+    "A setting of the aggregator or attack, such as faulty=3; where both are chosen, aggregator.faulty=3 or "
+    "attack.z=1.2. task.NAME=VALUE: of the task. heterogeneity.NAME=[LEAST,MOST]: from which each agent's environment "
+    "is drawn. environments.3.NAME=VALUE: of agent 3's environment. speeds.3.trajectories=N: how many it samples "
+    "per round. Repeat for several."
 )
-FILE_HELP = "A description of the federation (TOML). Options on the command line replace what it says."
+FILE_HELP = "A description of the federation (TOML); options replace what it says."
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def federation_options(*, envvars: bool = False, file: bool = False) -> Callable
             command(_description(context, given, settings, path), **values)
 
         described = [*([_file()] if file else []), *(_parameter(option, envvars) for option in OPTIONS)]
-        added = [_context(), *described, _settings(envvars), *own]
+        added = [_context(), *sorted([*described, _settings(envvars), *own], key=_place_in_help)]
         run.__signature__ = inspect.Signature(added)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in added}
         del run.__dict__["__wrapped__"]
@@ -165,26 +170,41 @@ def _context() -> inspect.Parameter:
 
 def _parameter(option: Option, envvars: bool) -> inspect.Parameter:
     flag = option.flag or f"--{option.field.replace('_', '-')}"
+    envvar = f"FEDPG_{flag.removeprefix('--').replace('-', '_').upper()}" if envvars else None
+    default = option.shown_default or option.default
+    notes = {"env var": envvar, "default": None if default is None else str(default)}
+    # As text, since what typer adds to a help in Markdown takes a line each.
+    added = "".join(f" [{what}: {note}]" for what, note in notes.items() if note)
     info = typer.Option(
         flag,
-        help=option.help,
+        help=f"{option.help}{added}",
         metavar=option.metavar,
-        show_default=option.shown_default or True,
-        envvar=f"FEDPG_{flag.removeprefix('--').replace('-', '_').upper()}" if envvars else None,
+        show_default=False,
+        rich_help_panel=option.panel,
+        envvar=envvar,
+        show_envvar=False,
         autocompletion=_complete(option.choices) if option.choices else None,
     )
     return _keyword(option.field, Annotated[option.type, info], option.default)
 
 
+def _place_in_help(parameter: inspect.Parameter) -> int:
+    extras = getattr(parameter.annotation, "__metadata__", ())
+    panels = (extra.rich_help_panel for extra in extras if isinstance(extra, ParameterInfo))
+    return PANELS.index(next(panels, None))
+
+
 def _settings(envvars: bool) -> inspect.Parameter:
     info = typer.Option(
-        "--set", help=SET_HELP, metavar="NAME=VALUE", show_default=False, envvar="FEDPG_SET" if envvars else None
-    )
+        "--set", help=SET_HELP, metavar="NAME=VALUE", show_default=False, envvar="FEDPG_SET" if envvars else None,
+        rich_help_panel=SETTINGS,
+    )  # fmt: skip
     return _keyword("settings", Annotated[list[str] | None, info], None)
 
 
 def _file() -> inspect.Parameter:
-    return _keyword("federation", Annotated[Path | None, typer.Option(help=FILE_HELP, metavar="FILE")], None)
+    info = typer.Option(help=FILE_HELP, metavar="FILE", rich_help_panel=SETTINGS)
+    return _keyword("federation", Annotated[Path | None, info], None)
 
 
 def _complete(choices: Iterable[str]) -> Callable[[str], list[str]]:

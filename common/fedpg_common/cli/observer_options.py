@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from fedpg_common.choices import Choice, Choices, parse_settings
+from fedpg_common.cli.options import OUTPUT
 from fedpg_common.errors import UsageError
 
 OBSERVERS: Choices[Any] = Choices(
@@ -35,6 +36,7 @@ OBSERVER = typer.Option(
     "for several.",
     metavar="NAME",
     show_default=False,
+    rich_help_panel=OUTPUT,
 )
 """The option --observer of the commands that serve."""
 

@@ -11,9 +11,18 @@ from fedpg_common.bootstrap import LOG_LEVELS
 from fedpg_common.cli.command_line import complete
 from fedpg_common.errors import UsageError
 
+SETTINGS = "Settings"
+SEVERAL = "Several runs or groups"
+OUTPUT = "Output"
+NETWORK = "Network"
+ADVANCED = "Advanced"
+PANELS = (None, SETTINGS, SEVERAL, OUTPUT, NETWORK, ADVANCED)
+"""Panels of a command's help, in their order: what people use first stands before them, in none."""
+
 LogLevel = Annotated[
     str,
     typer.Option(
+        rich_help_panel=ADVANCED,
         help="debug, info, warning or error.",
         metavar="LEVEL",
         autocompletion=complete([level.lower() for level in LOG_LEVELS]),

@@ -8,9 +8,7 @@ from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX
 
 RANDOM = "random"
-SEED_HELP = (
-    f'Every random draw follows from it; "{RANDOM}" draws one that nobody can guess, which is printed and stored.'
-)
+SEED_HELP = f'Every random draw follows from it; "{RANDOM}" draws one, and prints it.'
 
 
 def parse_seed(text: str) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
-from fedpg_common.checks import show
+from fedpg_common.checks import show, unknown
 from fedpg_common.choices import Choice
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.generic import GymnasiumBatch
@@ -39,7 +40,10 @@ def make_environments(task: Task, global_random: GlobalRandom | None = None) -> 
         raise UsageError(f"task {task.name}: {task.environment} cannot be used: {why}") from error
     except BaseException as error:  # Environments are others' code, and refuse options with whatever they like.
         raise_if_ours(error)
-        why = f"{reason(error)}{place(error)}{_drawing_advice(error)}{_option_advice(task, error)}"
+        unknown_option = _unknown_option(task, error)
+        if unknown_option is not None:
+            raise UsageError(f"task {task.name}: {task.environment} cannot be made: {unknown_option}") from error
+        why = f"{reason(error)}{place(error)}{_drawing_advice(error)}"
         raise UsageError(f"task {task.name}: {task.environment} cannot be made: {why}") from error
 
 
@@ -55,12 +59,26 @@ def _drawing_advice(error: BaseException) -> str:
     return f": MUJOCO_GL={show(backend)} cannot be used on this machine: unset it, or set MUJOCO_GL=disabled"
 
 
-def _option_advice(task: Task, error: BaseException) -> str:
-    """Gymnasium's class does not tell the options that FedPG adds."""
-    added = settable_options(task.environment)
-    if not added or not isinstance(error, TypeError) or "argument" not in str(error):
-        return ""
-    return f"; beside those of its class it has the options {', '.join(added)}"
+def _unknown_option(task: Task, error: BaseException) -> UsageError | None:
+    """What to say of an option that the environment's class refused as a keyword that it does not know, if it did."""
+    refused = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+    if refused is None or refused[1] not in task.environment_options:
+        return None
+    known = (*settable_options(task.environment), *_options_of_class(task.environment))
+    return unknown("option", refused[1], dict.fromkeys(known)) if known else None
+
+
+def _options_of_class(environment: str) -> list[str]:
+    """What the class behind a name in Gymnasium's registry takes; nothing where that cannot be told."""
+    spec = gymnasium.registry.get(environment.rpartition(":")[2])
+    entry = getattr(spec, "entry_point", None)
+    try:
+        made_by = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+        parameters = inspect.signature(made_by).parameters.values() if callable(made_by) else ()
+    except (AttributeError, ImportError, TypeError, ValueError):
+        return []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [one.name for one in parameters if one.kind in named and one.name != "render_mode"]
 
 
 def has_own_batch(task: Task) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from fedpg_common.environments.guard import place, raise_if_ours, reason
 from fedpg_common.errors import UsageError
+from fedpg_common.federation import Federation
+from fedpg_common.shipped import WRAPPERS
 from fedpg_common.tasks import Task, module_of
 
 _one_import = threading.RLock()
@@ -39,6 +41,25 @@ def import_module(task: Task, module: str) -> None:
     """Import a module that a task names, from where `import_module_of` looks for it. Raises UsageError."""
     with _one_import:
         _import(task, module)
+
+
+def check_wrappers_of_worlds(federation: Federation) -> None:
+    """Find every wrapper that an agent's world names, before a run waits for an agent that cannot.
+
+    Raises UsageError that names the first agent whose wrapper is not to be had here.
+    """
+    found: set[str] = set()
+    for agent, world in sorted(federation.environments.items()):
+        for choice in map(WRAPPERS.parse, world.wrappers or ()):
+            if choice.name in found:
+                continue
+            try:
+                import_module(federation.task_of(agent), choice.name.partition(":")[0])
+                WRAPPERS.find(choice.name)
+            except UsageError as error:
+                why = str(error).removeprefix(f"wrapper {choice.name}: ")
+                raise UsageError(f"the world of agent {agent}: wrapper {choice.name}: {why}") from error
+            found.add(choice.name)
 
 
 def _import(task: Task, module: str) -> None:

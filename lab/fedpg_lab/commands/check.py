@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from fedpg_common.checks import unknown
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.errors import InvariantViolatedError, UsageError
 from fedpg_common.shipped import AGGREGATORS, ATTACKS
@@ -82,8 +83,8 @@ def _kind_of(part: str) -> Kind:
     if part in AGGREGATORS.elsewhere:
         AGGREGATORS.parse(part)  # which says what to write
     if ":" not in part:
-        raise UsageError(f"there is neither an aggregator nor an attack {part!r}: choose one of {AGGREGATORS.names}, "
-                         f"{ATTACKS.names}, or MODULE:NAME")  # fmt: skip
+        known = dict.fromkeys((*AGGREGATORS.shipped, *ATTACKS.shipped))
+        raise unknown("aggregator or attack", part, known, ", or MODULE:NAME")
     AGGREGATORS.parse(part)
     found = AGGREGATORS.find(part)
     if callable(getattr(found, "aggregate", None)):

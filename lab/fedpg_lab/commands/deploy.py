@@ -175,11 +175,12 @@ def compose_command(
 
     Exit codes: 0 written; 2 bad option; 6 the folder cannot be used.
     """
-    from fedpg_common.modules import make_importable
+    from fedpg_common.modules import make_folders_importable, make_importable
 
     from fedpg_lab.deploy.clone import repository
-    from fedpg_lab.deploy.compose import compose_file, module_of
+    from fedpg_lab.deploy.compose import compose_file
     from fedpg_lab.deploy.compose_folder import COMPOSE_NAME, SETTINGS_NAME, check_modules, write_compose_folder
+    from fedpg_lab.deploy.own_modules import check_own_modules
     from fedpg_lab.deploy.swarm import stack_file
 
     federation = described.federation()
@@ -187,20 +188,16 @@ def compose_command(
     if described.drew_seed:
         typer.echo(f"Seed {federation.seed}, drawn at random.", err=True)
     warn_of_too_many(federation)
-    module = module_of(federation)
-    if module and not modules:
-        typer.echo(
-            f"fedpg: the environment comes from the module {module}, which FedPG's images do not have: give its folder "
-            "with --modules, or use images that have it",
-            err=True,
-        )
+    folder = check_modules(modules) if modules else None
+    make_folders_importable(*([str(folder.absolute())] if folder else []))
+    check_own_modules(federation, folder, lambda sentence: typer.echo(f"fedpg: {sentence}", err=True))
     task_file = described.task if described.task.endswith(".toml") else None
     if swarm:
         if out or name or modules:
             raise UsageError("--swarm writes to standard output: leave out --out, --name and --modules")
         typer.echo(stack_file(federation, certs, task_file), nl=False)
     elif out is None:
-        seen = str(check_modules(modules).absolute()) if modules else None
+        seen = str(folder.absolute()) if folder else None
         typer.echo(compose_file(federation, task_file, name=name, modules=seen), nl=False)
     else:
         write_compose_folder(

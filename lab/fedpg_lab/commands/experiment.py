@@ -29,6 +29,8 @@ JOBS_MAX = 64
 NAMED_MAX = 20
 """Federations that an error lists."""
 SHIPPED = names_in(package_folder("experiments"))
+MATRIX = "A part of a matrix"
+"""A panel of the help."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +87,20 @@ ReportOnly = Annotated[
 Aggregator = Annotated[
     list[str] | None,
     typer.Option(
-        help="Of a matrix: only this row, by its name; an aggregator that is not there becomes one. Repeatable.",
+        help="Only this row, by its name; an aggregator that is not there becomes one. Repeatable.",
         metavar="NAME",
+        rich_help_panel=MATRIX,
     ),
 ]
 
 Algorithm = Annotated[
     list[str] | None,
-    typer.Option(help="Of a matrix: only the row of this algorithm, likewise. Repeatable.", metavar="NAME"),
+    typer.Option(help="Only the row of this algorithm, likewise. Repeatable.", metavar="NAME", rich_help_panel=MATRIX),
 ]
 
 Attack = Annotated[
     list[str] | None,
-    typer.Option(help="Of a matrix: only the column of this attack, likewise. Repeatable.", metavar="NAME"),
+    typer.Option(help="Only the column of this attack, likewise. Repeatable.", metavar="NAME", rich_help_panel=MATRIX),
 ]
 
 Settings = Annotated[
@@ -106,6 +109,7 @@ Settings = Annotated[
         "--set",
         help="A setting of that aggregator, algorithm or attack, or of the task, as for train. Repeatable.",
         metavar="NAME=VALUE",
+        rich_help_panel=MATRIX,
     ),
 ]
 

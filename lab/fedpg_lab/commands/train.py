@@ -10,7 +10,7 @@ import typer
 from fedpg_common.cli.ending import unwinding
 from fedpg_common.cli.federation_options import Description, federation_options
 from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
-from fedpg_common.cli.options import refuse_ignored_options
+from fedpg_common.cli.options import ADVANCED, OUTPUT, SEVERAL, refuse_ignored_options
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
 from fedpg_common.rounds import why_no_worlds
@@ -27,22 +27,35 @@ TAKEN_BY_RESUME = ("resume", "trajectories", "agents_per_process", "in_process",
 """The options that mean something to a run which has its description already."""
 
 
-Runs = Annotated[int, typer.Option(help="Repeat with this many consecutive seeds, everything fresh.", metavar="N")]
+Runs = Annotated[
+    int,
+    typer.Option(
+        help="Repeat with this many consecutive seeds, everything fresh.", metavar="N", rich_help_panel=SEVERAL
+    ),
+]
 
 Groups = Annotated[
     int | None,
-    typer.Option(help="Split the agents into groups that train a policy each.", metavar="K", show_default="no groups"),
+    typer.Option(
+        help="Split the agents into groups that train a policy each.",
+        metavar="K",
+        show_default="no groups",
+        rich_help_panel=SEVERAL,
+    ),
 ]
 
 GroupingOption = Annotated[
-    Grouping, typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE")
+    Grouping,
+    typer.Option(help="Who is in which: hash, round-robin or worst-case.", metavar="RULE", rich_help_panel=SEVERAL),
 ]
 
 NameOption = Annotated[str | None, typer.Option(help="Name of the run folder.", metavar="NAME", show_default="made up")]
 
-Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER")]
+Out = Annotated[Path, typer.Option(help="Where run folders go.", metavar="FOLDER", rich_help_panel=OUTPUT)]
 
-AgentsPerProcess = Annotated[int, typer.Option(help="Agents that share a process.", metavar="N", min=1)]
+AgentsPerProcess = Annotated[
+    int, typer.Option(help="Agents that share a process.", metavar="N", min=1, rich_help_panel=ADVANCED)
+]
 
 InProcess = Annotated[
     bool,
@@ -60,10 +73,11 @@ ThreadsOption = Annotated[
         metavar="N",
         show_default="the cores that it may use",
         min=1,
+        rich_help_panel=ADVANCED,
     ),
 ]
 
-Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="")]
+Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", metavar="", rich_help_panel=OUTPUT)]
 
 ResumeOption = Annotated[
     Path | None,
@@ -192,6 +206,8 @@ def check_parts(federation: Federation) -> None:
     from fedpg_common.modules import make_importable
     from fedpg_common.shipped import ALGORITHMS
 
+    from fedpg_lab.local.agent_setup import same_attack
+
     if federation.adam_after is not None:
         raise UsageError("adam_after belongs to the runs of an experiment's [reproduction]: leave it out")
     make_importable(federation)
@@ -201,8 +217,16 @@ def check_parts(federation: Federation) -> None:
         aggregator = build_aggregator(chosen)
         has_reference = hasattr(algorithm, "reference_gradient") or getattr(aggregator, "needs_reference", False)
         check_federation(aggregator, chosen, federation.task, federation.agents, has_reference)
-    for attack in federation.byzantine.values():
-        build_attacker(attack)
+    for attack, attackers in same_attack(federation):
+        try:
+            build_attacker(attack)
+        except UsageError as error:
+            among_others = len(attackers) < len(federation.byzantine)
+            raise UsageError(f"{f'agent {attackers[0]}: ' * among_others}{error}") from error
+    if any(world.wrappers for world in federation.environments.values()):
+        from fedpg_common.environments.modules import check_wrappers_of_worlds
+
+        check_wrappers_of_worlds(federation)
 
 
 def warn_of_too_many(federation: Federation) -> None:

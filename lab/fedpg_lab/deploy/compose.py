@@ -14,9 +14,9 @@ from fedpg_common.descriptions import DEFAULT_ATTACK, federation_to_toml
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation, name_of
 from fedpg_common.tasks import TASKS
-from fedpg_common.worlds import modules_of_wrappers
 
 from fedpg_lab.deploy.compose_settings import PLAIN_PATH, agent_settings, common_attack, server_settings, task_target
+from fedpg_lab.deploy.own_modules import modules_of_environments
 
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 """What Compose takes for a project's name."""
@@ -165,7 +165,8 @@ def compose_file(
     """
     attack = common_attack(federation)
     agents = range(1, federation.agents + 1)
-    allow = f"      FEDPG_ALLOW: {module_of(federation)}\n" if modules and module_of(federation) else ""
+    to_allow = modules_of_environments(federation) if modules else None
+    allow = f"      FEDPG_ALLOW: {to_allow}\n" if to_allow else ""
     head = _HEAD.format(
         name=check_name(name) if name is not None else project_name(federation),
         agents=federation.agents,
@@ -214,17 +215,6 @@ def check_name(name: str) -> str:
             "letter or digit"
         )
     return name
-
-
-def module_of(federation: Federation) -> str | None:
-    """The module that the task's environment comes from, as in MODULE:NAME, and those of wrappers, with commas.
-
-    None where all is Gymnasium's own.
-    """
-    module, colon, _ = federation.task.environment.partition(":")
-    tasks = [federation.task, *map(federation.task_of, federation.environments)]
-    wrappers = modules_of_wrappers(wrapper for task in tasks for wrapper in task.wrappers)
-    return ",".join(sorted(wrappers | ({module} if colon else set()))) or None
 
 
 def _agent(index: int, federation: Federation, attack: Choice | None, source: str | None, modules: str | None) -> str:

@@ -41,9 +41,16 @@ def split(federation: Federation, groups: int, grouping: Grouping) -> Groups:
     if not all(members):
         raise UsageError(
             f"with --grouping hash, group {members.index([]) + 1} of {groups} has none of the {federation.agents} "
-            "agents: choose fewer --groups, or --grouping round-robin"
+            f"agents, whatever the seed: choose --groups {_most_by_hash(federation.agents, groups)}, or --grouping "
+            "round-robin"
         )
     return tuple(tuple(group) for group in members)
+
+
+def _most_by_hash(agents: int, groups: int) -> int:
+    """The largest number of groups below `groups` of which a hash leaves none empty."""
+    places = [_hash(f"fedpg/group/{agent}") for agent in range(1, agents + 1)]
+    return next(count for count in range(groups - 1, 0, -1) if len({place % count for place in places}) == count)
 
 
 def _worst_case(sizes: Sequence[int], task: Task, agents: Collection[int], byzantine: Collection[int]) -> Groups:

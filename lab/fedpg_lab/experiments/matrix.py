@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
-from fedpg_common.checks import is_number, is_whole, show
+from fedpg_common.checks import is_number, is_whole, refuse_unknown, show, unknown
 from fedpg_common.choices import Choice, Choices
 from fedpg_common.descriptions import TASK_FIELDS
 from fedpg_common.errors import UsageError
@@ -31,7 +31,7 @@ from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
 
 from fedpg_lab.experiments.matrix_parts import Matrix, Row, Variant
 from fedpg_lab.figures.published import published_targets
-from fedpg_lab.files.toml_files import refuse_unknown, text_of
+from fedpg_lab.files.toml_files import text_of
 
 BASE_FIELDS = ("task", "algorithm", "agents", "byzantine", "round_timeout_s")
 MATRIX_FIELDS = (*BASE_FIELDS, "threshold", "rows", "attacks")
@@ -77,7 +77,7 @@ def plan_matrices(
         raise UsageError("matrix must be a table")
     if "byzantine" in quick:
         table = {**table, "byzantine": quick["byzantine"]}
-    refuse_unknown(table, (*MATRIX_FIELDS, *TASK_FIELDS), "matrix.")
+    refuse_unknown(table, (*MATRIX_FIELDS, *TASK_FIELDS), " of [matrix]")
     rows = _limit(_rows_of(table.get("rows")), quick.get("rows"), "rows")
     columns = _limit(_columns_of(table.get("attacks")), quick.get("attacks"), "attacks")
     in_file = set(rows) | set(columns)
@@ -159,7 +159,7 @@ def _row_name(fields: object) -> str:
     """The name of a row, which its parts give it if nothing else does."""
     if not isinstance(fields, Mapping):
         raise UsageError(f"matrix.rows: a row is the name of an aggregator, or a table, not {show(fields)}")
-    refuse_unknown(fields, (*ROW_FIELDS, *TASK_FIELDS), "matrix.rows.")
+    refuse_unknown(fields, (*ROW_FIELDS, *TASK_FIELDS), " of a row of [matrix]")
     given = text_of(fields, "name", "")
     parts = [_label(value, AGGREGATORS if kind == "aggregator" else ALGORITHMS)
              for kind, value in fields.items() if kind in ("algorithm", "aggregator")]  # fmt: skip
@@ -244,9 +244,9 @@ def _limit(found: dict[str, Any], names: object, what: str) -> dict[str, Any]:
         return found
     if not isinstance(names, list) or not names:
         raise UsageError(f"quick.{what} must be a list of names")
-    unknown = [name for name in names if name not in found]
-    if unknown:
-        raise UsageError(f"quick.{what}: there is no {show(unknown[0])}; there are {', '.join(found)}")
+    for name in names:
+        if name not in found:
+            raise unknown(f"name in quick.{what}", name, found)
     return {name: found[name] for name in found if name in names}
 
 

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedpg_common.checks import is_whole, show
+from fedpg_common.checks import is_whole, refuse_unknown, show
 from fedpg_common.descriptions import TASK_FIELDS, federation_from_fields
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
@@ -42,7 +42,7 @@ from fedpg_common.files import exists
 from fedpg_server.storage.store import STORE_NAME
 
 from fedpg_lab.experiments.matrix import Additions, Plan, combinations, plan_matrices
-from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
+from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, text_of
 from fedpg_lab.runs.folders import RunData, load_run
 
 FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction", "quick")
@@ -137,11 +137,11 @@ def _experiment(
     named: Additions | None,
     earlier: Additions | None,
 ) -> Experiment:
-    refuse_unknown(fields, FIELDS, "")
+    refuse_unknown(fields, FIELDS)
     changes = fields.get("quick", {}) if quick else {}
     if not isinstance(changes, Mapping):
         raise UsageError("quick must be a table")
-    refuse_unknown(changes, (*QUICK_FIELDS, *(QUICK_MATRIX_FIELDS if "matrix" in fields else ())), "quick.")
+    refuse_unknown(changes, (*QUICK_FIELDS, *(QUICK_MATRIX_FIELDS if "matrix" in fields else ())), " of [quick]")
     carries_adam = _carries_adam(fields.get("reproduction", {}))
     federations: dict[str, Federation] = {}
 
@@ -194,7 +194,7 @@ def _planned(name: str, federation: Federation, seeds: Sequence[int]) -> Planned
 def _carries_adam(table: object) -> bool:
     if not isinstance(table, Mapping):
         raise UsageError("reproduction must be a table")
-    refuse_unknown(table, REPRODUCTION_FIELDS, "reproduction.")
+    refuse_unknown(table, REPRODUCTION_FIELDS, " of [reproduction]")
     value = table.get("carry_adam", False)
     if not isinstance(value, bool):
         raise UsageError(f"reproduction.carry_adam must be true or false, not {show(value)}")
@@ -206,7 +206,7 @@ def _tables(tables: object) -> Sequence[Mapping[str, Any]]:
     if not isinstance(tables, list) or not tables or not all(isinstance(table, Mapping) for table in tables):
         raise UsageError("at least one [[federation]] is needed")
     for table in tables:
-        refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), "federation.")
+        refuse_unknown(table, (*FEDERATION_FIELDS, *TASK_FIELDS), " of [[federation]]")
         if "task" not in table:
             raise UsageError("a [[federation]] needs a task")
     return tables

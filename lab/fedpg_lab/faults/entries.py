@@ -7,13 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from fedpg_common.checks import is_number, is_whole, show
+from fedpg_common.checks import is_number, is_whole, refuse_unknown, show
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import AGENTS_MAX, Federation
 
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.timeline import INSTANT, PlannedFault, label_of
-from fedpg_lab.files.toml_files import choose, refuse_unknown
+from fedpg_lab.files.toml_files import choose
 
 AT_MOST_S = 60.0
 """How long a fault that counts in rounds lasts at most, unless it says otherwise."""
@@ -59,7 +59,7 @@ def plan_entry(
     entry: Mapping[str, Any], federation: Federation, draw: np.random.Generator, first_number: int
 ) -> list[PlannedFault]:
     """The faults of one entry: one, or as many as it repeats itself. Raises UsageError that names the field."""
-    refuse_unknown(entry, FIELDS, "")
+    refuse_unknown(entry, FIELDS)
     if "kind" not in entry:
         raise UsageError("the field kind is missing")
     kind = choose(FaultKind, entry["kind"], "kind")

@@ -12,11 +12,11 @@ from matplotlib.patches import Patch
 from fedpg_lab.faults.costs import SECONDS_MIN, RoundCost, usual_round_s
 from fedpg_lab.faults.history import FaultSpan, History
 from fedpg_lab.figures.one_run import plot_verdicts, title_of
-from fedpg_lab.figures.parts import COLOURS
 from fedpg_lab.runs.folders import RunData
 
 CURVE_COLOUR, LOST_COLOUR, WAIT_COLOUR, SILENT_COLOUR = "#4c78a8", "#c0392b", "#5b5b5b", "#9a9a9a"
-FAULT_COLOURS = tuple(colour for colour in COLOURS if colour != CURVE_COLOUR)
+FAULT_COLOURS = ("#009e73", "#8a4fbf", "#b08c00", "#d16ba5", "#00808f", "#7a5230")
+"""None of the colours of verdicts, curves and lost time."""
 LANES_MAX = 12
 """Rows of faults that are drawn apart; what does not fit shares the last."""
 LABEL_MAX = 46
@@ -93,8 +93,23 @@ def _plot_faults(axes: Axes, history: History, lanes: Sequence[int], rows: int) 
             labels.append(what)
     axes.set_yticks(range(len(labels)), labels, fontsize="small")
     axes.set_ylim(max(rows, 1) - 0.5, -0.5)
+    _explain(axes, history, lanes)
     if not labels:
         axes.set_ylabel("no fault")
+
+
+def _explain(axes: Axes, history: History, lanes: Sequence[int]) -> None:
+    """Which colour is what, also in the other panels."""
+    kinds: dict[str, list[str]] = {}
+    for span, lane in zip(history.faults, lanes, strict=True):
+        kinds.setdefault(_colour(lane), []).append(span.planned.fault.kind.value)
+    handles = [
+        Patch(color=colour, label=" or ".join(dict.fromkeys(names)).replace("-", " "))
+        for colour, names in kinds.items()
+    ]
+    if handles:
+        axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small",
+                    title="faults", title_fontsize="small", alignment="left")  # fmt: skip
 
 
 def _bar(axes: Axes, lane: int, begin_s: float, end_s: float, all_s: float, colour: str) -> None:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedpg_common.checks import is_number, is_whole, show
+from fedpg_common.checks import is_number, is_whole, refuse_unknown, show
 from fedpg_common.descriptions import federation_from_fields
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation
@@ -40,7 +40,7 @@ from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_lab.faults.backend import FaultKind
 from fedpg_lab.faults.entries import TIME_MAX_S, plan_entry
 from fedpg_lab.faults.timeline import PlannedFault
-from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, refuse_unknown, text_of
+from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, text_of
 
 FIELDS = ("title", "description", "seed", "at_most_s", "federation", "fault")
 FAULTS_MAX = 1000
@@ -89,7 +89,7 @@ def read_scenario(file: str, seed: int | None = None) -> Scenario:
 
 
 def _scenario(fields: Mapping[str, Any], path: Path, text: str, seed: int | None) -> Scenario:
-    refuse_unknown(fields, FIELDS, "")
+    refuse_unknown(fields, FIELDS)
     chosen_seed = fields.get("seed", 0) if seed is None else seed
     if not is_whole(chosen_seed) or not 0 <= chosen_seed <= SEED_MAX:
         raise UsageError(f"seed must be a whole number from 0 to 2**63 - 1, not {show(chosen_seed)}")

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from fedpg_common.errors import UsageError
 from fedpg_server.learning.records import RoundRecord
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedpg_lab.figures.curves import Curve, Group, evaluation_return, mean_curve
+from fedpg_lab.figures.curves import Curve, Group, evaluation_return, mean_curve, observed_returns
 from fedpg_lab.figures.cut_off import limit_returns
 from fedpg_lab.figures.parts import (
     IN_ALL,
     PER_PARTICIPANT,
-    TITLE_WIDTH,
     WIDTH_MIN,
     Style,
+    dots_for,
     grid,
     handles_of,
     label_left,
     legend_below,
     marker,
     styles_of,
+    wrapped,
 )
 from fedpg_lab.figures.published import published_for
 
@@ -73,15 +72,16 @@ def draw_returns(groups: Sequence[Group], *, honest: bool, window: int) -> Figur
         drawn = [
             (curve, styles[group.curve_label].colour)
             for group in panel.groups
-            if (curve := _draw_group(axes, group, evaluation_return, styles[group.curve_label], honest, window))
-        ]
+            if (curve := _draw_group(axes, group, evaluation_return, styles[group.curve_label], honest, window,
+                                     bounds=observed_returns(run for one in panel.groups for run in one.runs)))
+        ]  # fmt: skip
         end = max((float(curve.counts[-1]) for curve, _ in drawn), default=1.0)
         if not honest:
             for group in panel.groups:
                 for shape, environment in _draw_published(axes, group, styles[group.curve_label].colour, end):
                     overlaid.setdefault(shape, set()).add(environment)
         axes.set_xlim(0, end * 1.03)
-        axes.set_title(textwrap.fill(panel.title, TITLE_WIDTH))
+        axes.set_title(wrapped(panel.title))
         axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
         cut.append(limit_returns(axes, drawn))
     label_left(places, "evaluation return" + (f", mean over {window} rounds" if window > 1 else ""))
@@ -120,7 +120,7 @@ def draw_filter(groups: Sequence[Group], *, honest: bool, window: int) -> Figure
     places = figure.subplots(len(values), len(panels), sharex="col", sharey=True, squeeze=False)
     styles = styles_of(filtering)
     for column, panel in enumerate(panels):
-        places[0, column].set_title(textwrap.fill(panel.title, TITLE_WIDTH))
+        places[0, column].set_title(wrapped(panel.title))
         places[-1, column].set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
         for row, (name, value) in enumerate(values.items()):
             axes = places[row, column]
@@ -144,7 +144,7 @@ def _draw_scores(
     honest: bool,
     window: int,
 ) -> None:
-    """One score of a panel's groups; where nobody has it, why."""
+    """One score of a panel's groups; where there is none, why."""
     curves = [
         _draw_group(axes, group, value(group), styles[group.curve_label], honest, window, bounds=(0.0, 1.0))
         for group in panel.groups
@@ -152,8 +152,25 @@ def _draw_scores(
     axes.set_ylim(-0.04, 1.04)
     axes.grid(alpha=0.25)
     if not any(curves):
-        why = "nobody was filtered" if any(group.federation.poisoners for group in panel.groups) else "no attackers"
-        axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color="#777777")
+        axes.text(0.5, 0.5, _why_none(panel), transform=axes.transAxes, ha="center", va="center", color="#777777")
+        if not any(group.federation.poisoners for group in panel.groups):
+            _leave_empty(axes)
+
+
+def _why_none(panel: Panel) -> str:
+    if any(group.federation.poisoners for group in panel.groups):
+        return "nobody was filtered"
+    if any(group.federation.byzantine for group in panel.groups):
+        return "no bad vote to find:\nhostile to the protocol alone"
+    return "no attackers"
+
+
+def _leave_empty(axes: Axes) -> None:
+    """No frame around nothing; the panel's place, title and axis of the row stay."""
+    axes.grid(visible=False)
+    axes.tick_params(bottom=False, left=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def _draw_group(
@@ -161,18 +178,15 @@ def _draw_group(
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Curve | None:  # fmt: skip
     """Draw a group's curve, if it has one, and return it. The figure itself, and so its interval, lies in `bounds`."""
-    curve = mean_curve(group.runs, value, honest=honest, window=window)
+    curve = mean_curve(group.runs, value, honest=honest, window=window, bounds=bounds)
     if curve is None:
         return None
     every = math.ceil(len(curve.counts) / DRAWN_POINTS)
     counts, mean = curve.counts[::every], curve.mean[::every]
-    axes.plot(
-        counts, mean, color=style.colour, linestyle=style.line, linewidth=1.6, marker="." if len(counts) == 1 else ""
-    )
-    if curve.half_width is not None:
-        spread = curve.half_width[::every]
-        low, high = np.clip(mean - spread, *bounds), np.clip(mean + spread, *bounds)
-        axes.fill_between(counts, low, high, color=style.colour, alpha=0.18, linewidth=0)
+    axes.plot(counts, mean, color=style.colour, linestyle=style.line, linewidth=1.6, marker=dots_for(len(counts)))
+    if curve.band is not None:
+        low, high = curve.band
+        axes.fill_between(counts, low[::every], high[::every], color=style.colour, alpha=0.18, linewidth=0)
     return curve
 
 
@@ -192,7 +206,7 @@ def _draw_published(axes: Axes, group: Group, colour: str, end: float) -> list[t
 
 def _score(group: Group, name: str) -> Callable[[RoundRecord], float | None]:
     """Precision or recall, which say something only where there is somebody to find."""
-    return lambda record: record.detection.get(name) if group.federation.byzantine else None
+    return lambda record: record.detection.get(name) if group.federation.poisoners else None
 
 
 def _accepted_honest(group: Group) -> Callable[[RoundRecord], float | None]:

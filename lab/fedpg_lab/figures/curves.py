@@ -74,6 +74,15 @@ class Curve:
     """(n,)."""
     half_width: Series | None
     """(n,): the interval is mean ± this. None for a single run."""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    """Between which what is shown can lie, as far as it is known: the interval is drawn no further."""
+
+    @property
+    def band(self) -> tuple[Series, Series] | None:
+        """The lower and the upper end of the interval as it is drawn, (n,) each. None for a single run."""
+        if self.half_width is None:
+            return None
+        return np.clip(self.mean - self.half_width, *self.bounds), np.clip(self.mean + self.half_width, *self.bounds)
 
 
 def find_runs(paths: Iterable[Path]) -> list[RunData]:
@@ -144,7 +153,12 @@ def evaluation_return(record: RoundRecord) -> float:
 
 
 def mean_curve(
-    runs: Sequence[RunData], value: Value = evaluation_return, *, honest: bool = False, window: int = 1
+    runs: Sequence[RunData],
+    value: Value = evaluation_return,
+    *,
+    honest: bool = False,
+    window: int = 1,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Curve | None:
     """Mean and 90 % interval (Student's t) of a figure, at every count where any of the runs has a round.
 
@@ -166,7 +180,14 @@ def mean_curve(
     if not grid.size:
         return None
     values = np.array([np.interp(grid, x, y) for x, y in lines])
-    return Curve(grid, values.mean(axis=0), half_width(values))
+    return Curve(grid, values.mean(axis=0), half_width(values), bounds)
+
+
+def observed_returns(runs: Iterable[RunData]) -> tuple[float, float]:
+    """The least and the greatest evaluation return of any round of these runs."""
+    returns = [record.evaluation_return for run in runs for record in run.records]
+    finite = [value for value in returns if math.isfinite(value)]
+    return min(finite, default=-math.inf), max(finite, default=math.inf)
 
 
 def half_width(values: Series) -> Series | None:

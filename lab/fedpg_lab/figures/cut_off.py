@@ -12,6 +12,10 @@ from fedpg_lab.figures.curves import Curve
 
 DIP_SHOWN = 0.75
 """How far below its start a curve is shown, as a part of how far it rises above."""
+DIP_POINTS = 0.34
+"""The part of a curve's points that may lie in its dips."""
+DEEP = 2.0
+"""How many times the rest's range a panel would have with its dips, for these to be cut."""
 INTERVAL_SHOWN = 0.5
 """How far beyond the means an interval is shown, as a part of their range."""
 MARGIN = 0.05
@@ -53,7 +57,8 @@ def _limits(axes: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
     low, high = min(points), max(points)
     start = min(float(curve.mean[0]) for curve in curves)
     end = min(float(curve.mean[-1]) for curve in curves)
-    low = max(low, min(end, start - DIP_SHOWN * (high - start)))
+    above = max(low, min(end, start - DIP_SHOWN * (high - start), *map(_floor, curves)))
+    low = above if high - low > DEEP * (high - above) else low
     room = INTERVAL_SHOWN * (high - low)
     band_low, band_high = _band(curves)
     low, high = min(low, max(band_low, low - room)), max(high, min(band_high, high + room))
@@ -61,11 +66,17 @@ def _limits(axes: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def _floor(curve: Curve) -> float:
+    """What is never cut: what lies below it is a dip, and not most of a curve that does not rise."""
+    points = np.sort(curve.mean[np.isfinite(curve.mean)])
+    return float(points[int(DIP_POINTS * len(points))]) if len(points) else np.inf
+
+
 def _band(curves: Sequence[Curve]) -> tuple[float, float]:
     """How far the intervals reach; an empty range without any."""
-    bands = [(curve.mean, curve.half_width) for curve in curves if curve.half_width is not None]
-    low = min((float((mean - width).min()) for mean, width in bands), default=float("inf"))
-    high = max((float((mean + width).max()) for mean, width in bands), default=float("-inf"))
+    bands = [band for curve in curves if (band := curve.band) is not None]
+    low = min((float(least.min()) for least, _ in bands), default=float("inf"))
+    high = max((float(most.max()) for _, most in bands), default=float("-inf"))
     return low, high
 
 

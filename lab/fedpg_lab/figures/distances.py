@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,10 +17,10 @@ from fedpg_lab.figures.parts import (
     HONEST_COLOUR,
     IN_ALL,
     PER_PARTICIPANT,
-    TITLE_WIDTH,
     grid,
     label_left,
     legend_below,
+    wrapped,
 )
 from fedpg_lab.runs.folders import RunData
 
@@ -45,14 +44,15 @@ def draw_distances(groups: Sequence[Group], *, honest: bool) -> Figure:
     if len(shown) > DISTANCE_PANELS_MAX:
         raise UsageError(f"{len(shown)} federations do not fit in one picture of distances: name fewer run folders")
     figure, places = grid(len(shown), width=4.6, height=3.4)
+    found: set[str] = set()
     for group, axes in zip(shown, places, strict=True):
-        draw_run(axes, group.runs[0], honest)
+        found |= draw_run(axes, group.runs[0], honest)
         attack = f", {group.attack}" if group.attack else ""
-        title = f"{group.federation.task.name}, {group.label}{attack}, seed {group.federation.seed}"
-        axes.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize="small")
+        title = f"{group.federation.task.name}, {group.label}{attack}, seed\u00a0{group.federation.seed}"
+        axes.set_title(wrapped(title), fontsize="small")
         axes.set_xlabel(IN_ALL if honest else PER_PARTICIPANT)
     label_left(places, "distance to the median vector, or to μ")
-    legend_below(figure, _handles(shown))
+    legend_below(figure, [handle for name, handle in _handles().items() if name in found])
     return figure
 
 
@@ -61,11 +61,12 @@ def has_distances(group: Group) -> bool:
     return any(record.centre_distances for record in group.runs[0].records)
 
 
-def draw_run(axes: Axes, run: RunData, honest: bool) -> None:
+def draw_run(axes: Axes, run: RunData, honest: bool) -> set[str]:
     """A dot for each agent and round, at the end of its round, and the radius over the round's width.
 
-    The median agent's own distance is 0: it is a triangle below all dots.
+    The median agent's own distance is 0: it is a triangle below all dots. Returns what the legend has to explain.
     """
+    found = set()
     counts = honest_counts(run) if honest else published_counts(run)
     dots, medians = _dots(run, counts)
     radii = [r.figures.get("radius", math.nan) if r.centre_distances else math.nan for r in run.records]
@@ -75,12 +76,17 @@ def draw_run(axes: Axes, run: RunData, honest: bool) -> None:
         if dots[is_byzantine]:
             x, y = np.array(dots[is_byzantine]).T
             axes.plot(x, y, ".", color=colour, markersize=3.5, alpha=0.6, rasterized=True, gid="agents")
+            found.add("byzantine" if is_byzantine else "honest")
         if medians[is_byzantine]:
             line = [floor] * len(medians[is_byzantine])
             axes.plot(medians[is_byzantine], line, "^", color=colour, markersize=3.5, alpha=0.6, gid="median")
-    axes.stairs(radii, [0.0, *counts], baseline=None, color="black", linewidth=1.0)
+            found.add("median")
+    if not all(map(math.isnan, radii)):
+        axes.stairs(radii, [0.0, *counts], baseline=None, color="black", linewidth=1.0)
+        found.add("radius")
     axes.set_yscale("log")
     axes.set_xlim(0, float(counts[-1]) * 1.03)
+    return found
 
 
 def _dots(run: RunData, counts: Series) -> tuple[dict[bool, list[tuple[float, float]]], dict[bool, list[float]]]:
@@ -97,12 +103,13 @@ def _dots(run: RunData, counts: Series) -> tuple[dict[bool, list[tuple[float, fl
     return dots, medians
 
 
-def _handles(groups: Sequence[Group]) -> list[Line2D]:
+def _handles() -> dict[str, Line2D]:
     def dot(shape: str, colour: str, label: str) -> Line2D:
         return Line2D([], [], color=colour, marker=shape, linestyle="none", label=label)
 
-    handles = [dot(".", HONEST_COLOUR, "honest agent")]
-    if any(group.federation.poisoners for group in groups):
-        handles.append(dot(".", BYZANTINE_COLOUR, "Byzantine agent"))
-    at_zero = dot("^", "#777777", "the median agent itself, at distance 0 (below the scale)")
-    return [*handles, at_zero, Line2D([], [], color="black", label="radius of the rule that decided")]
+    return {
+        "honest": dot(".", HONEST_COLOUR, "honest agent"),
+        "byzantine": dot(".", BYZANTINE_COLOUR, "Byzantine agent"),
+        "median": dot("^", "#777777", "the agent that is measured from, at distance 0 (below the scale)"),
+        "radius": Line2D([], [], color="black", label="radius of the rule that decided"),
+    }

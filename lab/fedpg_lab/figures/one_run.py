@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,12 +18,11 @@ from numpy.typing import NDArray
 
 from fedpg_lab.figures.comparison import draw_returns
 from fedpg_lab.figures.curves import group_runs
+from fedpg_lab.figures.parts import FEW_POINTS, dots_for, wrapped
 from fedpg_lab.runs.folders import PLOT_NAME, RunData, final_return
 
-ACCEPTED, FILTERED, ABSENT = 0, 1, 2
-VERDICT_COLOURS = ("#d6e6f2", "#d55e00", "#4d4d4d")
+VERDICT_COLOURS = {"accepted": "#d6e6f2", "voted": "#e6e0ee", "filtered": "#d55e00", "absent": "#4d4d4d"}
 """Light, middle and dark, so that they are told apart without colours, too."""
-VERDICT_LABELS = ("accepted", "filtered", "absent")
 RULE_COLOURS = {"R1": "#0072b2", "R2": "#f2a93b", "mean": "#bdbdbd", "none": "#222222"}
 """Of FedPG-BR's rules, the plain mean, and a round without a gradient that survived."""
 MORE_RULE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
@@ -32,6 +30,8 @@ MORE_RULE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 SMOOTHING_ROUNDS = 10
 AGENT_LABELS_MAX = 40
 TITLE_WIDTH = 90
+MARGIN = 1.01
+"""How far the axis goes, so that what is drawn at its end is not cut in half."""
 
 
 def plot_run(run: RunData, path: Path) -> None:
@@ -40,11 +40,12 @@ def plot_run(run: RunData, path: Path) -> None:
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3.6, 0.3, min(4.5, 0.6 + 0.2 * run.federation.agents)))
     _plot_returns(axes[0], run)
-    axes[0].set_title(textwrap.fill(title_of(run), TITLE_WIDTH))
+    axes[0].set_title(wrapped(title_of(run), TITLE_WIDTH))
     edges = _edges(run.records)
     _plot_rules(axes[1], run.records, edges)
     plot_verdicts(axes[2], run, edges)
     axes[2].set_xlabel("trajectories per participant")
+    axes[2].set_xlim(0, MARGIN * edges[-1])
     save_picture(figure, path)
 
 
@@ -74,9 +75,12 @@ def smooth(values: Sequence[float], window: int = SMOOTHING_ROUNDS) -> NDArray[n
 def _plot_returns(axes: Axes, run: RunData) -> None:
     counts = [record.trajectories_total for record in run.records]
     returns = [record.evaluation_return for record in run.records]
-    dot = "." if len(counts) == 1 else ""
-    axes.plot(counts, returns, color="#0072b2", alpha=0.5, linewidth=0.8, marker=dot, label="evaluation, each round")
-    axes.plot(counts, smooth(returns), color="#0072b2", label=f"evaluation, mean of the last {SMOOTHING_ROUNDS} rounds")
+    dot, is_short = dots_for(len(counts)), len(counts) <= FEW_POINTS
+    axes.plot(counts, returns, color="#0072b2", alpha=1.0 if is_short else 0.5, linewidth=0.8, marker=dot,
+              label="evaluation, each round")  # fmt: skip
+    if not is_short:  # a mean of all rounds there are says nothing
+        axes.plot(counts, smooth(returns), color="#0072b2",
+                  label=f"evaluation, mean of the last {SMOOTHING_ROUNDS} rounds")  # fmt: skip
     final = final_return(run)
     if final is not None and np.isfinite(final):
         axes.plot([counts[-1] * (1 - FINAL_FRACTION), counts[-1]], [final, final], color="#d55e00", linewidth=2.5,
@@ -86,11 +90,11 @@ def _plot_returns(axes: Axes, run: RunData) -> None:
         at, values = [count for count, _ in worlds], [np.array(returns) for _, returns in worlds]
         axes.fill_between(at, [v.min() for v in values], [v.max() for v in values], color="#009e73", alpha=0.15,
                           linewidth=0)  # fmt: skip
-        axes.plot(at, [v.mean() for v in values], color="#009e73", linewidth=1.0, marker="." if len(at) == 1 else "",
+        axes.plot(at, [v.mean() for v in values], color="#009e73", linewidth=1.0, marker=dots_for(len(at)),
                   label="evaluation in each agent's world: mean, worst to best")  # fmt: skip
     training = [(r.trajectories_total, r.training_return) for r in run.records if r.training_return is not None]
     if training:
-        axes.plot(*zip(*training, strict=True), color="#777777", linewidth=0.9, linestyle=":",
+        axes.plot(*zip(*training, strict=True), color="#777777", linewidth=0.9, linestyle=":", marker=dot,
                   label="training, mean of the honest agents")  # fmt: skip
     axes.set_ylabel("return")
     axes.grid(alpha=0.25)
@@ -125,22 +129,27 @@ def _plot_rules(axes: Axes, records: Sequence[RoundRecord], edges: NDArray[np.fl
 def plot_verdicts(axes: Axes, run: RunData, edges: NDArray[np.float64]) -> None:
     """What became of each agent in each round. `edges`, shape (rounds + 1,), are the rounds' bounds on the axis."""
     agents = run.federation.agents
-    codes = np.full((agents, len(run.records)), ABSENT)
+    names = list(VERDICT_COLOURS)
+    codes = np.full((agents, len(run.records)), names.index("absent"))
     for column, record in enumerate(run.records):
-        codes[[agent - 1 for agent in record.accepted], column] = ACCEPTED
-        codes[[agent - 1 for agent in record.filtered], column] = FILTERED
+        heard = names.index("accepted" if record.is_selective else "voted")
+        codes[[agent - 1 for agent in record.accepted], column] = heard
+        codes[[agent - 1 for agent in record.filtered], column] = names.index("filtered")
     rows = np.arange(agents + 1) + 0.5
-    axes.pcolormesh(edges, rows, codes, cmap=ListedColormap(VERDICT_COLOURS), vmin=-0.5, vmax=2.5)
+    colours = ListedColormap(tuple(VERDICT_COLOURS.values()))
+    axes.pcolormesh(edges, rows, codes, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5)
     axes.set_ylim(agents + 0.5, 0.5)
     if agents <= AGENT_LABELS_MAX:
         attacks = run.federation.byzantine
         labels = [f"{attacks[i].label}  {i}" if i in attacks else str(i) for i in range(1, agents + 1)]
         axes.set_yticks(range(1, agents + 1), labels, fontsize="small")
     axes.set_ylabel("agent")
+    seen = {names[code] for code in np.unique(codes)} or set(names)
     axes.legend(
         handles=[
-            Patch(facecolor=colour, edgecolor="#888888", linewidth=0.4, label=label)
-            for colour, label in zip(VERDICT_COLOURS, VERDICT_LABELS, strict=True)
+            Patch(facecolor=colour, edgecolor="#888888", linewidth=0.4, label=name)
+            for name, colour in VERDICT_COLOURS.items()
+            if name in seen
         ],
         loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small",
     )  # fmt: skip

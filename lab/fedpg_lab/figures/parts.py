@@ -38,11 +38,25 @@ PER_PARTICIPANT = "trajectories per participant"
 IN_ALL = "trajectories sampled by all agents and the server"
 
 
+FEW_POINTS = 6
+"""Points of a curve that are marked, so that they are not taken for a line that was cut off."""
+
+
 class Style(NamedTuple):
     """How a curve is drawn."""
 
     colour: str
     line: LineStyle
+
+
+def dots_for(points: int) -> str:
+    """The marker of a curve with so many points: a dot on each of a few, none on many."""
+    return "." if points <= FEW_POINTS else ""
+
+
+def wrapped(title: str, width: int = TITLE_WIDTH) -> str:
+    """A title on several lines; no name is broken at its hyphens."""
+    return textwrap.fill(title, width, break_on_hyphens=False)
 
 
 def styles_of(groups: Sequence[Group]) -> dict[str, Style]:

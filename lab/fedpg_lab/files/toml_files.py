@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedpg_common.checks import show
+from fedpg_common.checks import show, unknown
 from fedpg_common.errors import UsageError
 
 SUFFIX = ".toml"
@@ -43,7 +43,7 @@ def _read_text(file: str, what: str, folder: Traversable) -> str:
     if not file.endswith(SUFFIX):
         known = names_in(folder)
         if file not in known:
-            raise UsageError(f"unknown {what} {show(file)}: choose {', '.join(known)}, or give a file (NAME.toml)")
+            raise unknown(what, file, known, ", or give a file (NAME.toml)")
         return folder.joinpath(f"{file}{SUFFIX}").read_text(encoding="utf-8")
     try:
         return Path(file).read_text(encoding="utf-8")
@@ -66,12 +66,4 @@ def choose(kind: type[Kind], value: object, what: str) -> Kind:
     try:
         return kind(str(value))
     except ValueError:
-        choices = ", ".join(member.value for member in kind)
-        raise UsageError(f"unknown {what} {show(value)}: choose {choices}") from None
-
-
-def refuse_unknown(fields: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
-    """Raise UsageError for a field that is not one of the `known`; `prefix` says where it stands."""
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise UsageError(f"unknown field {prefix}{unknown[0]}: the fields are {', '.join(known)}")
+        raise unknown(what, value, (member.value for member in kind)) from None

@@ -138,9 +138,14 @@ def render(status: pb.GetStatusReply) -> Group:
     ]
     if status.HasField("latest"):
         latest = status.latest
+        votes = (
+            f"accepted {len(latest.accepted)}, filtered {len(latest.filtered)}"
+            if _is_selective(latest)
+            else count(len(latest.accepted), "vote")
+        )
         lines.append(
-            f"round {latest.round} closed by {latest.rule}: accepted {len(latest.accepted)}, "
-            f"filtered {len(latest.filtered)}, absent {len(latest.absent)}; return {latest.evaluation_return:.1f}"
+            f"round {latest.round} closed by {latest.rule}: {votes}, absent {len(latest.absent)}; "
+            f"return {latest.evaluation_return:.1f}"
         )
         if latest.figures:
             lines.append(", ".join(f"{name} {value:.4g}" for name, value in sorted(latest.figures.items())))
@@ -220,12 +225,21 @@ def _were(number: int) -> str:
     return "was" if number == 1 else "were"
 
 
+def _is_selective(latest: pb.RoundSummary) -> bool:
+    """Whether the rule chose among the voters."""
+    return bool(latest.weights) or bool(latest.filtered)
+
+
 def _outcome(agent: int, status: pb.GetStatusReply) -> str:
     """What became of the agent in the latest closed round; "-" where that is not told."""
     if status.is_partial:
         return "-"
     latest = status.latest
-    outcomes = {"accepted": latest.accepted, "filtered": latest.filtered, "absent": latest.absent}
+    outcomes = {
+        "accepted" if _is_selective(latest) else "voted": latest.accepted,
+        "filtered": latest.filtered,
+        "absent": latest.absent,
+    }
     return next((name for name, agents in outcomes.items() if agent in agents), "none")
 
 

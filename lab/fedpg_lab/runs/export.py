@@ -42,9 +42,9 @@ def fields_of(run: RunData, record: RoundRecord) -> dict[str, Any]:
 
 
 def verdict_of(record: RoundRecord, agent: int) -> str:
-    """What became of an agent in a round."""
+    """What became of an agent in a round: "voted" where the rule selects nobody in particular."""
     if agent in record.accepted:
-        return "accepted"
+        return "accepted" if record.is_selective else "voted"
     return "filtered" if agent in record.filtered else "absent"
 
 

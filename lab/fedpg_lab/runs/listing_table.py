@@ -9,17 +9,19 @@ from pathlib import Path
 
 import typer
 from fedpg_common.json_text import to_json
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from fedpg_lab.runs.listing import RunLine, list_runs, sorted_runs
 from fedpg_lab.runs.states import State
-from fedpg_lab.terminal.console import make_console
-from fedpg_lab.terminal.formats import print_table
+from fedpg_lab.terminal.formats import table_lines, width_of_output
 
-WIDE = 110
-"""Columns of a terminal from which all fields are shown."""
-NARROW_LEAVES_OUT = ("algorithm", "seed", "rounds", "trajectories", "best")
+LEFT_OUT_FIRST = ("seed", "best", "rounds", "algorithm")
+"""Columns that a narrow terminal does without, in this order, before the paths get lines of their own."""
+LEFT_OUT_NEXT = ("trajectories", "B", "K", "attack", "return", "task")
+"""And after that. The state and the path are always there."""
+GAP = 2
 COLUMNS: Mapping[str, Callable[[RunLine], str]] = {
     "state": lambda line: line.state.value,
     "task": lambda line: line.task or "–",
@@ -57,7 +59,8 @@ def show_runs(
         typer.echo(to_json([dataclasses.asdict(line) for line in lines], indent=2))
         return
     if lines:
-        print_table(_table(lines))
+        for text in listing(lines, width_of_output()):
+            typer.echo(text)
     for line in lines:
         if line.note:
             typer.echo(f"{line.run}: {line.note}")
@@ -71,17 +74,46 @@ def _fits(line: RunLine, wanted: Mapping[str, str | None]) -> bool:
     return all(value is None or (getattr(line, name) or "none") == value for name, value in wanted.items())
 
 
-def _table(lines: Sequence[RunLine]) -> Table:
-    console = make_console()
-    narrow = console.is_terminal and console.width < WIDE
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    names = [name for name in COLUMNS if not (narrow and name in NARROW_LEAVES_OUT)]
+def listing(lines: Sequence[RunLine], width: int) -> list[str]:
+    """The table in lines of at most `width` columns, and what it leaves out for that.
+
+    Where the paths leave too little room beside them, each stands on a line of its own, whole, so that it can be
+    copied: a terminal breaks it where it ends.
+    """
+    widths = {name: max(cell_len(name), *(cell_len(show(line)) for line in lines)) for name, show in COLUMNS.items()}
+    names = _fitting(widths, width, LEFT_OUT_FIRST)
+    if _width(widths, names) <= width:
+        text = table_lines(_table(lines, names))
+    else:
+        del widths["run"]
+        names = _fitting(widths, width, (*LEFT_OUT_FIRST, *LEFT_OUT_NEXT))
+        head, *rows = table_lines(_table(lines, names))
+        text = [head]
+        for row, line in zip(rows, lines, strict=True):
+            text += [row, f"  {line.run}"]
+    missing = [name for name in COLUMNS if name not in (*names, "run")]
+    if missing:
+        text.append(f"Not shown: {', '.join(missing)} (in a wider terminal, or with --format json).")
+    return text
+
+
+def _fitting(widths: Mapping[str, int], width: int, left_out: Sequence[str]) -> list[str]:
+    """The columns that fit, without the first so many of `left_out`, or without them all if that does not help."""
+    names = list(widths)
+    for name in left_out:
+        if _width(widths, names) > width:
+            names.remove(name)
+    return names
+
+
+def _width(widths: Mapping[str, int], names: Sequence[str]) -> int:
+    return sum(widths[name] for name in names) + GAP * (len(names) - 1)
+
+
+def _table(lines: Sequence[RunLine], names: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
     for name in names:
-        is_path = name == "run"
-        table.add_column(
-            name, justify="right" if name in FIGURES else "left", overflow="fold", no_wrap=not is_path,
-            min_width=12 if is_path else None,
-        )  # fmt: skip
+        table.add_column(name, justify="right" if name in FIGURES else "left", no_wrap=True)
     for line in lines:
         table.add_row(*(Text(COLUMNS[name](line)) for name in names))
     return table

@@ -19,9 +19,19 @@ class Format(StrEnum):
     JSON = "json"
 
 
+def width_of_output() -> int:
+    """Columns of the terminal that standard output is, or as many as anybody wants where there is none."""
+    return Console().width if sys.stdout.isatty() else UNLIMITED
+
+
 def print_table(table: Table) -> None:
     """Print a table to standard output, as wide as it needs to be where there is no terminal."""
-    console = Console(width=None if sys.stdout.isatty() else UNLIMITED)
+    sys.stdout.write("".join(f"{line}\n" for line in table_lines(table, width_of_output())))
+
+
+def table_lines(table: Table, width: int = UNLIMITED) -> list[str]:
+    """A table as text of so many columns at most."""
+    console = Console(width=width)
     with console.capture() as captured:
         console.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    return [line.rstrip() for line in captured.get().splitlines()]

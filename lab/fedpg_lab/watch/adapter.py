@@ -80,6 +80,8 @@ class Round:
     seconds: float
     accepted: Sequence[int]
     filtered: Sequence[int]
+    is_selective: bool
+    """Whether the rule chose among the voters; where it did not, nobody was "accepted"."""
     distances: Mapping[int, float]
     weights: Mapping[int, float | None]
     figures: Mapping[str, float | None]
@@ -194,6 +196,7 @@ def round_of(record: RoundRecord) -> Round:
         seconds=record.seconds,
         accepted=record.accepted,
         filtered=record.filtered,
+        is_selective=record.is_selective,
         distances=record.centre_distances,
         weights=dict(record.weights or {}),
         figures=figures,

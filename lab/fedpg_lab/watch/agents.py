@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpg_lab.watch.adapter import Facts, Round
-from fedpg_lab.watch.history import ABSENT, ACCEPTED, FILTERED, LATELY, History
+from fedpg_lab.watch.history import ABSENT, ACCEPTED, FILTERED, LATELY, VOTED, History
 from fedpg_lab.watch.worlds import world_of
 
-VERDICTS = {ACCEPTED: "accepted", FILTERED: "filtered", ABSENT: "absent"}
+VERDICTS = {ACCEPTED: "accepted", FILTERED: "filtered", ABSENT: "absent", VOTED: "voted"}
 PRESENCE = {
     "PRESENCE_NEVER_SEEN": "not seen",
     "PRESENCE_JOINED": "joined",
@@ -55,6 +55,7 @@ def agents_table(
             "accepted": counts["accepted"][place],
             "filtered": counts["filtered"][place],
             "absent": counts["absent"][place],
+            "heard": counts["heard"][place],
             "lately": counts["lately_accepted"][place] / voted if voted else None,
             "lately_filtered": counts["lately_filtered"][place],
             "lately_absent": counts["lately_absent"][place],

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fedpg_lab.watch.adapter import Record, Round
 from fedpg_lab.watch.worlds import figures_of
 
-ACCEPTED, FILTERED, ABSENT = 0, 1, 2
+ACCEPTED, FILTERED, ABSENT, VOTED = 0, 1, 2, 3
+"""What became of an agent; VOTED where the rule selects nobody in particular."""
 CURVE_POINTS_MAX = 1024
 GRID_COLUMNS_MAX = 512
 LATELY = 50
@@ -57,7 +58,8 @@ class History:
             if place == len(self._verdicts):
                 more = np.full_like(self._verdicts, ABSENT)
                 self._verdicts = np.concatenate((self._verdicts, more))
-            for verdict, members in ((ACCEPTED, one.accepted), (FILTERED, one.filtered)):
+            heard = ACCEPTED if one.is_selective else VOTED
+            for verdict, members in ((heard, one.accepted), (FILTERED, one.filtered)):
                 places = np.asarray(members, np.int64) - 1
                 self._verdicts[place, places] = verdict
                 self._last_votes[places] = one.number
@@ -97,7 +99,8 @@ class History:
         """The verdicts, in at most GRID_COLUMNS_MAX columns; as for `curve`.
 
         `cells` is base64 of a byte per column and agent: 16 times the share of its rounds that filtered the agent plus
-        the share in which it was absent, in fifteenths. `rules` has the rule that decided most of a column's rounds.
+        the share in which it was absent, in fifteenths. `rules` has the rule that decided most of a column's rounds,
+        and `selects` whether any of them selected whom it listened to: where none did, the rest is votes.
         """
         start, width = _start(since, len(self), GRID_COLUMNS_MAX)
         verdicts = self._verdicts[start * width : len(self)]
@@ -110,13 +113,18 @@ class History:
         return {
             "start": start, "width": width, "rounds": len(self), "agents": self.agents,
             "cells": base64.b64encode(cells.tobytes()).decode("ascii"), "rules": rules,
+            "selects": [
+                bool((verdicts[place : place + width] <= FILTERED).any()) for place in range(0, len(verdicts), width)
+            ],
         }  # fmt: skip
 
     def counts(self) -> dict[str, list[int]]:
-        """How often each agent was accepted, filtered and absent, of all rounds and of the last LATELY; by agent."""
+        """How often each agent was accepted, filtered and absent, and how often it voted where no rule selects, of all
+        rounds and of the last LATELY; by agent.
+        """
         done = self._verdicts[: len(self)]
         found: dict[str, list[int]] = {"last_votes": self._last_votes.tolist()}
-        for name, code in (("accepted", ACCEPTED), ("filtered", FILTERED), ("absent", ABSENT)):
+        for name, code in (("accepted", ACCEPTED), ("filtered", FILTERED), ("absent", ABSENT), ("heard", VOTED)):
             found[name] = (done == code).sum(axis=0).tolist()
             found[f"lately_{name}"] = (done[-LATELY:] == code).sum(axis=0).tolist()
         found["last"] = done[-1].tolist() if len(done) else []

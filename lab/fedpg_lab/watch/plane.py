@@ -42,12 +42,13 @@ def plane_of(federation: Federation, record: RoundRecord) -> dict[str, Any] | No
         return None
     weights = record.weights or {}
     accepted = set(record.accepted)
+    heard = "accepted" if record.is_selective else "voted"
     return {
         "round": record.round_number,
         "rule": record.rule,
         "has_mu": record.has_mu,
         **picture(distances, voters, record.median_agent, record.centre_distances, weights),
-        "verdicts": ["accepted" if agent in accepted else "filtered" for agent in voters],
+        "verdicts": [heard if agent in accepted else "filtered" for agent in voters],
         "weights": None if record.weights is None else [_figures(weights.get(agent, 0.0)) for agent in voters],
         "circles": _circles(federation, record),
         "alike": _alike(distances, voters),

@@ -203,6 +203,7 @@ class RunView:
             "rounds": len(history), "trajectories": trajectories, "target": facts.target,
             **adapter.results_of(history.records), "latest": last.evaluation if last else None,
             "speed": history.speed(), "suspects": suspects(rows, len(history)),
+            "is_selective": any(row["accepted"] or row["filtered"] for row in rows),
             "strangers": dict(self._refusals.get(0, {})),
             "starts": self._log.starts or None, "extended_after": self._extensions,
         })  # fmt: skip

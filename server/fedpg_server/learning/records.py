@@ -100,6 +100,11 @@ class RoundRecord:
     more than 50 voters."""
 
     @property
+    def is_selective(self) -> bool:
+        """Whether the rule chose among the voters: where it selects nobody in particular, nobody was "accepted"."""
+        return bool(self.weights) or bool(self.filtered)
+
+    @property
     def evaluation_return(self) -> float:
         """Mean greedy return."""
         return sum(self.evaluation_returns) / len(self.evaluation_returns)

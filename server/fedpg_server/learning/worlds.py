@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 from fedpg_common.environments import EnvironmentBatch, GlobalRandom, make_environments
+from fedpg_common.environments.modules import check_wrappers_of_worlds
 from fedpg_common.environments.rollouts import rollout
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
@@ -31,8 +32,10 @@ def world_task(federation: Federation, agent: int) -> Task:
 def check_worlds(federation: Federation, policy: Policy) -> None:
     """Make a world that is drawn, and those that agents are given, before a run is begun with a misspelt option.
 
-    Worlds with wrappers are left to their agents: the modules need not be here. Raises UsageError.
+    Of a world with wrappers, only whether these are to be had here: what they make of it shows where its agent lives.
+    Raises UsageError.
     """
+    check_wrappers_of_worlds(federation)
     drawn = [1] if federation.heterogeneity is not None else []
     for agent in sorted({*drawn, *sorted(federation.environments)[:CHECKED_MAX]}):
         if not federation.task_of(agent).wrappers:

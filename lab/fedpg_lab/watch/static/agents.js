@@ -34,15 +34,18 @@ Fedpg.AgentTable = class {
       return [h("span", { class: "bar", "aria-hidden": "true" }, part), percent(row.lately)];
     };
     const refused = (row) => Object.entries(row.refused).map(([why, count]) => `${why} ${number(count)}`).join(", ");
+    const heard = this.rows.some((row) => row.heard);
+    const selects = !heard || this.rows.some((row) => row.accepted || row.filtered);
     return [
       ["agent", "agent", true, (row) => [`${row.agent}`]],
       any("attack") && ["described as", "attack", false, (row) => (row.attack ? [h("span", { class: "attack" }, row.attack)] : ["honest"])],
       any("presence") && ["state", "presence", false, (row) => [row.presence ?? "–"]],
       this.isLive && ["open round", "voted", false, (row) => [row.voted ? "voted" : "awaited"]],
       ["last verdict", "verdict", false, verdict],
-      ["accepted, last 50", "lately", false, lately],
-      ["accepted", "accepted", true, (row) => [number(row.accepted)]],
-      ["filtered", "filtered", true, (row) => [number(row.filtered)]],
+      selects && ["accepted, last 50", "lately", false, lately],
+      selects && ["accepted", "accepted", true, (row) => [number(row.accepted)]],
+      selects && ["filtered", "filtered", true, (row) => [number(row.filtered)]],
+      heard && ["votes", "heard", true, (row) => [number(row.heard)]],
       ["absent", "absent", true, (row) => [number(row.absent)]],
       any("distance") && ["distance ÷ radius", "distance", true, (row) => [number(row.distance, 2)]],
       any("weight") && ["weight", "weight", true, (row) => [number(row.weight, 4)]],

@@ -24,11 +24,12 @@ Fedpg.Grid = class {
   /** Take a patch; cells of columns before its start stay. */
   take(patch, byzantine) {
     const bytes = Uint8Array.from(atob(patch.cells), (letter) => letter.charCodeAt(0));
-    const kept = this.data && this.data.width === patch.width && this.data.agents === patch.agents ? this.data : { cells: [], rules: [] };
+    const kept = this.data && this.data.width === patch.width && this.data.agents === patch.agents ? this.data : { cells: [], rules: [], selects: [] };
     const cells = new Uint8Array(patch.start * patch.agents + bytes.length);
     cells.set(kept.cells.slice(0, patch.start * patch.agents));
     cells.set(bytes, patch.start * patch.agents);
-    this.data = { ...patch, cells, rules: [...kept.rules.slice(0, patch.start), ...patch.rules] };
+    this.data = { ...patch, cells, rules: [...kept.rules.slice(0, patch.start), ...patch.rules],
+      selects: [...kept.selects.slice(0, patch.start), ...patch.selects] };
     this.byzantine = byzantine;
     this.draw();
   }
@@ -54,17 +55,18 @@ Fedpg.Grid = class {
   }
 
   paint(columns, rows) {
-    const [accepted, filtered, absent] = ["accepted", "filtered", "absent"].map((name) => Fedpg.rgb(Fedpg.colour(name)));
+    const [accepted, voted, filtered, absent] = ["accepted", "voted", "filtered", "absent"].map((name) => Fedpg.rgb(Fedpg.colour(name)));
     const image = new ImageData(columns, rows);
-    const { cells } = this.data;
+    const { cells, selects } = this.data;
     for (let column = 0; column < columns; column += 1) {
+      const heard = selects[column] ? accepted : voted;
       for (let row = 0; row < rows; row += 1) {
         const cell = cells[column * rows + row];
         const [f, a] = [(cell >> 4) / 15, (cell & 15) / 15];
         const rest = Math.max(0, 1 - f - a);
         const place = 4 * (row * columns + column);
         for (let part = 0; part < 3; part += 1) {
-          image.data[place + part] = accepted[part] * rest + filtered[part] * f + absent[part] * a;
+          image.data[place + part] = heard[part] * rest + filtered[part] * f + absent[part] * a;
         }
         image.data[place + 3] = 255;
       }
@@ -88,7 +90,9 @@ Fedpg.Grid = class {
       return h("span", null, mark, `rule ${rule}`);
     });
     const mixed = this.data.width > 1 ? [h("span", { class: "faint" }, `a column is ${this.data.width} rounds; colours mix by share`)] : [];
-    Fedpg.show(this.legend, ...["accepted", "filtered", "absent"].map((name) => h("span", null, h("span", { class: `mark ${name}` }), name)),
+    const heard = ["accepted", "voted"].filter((name) => this.data.selects.includes(name === "accepted"));
+    const verdicts = [...heard, ...(heard.includes("accepted") ? ["filtered"] : []), "absent"];
+    Fedpg.show(this.legend, ...verdicts.map((name) => h("span", null, h("span", { class: `mark ${name}` }), name)),
       ...rules, ...mixed);
   }
 
@@ -127,14 +131,15 @@ Fedpg.Grid = class {
 
   go(column, row) {
     if (!this.data) return;
-    const { rules, agents, width, rounds, cells } = this.data;
+    const { rules, selects, agents, width, rounds, cells } = this.data;
     this.at = [Math.max(0, Math.min(rules.length - 1, column)), Math.max(0, Math.min(agents - 1, row))];
     const [c, r] = this.at;
     const cell = cells[c * agents + r];
     const [first, last] = [c * width + 1, Math.min(rounds, (c + 1) * width)];
     const [f, a] = [cell >> 4, cell & 15];
-    const shares = first === last ? (f ? "filtered" : a ? "absent" : "accepted")
-      : [[15 - f - a, "accepted"], [f, "filtered"], [a, "absent"]].filter(([part]) => part > 0)
+    const heard = selects[c] ? "accepted" : "voted";
+    const shares = first === last ? (f ? "filtered" : a ? "absent" : heard)
+      : [[15 - f - a, heard], [f, "filtered"], [a, "absent"]].filter(([part]) => part > 0)
         .map(([part, name]) => `${name} ${part === 15 ? "always" : `about ${Math.round((100 * part) / 15)} %`}`).join(", ");
     const attack = this.byzantine[r + 1] ? ` (${this.byzantine[r + 1]})` : "";
     this.tell.textContent = `${first === last ? `round ${first}` : `rounds ${first} to ${last}`}, agent ${r + 1}${attack}: ${shares}; rule ${rules[c]}`;

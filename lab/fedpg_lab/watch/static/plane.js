@@ -31,7 +31,8 @@ Fedpg.Plane = class {
         Fedpg.choice("placed by", [["radial", "distance from the centre, exact"], ["classical", "all distances, classical scaling"]], "radial",
           (value) => { this.way = value; this.draw(); })),
       h("div", { class: "legend" },
-        h("span", null, this.key("accepted"), "accepted"), h("span", null, this.key("filtered"), "filtered"),
+        h("span", null, this.key("accepted"), this.legendOfHeard = h("span", null, "accepted")),
+        this.legendOfFiltered = h("span", null, this.key("filtered"), "filtered"),
         this.legendOfAttack = h("span", { hidden: true }, this.key("accepted", true), "described as an attacker")),
       this.drawing, this.tell, this.about);
   }
@@ -116,7 +117,7 @@ Fedpg.Plane = class {
       const [x, y] = places[members[0]].map((value) => value * scale);
       const isAttacker = members.some((at) => this.byzantine[plane.agents[at]]);
       const weight = plane.weights ? plane.weights[members[0]] : 1;
-      const size = plane.verdicts[members[0]] === "accepted" ? 3 + 3 * Math.sqrt(Math.min(1, weight)) : 6;
+      const size = plane.verdicts[members[0]] !== "filtered" ? 3 + 3 * Math.sqrt(Math.min(1, weight)) : 6;
       const text = members.map((at) => this.tale(plane, at)).join("; ");
       parts.push(svg("g", { transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, class: "agent" },
         svg("title", null, text), this.mark(plane.verdicts[members[0]], size, isAttacker),
@@ -135,7 +136,7 @@ Fedpg.Plane = class {
   }
 
   mark(verdict, size, isAttacker) {
-    const shape = verdict === "accepted" ? Fedpg.svg("circle", { r: size, class: "dot accepted" })
+    const shape = verdict !== "filtered" ? Fedpg.svg("circle", { r: size, class: "dot accepted" })
       : Fedpg.svg("path", { d: `M${-size} ${-size}L${size} ${size}M${-size} ${size}L${size} ${-size}`, class: "dot filtered" });
     return Fedpg.svg("g", null, shape, isAttacker ? Fedpg.svg("rect", { x: -9, y: -9, width: 18, height: 18, class: "liar" }) : null);
   }
@@ -149,17 +150,20 @@ Fedpg.Plane = class {
 
   summary(plane) {
     const those = (verdict) => plane.agents.filter((_, at) => plane.verdicts[at] === verdict);
-    const filtered = those("filtered");
+    const [filtered, voted] = [those("filtered"), those("voted")];
     const beyond = plane.circles.find((circle) => circle.decided);
-    return `Round ${plane.round}, rule ${plane.rule}: ${those("accepted").length} accepted, `
-      + (filtered.length ? `filtered ${Fedpg.agents(filtered, 50)}` : "nobody filtered")
+    return `Round ${plane.round}, rule ${plane.rule}: ${voted.length ? `${voted.length} ${voted.length === 1 ? "vote" : "votes"}` : `${those("accepted").length} accepted, `}`
+      + (voted.length ? "" : filtered.length ? `filtered ${Fedpg.agents(filtered, 50)}` : "nobody filtered")
       + (plane.alike.length ? `; the same gradient from ${plane.alike.map((group) => Fedpg.agents(group, 50)).join(", and from ")}` : "")
       + (beyond ? `; radius ${Fedpg.brief(beyond.radius)} about the gradient of agent ${plane.centre}` : "") + ".";
   }
 
   say(plane) {
     this.tell.textContent = this.summary(plane);
-    const centre = plane.centre === null ? "The cross is the accepted gradients' mean" : `The cross is the gradient of agent ${plane.centre}, the median`;
+    const isVoted = plane.verdicts.includes("voted");
+    this.legendOfHeard.textContent = isVoted ? "voted" : "accepted";
+    this.legendOfFiltered.hidden = isVoted;
+    const centre = plane.centre === null ? "The cross is the mean of the gradients that counted" : `The cross is the gradient of agent ${plane.centre}, the median`;
     this.about.textContent = `${centre}. ` + (this.way === "radial"
       ? "Distances from it are exact, so within the circle is within the radius; directions are close where the gradients point alike."
       : `The plane shows ${plane.shown === null ? "nothing" : Fedpg.percent(plane.shown)} of the squared distances from it; it shortens distances, so that a gradient beyond the radius may lie within the circle.`)

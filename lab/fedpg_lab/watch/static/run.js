@@ -92,6 +92,8 @@ Fedpg.RunPage = class {
     if (run.suspects.length) {
       say.push(h("p", { class: "say", id: "suspects" }, h("b", null, `Filtered more often than not: ${Fedpg.agents(run.suspects)}`),
         ` (of the last ${Math.min(50, run.rounds)} rounds).`));
+    } else if (run.rounds && !run.is_selective) {
+      say.push(h("p", { class: "say", id: "suspects" }, "The rule selects nobody in particular: no vote is accepted or filtered."));
     } else if (run.rounds) say.push(h("p", { class: "say", id: "suspects" }, `In the last ${Math.min(50, run.rounds)} rounds nobody was filtered more often than accepted.`));
     const strangers = Object.entries(run.strangers).map(([why, count]) => `${why} ${number(count)}`).join(", ");
     if (strangers) say.push(h("p", { class: "say bad" }, `Refused from callers that are not members: ${strangers}.`));
