@@ -135,7 +135,7 @@ def test_a_task_file_lies_beside_the_experiments(tmp_path: Path, small: Path) ->
 def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
     matrices = ["normalized", "robustness"]  # a file of their own tests these
     figures = ["figure-1", "figure-1-leak", "figure-2", "figure-2-cartpole"]
-    assert shipped() == sorted(["cheetah-settings", "heterogeneity", "other-attacks", "scaling", *figures, *matrices])
+    assert shipped() == sorted(["cheetah-settings", "defence", "heterogeneity", "other-attacks", "scaling", *figures, *matrices])
     sizes = {}
     for name in [name for name in shipped() if name not in matrices]:
         experiment, quick = read_experiment(name), read_experiment(name, quick=True)

@@ -6,6 +6,7 @@ agent's reward is judged as the task has it: how the agent perceives it (scale, 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 CHECKED_MAX = 100
 """Worlds of agents that are tried before a run."""
 
+log = logging.getLogger(__name__)
+
 
 def world_task(federation: Federation, agent: int) -> Task:
     """The task in an agent's world, with the reward as it is for all."""
@@ -32,10 +35,13 @@ def world_task(federation: Federation, agent: int) -> Task:
 def check_worlds(federation: Federation, policy: Policy) -> None:
     """Make a world that is drawn, and those that agents are given, before a run is begun with a misspelt option.
 
-    Of a world with wrappers, only whether these are to be had here: what they make of it shows where its agent lives.
-    Raises UsageError.
+    Worlds with wrappers are left to their agents, on whose machines the modules are: one that is missing here is only
+    warned of. Raises UsageError.
     """
-    check_wrappers_of_worlds(federation)
+    try:
+        check_wrappers_of_worlds(federation)
+    except UsageError as error:
+        log.warning("%s (rounds wait for that agent, unless its own machine has it)", error)
     drawn = [1] if federation.heterogeneity is not None else []
     for agent in sorted({*drawn, *sorted(federation.environments)[:CHECKED_MAX]}):
         if not federation.task_of(agent).wrappers:
