@@ -21,8 +21,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-train: $(INSTALLED) ## Train CartPole with 10 agents, of which 3 attack, with two defences: runs/defence/figure.png.
-	$(BIN)/fedpg experiment defence $(ARGS)
+train: $(INSTALLED) ## Two defences under attack, in runs/defence/figure.png (one run: make train ARGS="--byzantine 3 ...").
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/fedpg experiment defence
+else
+	$(BIN)/fedpg train --task CartPole-v1 --agents 10 --byzantine 3 $(ARGS)
+endif
 
 watch: $(INSTALLED) ## Show the runs in runs/ on a page, live or finished (another folder: make watch ARGS=FOLDER).
 	$(BIN)/fedpg watch $(ARGS)

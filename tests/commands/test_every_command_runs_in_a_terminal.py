@@ -149,6 +149,13 @@ def test_make_train(tmp_path: Path) -> None:
     assert "Done: final return" in drawn(screen)
 
 
+def test_make_train_without_more_shows_two_defences() -> None:
+    make = shutil.which("make")
+    assert make is not None
+    command = [make, "--no-print-directory", "-n", "-o", ".venv/.installed", "train"]
+    assert subprocess.check_output(command, cwd=ROOT, text=True) == ".venv/bin/fedpg experiment defence\n"
+
+
 def test_without_a_terminal_there_is_a_line_at_once_and_no_escape_sequence(tmp_path: Path) -> None:
     ended = subprocess.run(
         command_line("fedpg", "train", *SMALL, "--name", "piped"),

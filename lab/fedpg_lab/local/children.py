@@ -54,9 +54,32 @@ def spawn(
     except OSError as error:
         raise StorageError(f"cannot write {log_path}: {error.strerror}") from error
     process = context.Process(target=_child, name=name, args=(name, str(log_path), main, args))
-    with _without_main_module():
+    with _without_main_module(), _undisturbed():
         process.start()
     return process
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until a child is told what to run.
+
+    A child that is cut off before that ends with a traceback of its own on the terminal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled elsewhere
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda got, _frame: came.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager
