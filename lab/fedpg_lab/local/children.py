@@ -17,10 +17,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from fedpg_client.cli import run_until_signalled
@@ -54,32 +55,41 @@ def spawn(
     except OSError as error:
         raise StorageError(f"cannot write {log_path}: {error.strerror}") from error
     process = context.Process(target=_child, name=name, args=(name, str(log_path), main, args))
-    with _without_main_module(), _undisturbed():
+    with _without_main_module(), _postponed_signals() as postponed:
         process.start()
+    try:
+        for heed in postponed:
+            heed()
+    except BaseException:
+        process.kill()  # nobody knows of it yet
+        process.join()
+        raise
     return process
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until a child is told what to run.
+def _postponed_signals() -> Iterator[list[Callable[[], object]]]:
+    """Let Ctrl-C and SIGTERM wait, and give what is to be called for each that came meanwhile.
 
-    A child that is cut off before that ends with a traceback of its own on the terminal.
+    A child that is cut off before it is told what to run ends with a traceback of its own on the terminal.
     """
+    came: list[Callable[[], object]] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are handled elsewhere
+        yield came  # signals are handled elsewhere
         return
-    came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(partial(ours[number], number, frame))
+
     for number in ours:
-        signal.signal(number, lambda got, _frame: came.append(got))
+        signal.signal(number, note)
     try:
-        yield
+        yield came
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 @contextmanager
