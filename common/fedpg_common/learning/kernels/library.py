@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from functools import cache
+import weakref
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def load() -> ctypes.CDLL | None:
     if version != VERSION:
         return None
     library.fedpg_open.restype = ctypes.c_void_p
+    library.fedpg_close.argtypes = (ctypes.c_void_p, ctypes.py_object)  # of a weak reference, which it does not look at
     library.fedpg_cartpole_rollout.restype = ctypes.c_int64
     library.fedpg_act.argtypes = (ctypes.c_void_p, ctypes.c_int64, *(ctypes.c_void_p,) * 3)
     library.fedpg_loop_open.restype = ctypes.c_void_p
@@ -94,11 +96,8 @@ class _CompiledMlp:
         )
         if not self._network:
             raise MemoryError(f"no memory for a network of {theta.size} parameters")
-
-    def __del__(self) -> None:
-        """Free the network's copy of the parameters."""
-        if self._network:
-            self._library.fedpg_close(self._network)
+        # Freed by C alone: Ctrl-C that comes while Python runs a finalizer is lost, and printed as a traceback.
+        self._closing = weakref.ref(self, partial(library.fedpg_close, self._network))
 
     def act(self, observations: Floats, uniforms: Floats | None) -> Indices:
         """See `Mlp.act`. It is called at every time step, so that it asks no array where its numbers are."""
