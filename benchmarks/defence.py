@@ -25,16 +25,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
-from fedpg_client.attacks import Context
-from fedpg_client.attacks.attacker import Attacker, build_attacker
-from fedpg_client.worker import Worker
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice, parse_settings
-from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.descriptions import describe
 from fedpg_common.environments import make_environments
 from fedpg_common.federation import Federation
@@ -42,7 +38,7 @@ from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import Vector, digest
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS
-from fedpg_lab.local.agent_setup import rule_of
+from fedpg_lab.local.in_process.agents import Agents
 from fedpg_server.learning.algorithms.base import Tools
 from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.state import State
@@ -58,41 +54,6 @@ COUNTED = ("rejected", "rolled-back", "alarm", "unheeded", "bounded")
 """Figures of which a run's line has the number of rounds."""
 SCALES = (0.0, *np.geomspace(0.1, 8.0, 13).tolist())
 """How far attackers try to stand from the honest mean, in standard deviations of an honest gradient."""
-
-
-@dataclass
-class Meeting:
-    """Where colluding attackers of one process meet: what each would have sent is computed beforehand."""
-
-    pooled: dict[int, Vector] = field(default_factory=dict)
-
-    def exchange(self, round_number: int, gradient: Vector) -> Mapping[int, Vector]:
-        """All of them."""
-        return self.pooled
-
-    def contribute(self, round_number: int, gradient: Vector) -> None:
-        """They are there."""
-
-
-@dataclass(frozen=True)
-class Agreed(Attacker):
-    """One of several that submit the same: what the first has computed in a round, the others take over."""
-
-    answers: dict[int, Vector] = field(default_factory=dict)
-    """By round."""
-    honest: dict[int, Vector] = field(default_factory=dict)
-    """What every agent would send in the round under way if it were honest: nobody has to compute it again."""
-
-    def agree(self, gradient: Vector, context: Context) -> Vector:
-        """See `Attacker`."""
-        number = context.round_number
-        if context.recompute is not None:
-            context = replace(context, recompute=self.honest.__getitem__)
-        if not (self.attack.unanimous and self.schedule.is_active(number)):
-            return super().agree(gradient, context)
-        if number not in self.answers:
-            self.answers[number] = super().agree(gradient, context)
-        return self.answers[number]
 
 
 @dataclass(frozen=True)
@@ -215,46 +176,17 @@ class Bench:
         policy = make_policy(federation.task, environments.observation_size, environments.action_space)
         self.learner = Learner(federation, environments, policy)
         self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
-        self._meeting = Meeting()
-        shipped = build_attacker(choice_of(attack)) if attack not in (*OMNISCIENT, *HARMLESS) else Attacker()
-        attackers = tuple(sorted(federation.byzantine))
-        self._known: dict[int, Vector] = {}
-        bad = Agreed(
-            shipped.attack,
-            shipped.schedule,
-            attackers=attackers,
-            secret=attackers_secret(federation.seed, attackers),
-            pool=self._meeting,
-            run_seed=federation.seed,
-            aggregator=federation.aggregator or rule_of(federation),
-            honest=self._known,
-        )
-        self._honest = {
-            agent: Worker(
-                agent, federation.agents, agent_seed(federation.seed, agent), federation.task, policy, environments
-            )
-            for agent in range(1, federation.agents + 1)
-        }
         is_shipped = attack not in (*OMNISCIENT, *HARMLESS)
-        self._workers = {
-            agent: replace(worker, attacker=bad) if agent in federation.byzantine and is_shipped else worker
-            for agent, worker in self._honest.items()
-        }
+        self._agents = Agents(federation if is_shipped else replace(federation, byzantine={}), policy.spec)
 
     def play(self, state: State, number: int) -> RoundResult:
         """One round."""
         plan = self.learner.plan(number)
         if self._is_alone:
             return self.learner.improve(state, plan, {})
-        at = (number, plan.batch_size, state.theta)
-        byzantine = self._federation.byzantine
-        self._known.update({agent: worker.work(*at).gradient for agent, worker in self._honest.items()})
-        self._meeting.pooled = {agent: self._known[agent] for agent in byzantine}
-        updates = {
-            agent: self._known[agent] if worker is self._honest[agent] else worker.work(*at).gradient
-            for agent, worker in self._workers.items()
-        }
-        if self._attack is not None and byzantine:
+        works = self._agents.work(plan, state.theta, self.learner.recursion(state, plan))
+        updates = {agent: work.gradient for agent, work in works.items()}
+        if self._attack is not None and self._federation.byzantine:
             updates = self._attack(Round(self.learner, state, plan, self._federation, updates, self._tools))
         return self.learner.improve(state, plan, updates)
 
