@@ -1,6 +1,6 @@
 """What a whole run costs beside its learning: `fedpg train` against a plain loop in one process.
 
-The plain loop has the same learner and the same workers, one after the other, without network, store, telemetry, log or
+The plain loop has the same learner and the same agents, one after the other, without network, store, telemetry, log or
 picture; its parameters are the run's, bit for bit. Both are whole processes, their imports included, timed by the clock
 on the wall: nothing else should run beside them. The plain loop has one core; the agents of `fedpg train` share all.
 
@@ -23,13 +23,12 @@ TASK, AGENTS, SEED = "CartPole-v1", 10, 0
 
 def plain_loop(trajectories: int) -> str:
     """A run in this process. Returns the digest of its last parameters."""
-    from fedpg_client.worker import Worker
     from fedpg_common.bootstrap import use_one_thread
-    from fedpg_common.derived_seeds import agent_seed
     from fedpg_common.descriptions import describe
     from fedpg_common.environments import make_environments
     from fedpg_common.learning.parameters import digest
     from fedpg_common.learning.policies import make_policy
+    from fedpg_lab.local.in_process.agents import Agents
     from fedpg_server.learning.learner import Learner
 
     use_one_thread()
@@ -37,17 +36,13 @@ def plain_loop(trajectories: int) -> str:
     task, environments = federation.task, make_environments(federation.task)
     policy = make_policy(task, environments.observation_size, environments.action_space)
     learner = Learner(federation, environments, policy)
-    workers = {
-        agent: Worker(agent, AGENTS, agent_seed(SEED, agent), task, policy, make_environments(task))
-        for agent in range(1, AGENTS + 1)
-    }
+    agents = Agents(federation, policy.spec)
     state, sampled, number = learner.initial_state(), 0, 0
     while sampled < trajectories:
         number += 1
         plan = learner.plan(number)
-        updates = {
-            agent: worker.work(number, plan.batch_size, state.theta).gradient for agent, worker in workers.items()
-        }
+        works = agents.work(plan, state.theta, None)
+        updates = {agent: work.gradient for agent, work in works.items()}
         result = learner.improve(state, plan, updates)
         learner.evaluate(result.state.theta, number)
         state, sampled = result.state, sampled + result.trajectories

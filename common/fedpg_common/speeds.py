@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedpg_common.checks import is_whole, show
+from fedpg_common.checks import is_whole, refuse_unknown, show
 from fedpg_common.choices import parse_settings
 from fedpg_common.errors import UsageError
 from fedpg_common.tasks import BATCH_MAX
@@ -138,9 +138,7 @@ def speed_from_plain(fields: object) -> Speed:
     """What is said of one agent. Raises UsageError."""
     if not isinstance(fields, Mapping):
         raise UsageError(f"it must be a table with {' and '.join(FIELDS)}, not {show(fields)}")
-    unknown = sorted(set(fields) - set(FIELDS))
-    if unknown:
-        raise UsageError(f"it has no field {unknown[0]!r}; its fields are {', '.join(FIELDS)}")
+    refuse_unknown(fields, FIELDS)
     return Speed(**fields)
 
 

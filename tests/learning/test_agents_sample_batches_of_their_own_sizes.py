@@ -84,7 +84,7 @@ def test_an_agent_samples_no_more_than_the_round_asks_for() -> None:
         ({"trajectories": [1, 2, 3]}, "speeds: trajectories must be a whole number, or a range"),
         ({"min_trajectories": -1}, "speeds: min_trajectories must be a whole number from 0"),
         ({"3": {"trajectories": 1.5}}, "speeds.3: trajectories must be a whole number from 0"),
-        ({"3": {"batch": 1}}, "speeds.3: it has no field 'batch'; its fields are trajectories, min_trajectories"),
+        ({"3": {"batch": 1}}, "speeds.3: unknown field 'batch': choose one of trajectories, min_trajectories"),
         ({"3": 4}, "speeds.3: it must be a table with trajectories and min_trajectories, not 4"),
         (
             {"fast": {"trajectories": 4}},
@@ -117,7 +117,7 @@ def test_descriptions_and_settings_are_one_grammar() -> None:
     in_containers = with_settings({"task": "CartPole-v1", "agents": 5}, " ".join(told).split())
     assert federation_from_fields(in_containers, "") == federation
     assert "speeds" not in federation_to_toml(describe("CartPole-v1"))
-    with pytest.raises(UsageError, match=r"--set speeds.2.size=1: it has no field 'size'"):
+    with pytest.raises(UsageError, match=r"--set speeds.2.size=1: unknown field 'size'"):
         with_settings({"task": "CartPole-v1"}, ["speeds.2.size=1"])
 
 

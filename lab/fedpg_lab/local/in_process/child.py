@@ -102,8 +102,8 @@ class InProcessFederation:
         self._process.join(patience_s)
 
     def wait_for_agents(self, patience_s: float) -> None:
-        """Let the process end by itself."""
-        self._process.join(patience_s)
+        """They end with the process."""
+        self.wait_for_end(patience_s)
 
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
