@@ -22,7 +22,7 @@ def describe_end(
         f"the run has ended: final return {'none' if final is None else f'{final:.1f}'} after {len(records)} rounds, "
         f"{last.trajectories_total}/{federation.task.trajectories} trajectories"
     ]
-    if federation.poisoners:
+    if federation.poisoners and any(record.is_selective for record in records):
         poisoned = _accepted(records, federation.poisoners)
         honest = _accepted(records, frozenset(range(1, federation.agents + 1)) - federation.poisoners)
         lines.append(f"accepted {poisoned} gradients of Byzantine agents and {honest} of the others")

@@ -16,6 +16,7 @@ from fedpg_lab.runs.folders import RunData
 from fedpg_lab.watch.adapter import round_of
 from fedpg_lab.watch.agents import VERDICTS, suspects
 from fedpg_lab.watch.history import History
+from fedpg_server.farewell import describe_end
 from fedpg_server.learning.records import RoundRecord
 from matplotlib.figure import Figure
 from support.protocol import make_round_record
@@ -59,6 +60,14 @@ def test_the_page(selective: bool) -> None:
     assert counts["accepted"] == ([2, 2, 0] if selective else [0, 0, 0])
     assert counts["heard"] == ([0, 0, 0] if selective else [2, 2, 1])
     assert [VERDICTS[code] for code in counts["last"]] == [*["accepted" if selective else "voted"] * 2, "absent"]
+
+
+@pytest.mark.parametrize("selective", [True, False])
+def test_the_last_lines_of_a_server(selective: bool) -> None:
+    federation = describe("CartPole-v1", agents=3, byzantine={"3": "random-noise"})
+    said = describe_end(federation, rounds(selective), Path("run"), None)
+    judged = ["accepted 0 of 1 gradients of Byzantine agents and 4 of 4 of the others"]
+    assert said[1:-1] == (judged if selective else [])
 
 
 def test_nobody_is_suspected_for_votes_that_are_not_judged() -> None:

@@ -100,12 +100,11 @@ def _plot_faults(axes: Axes, history: History, lanes: Sequence[int], rows: int) 
 
 def _explain(axes: Axes, history: History, lanes: Sequence[int]) -> None:
     """Which colour is what, also in the other panels."""
-    kinds: dict[str, list[str]] = {}
+    faults: dict[str, list[str]] = {}
     for span, lane in zip(history.faults, lanes, strict=True):
-        kinds.setdefault(_colour(lane), []).append(span.planned.fault.kind.value)
+        faults.setdefault(_colour(lane), []).append(span.planned.label)
     handles = [
-        Patch(color=colour, label=" or ".join(dict.fromkeys(names)).replace("-", " "))
-        for colour, names in kinds.items()
+        Patch(color=colour, label=_shortened(" or ".join(dict.fromkeys(labels)))) for colour, labels in faults.items()
     ]
     if handles:
         axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize="small",
