@@ -75,7 +75,13 @@ def test_an_aggregator_trains_from_the_command_line(elsewhere: Path, fedpg: Comm
 def test_a_stateful_aggregator_survives_kill_9(elsewhere: Path) -> None:
     chosen = {"name": "clipping:CentredClipping", "radius": 0.05}
     federation = describe(
-        "CartPole-v1", agents=3, byzantine=1, aggregator=chosen, trajectories=400, round_timeout_s=1e5, folder=elsewhere
+        "CartPole-v1",
+        agents=3,
+        byzantine=1,
+        aggregator=chosen,
+        trajectories=1200,
+        round_timeout_s=1e5,
+        folder=elsewhere,
     )
     undisturbed = run_federation(federation, elsewhere / "undisturbed", agents_per_process=3)
     killed = LocalFederation(federation, elsewhere / "killed", agents_per_process=3, observers=())

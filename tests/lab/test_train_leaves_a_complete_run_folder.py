@@ -57,9 +57,8 @@ def test_the_command_writes_store_config_summary_picture_checkpoints_events_and_
 def test_a_signal_ends_every_process_and_resume_gives_the_same_parameters(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    undisturbed = run_federation(small_federation(), tmp_path / "undisturbed")
     folder = tmp_path / "run"
-    arguments = [*COMMAND, "--trajectories", str(TRAJECTORIES), "--name", "run", "--out", str(tmp_path)]
+    arguments = [*COMMAND, "--trajectories", "1000000", "--name", "run", "--out", str(tmp_path)]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until_a_round_is_closed(folder, process)
     os.kill(process.pid, number)
@@ -67,9 +66,10 @@ def test_a_signal_ends_every_process_and_resume_gives_the_same_parameters(
     assert process.returncode == code, text
     assert f"--resume {folder}" in text
     assert json.loads((folder / "summary.json").read_text())["complete"] is False
-    resumed = subprocess.run(
-        [*COMMAND[:4], "--resume", str(folder)], capture_output=True, text=True, timeout=120, check=False
-    )
+    trajectories = load_run(folder).records[-1].trajectories_total + TRAJECTORIES
+    undisturbed = run_federation(small_federation(trajectories=trajectories), tmp_path / "undisturbed")
+    resume = [*COMMAND[:4], "--resume", str(folder), "--trajectories", str(trajectories)]
+    resumed = subprocess.run(resume, capture_output=True, text=True, timeout=120, check=False)
     assert resumed.returncode == 0, resumed.stderr
     assert digests(load_run(folder)) == digests(undisturbed)
 

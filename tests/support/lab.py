@@ -22,10 +22,16 @@ Command = Callable[..., tuple[int, str, str]]
 """The `fedpg` command in this process, as the fixture `fedpg` runs it: exit code, standard output, standard error."""
 
 
-def small_federation(agents: int = 4, byzantine: int = 1, attack: str = "random-noise", seed: int = 0) -> Federation:
-    """CartPole for a few rounds."""
+def small_federation(
+    agents: int = 4,
+    byzantine: int = 1,
+    attack: str = "random-noise",
+    seed: int = 0,
+    trajectories: int = TRAJECTORIES,
+) -> Federation:
+    """CartPole, by default for a few rounds, which are over in a twinkling."""
     return describe(
-        "CartPole-v1", agents=agents, byzantine=byzantine, attack=attack, seed=seed, trajectories=TRAJECTORIES
+        "CartPole-v1", agents=agents, byzantine=byzantine, attack=attack, seed=seed, trajectories=trajectories
     )
 
 
