@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_whoever_keeps_it_waiting_for_a_request_is_sent_away_at_once(
     begun = asyncio.Semaphore(0)
     arrival = Gate._arrival
 
-    async def noted_arrival(gate: Gate, requests: AsyncIterable[bytes], *more: Any) -> bytes | None:
+    async def noted_arrival(gate: Gate, requests: AsyncIterable[bytes], *more: Any) -> object | None:
         begun.release()
         return await arrival(gate, requests, *more)
 
@@ -113,7 +113,7 @@ def test_a_gate_may_be_closed_again_while_callers_are_on_their_way_out() -> None
 
     async def play() -> object:
         gate = Gate(SERVICE_NAME, lambda: None, lambda _peer, _name: None, WAIT_S)
-        arrival = asyncio.create_task(gate._arrival(never(), "agent-1", AsyncExitStack()))
+        arrival = asyncio.create_task(gate._arrival(never(), "agent-1", bytes))
         await asyncio.sleep(0)
         for _ in range(5):  # once for each step of the way
             gate.close()

@@ -20,13 +20,16 @@ class RoundBoard:
     def __init__(self) -> None:
         """Nothing is announced yet."""
         self._posted: pb.AwaitRoundReply | None = None
-        self._changed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[pb.AwaitRoundReply], int] = {}
+        """Those who wait, and the round that each is done with."""
         self._is_closed = False
 
     def post(self, reply: pb.AwaitRoundReply) -> None:
         """Announce a round, or the end, and wake everyone who waits."""
         self._posted = reply
-        self._wake_all()
+        for waiting, after_round in self._waiting.items():
+            if _is_news(reply, after_round):
+                _answer(waiting, reply)
 
     def clear(self) -> None:
         """Take the announcement down: the round takes no more votes."""
@@ -35,25 +38,34 @@ class RoundBoard:
     def close(self) -> None:
         """The run stops: let everyone go who waits or will."""
         self._is_closed = True
-        self._wake_all()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(RunStoppedError())
 
     async def wait(self, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
         """The open round unless the caller is done with it, or the end, or NOT_YET after `wait_s` (30 s at most).
 
         Raises RunStoppedError once the run has stopped with neither.
         """
+        if self._posted is not None and _is_news(self._posted, after_round):
+            return self._posted
+        if self._is_closed:
+            raise RunStoppedError
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[pb.AwaitRoundReply] = loop.create_future()
+        timer = loop.call_later(min(wait_s, AWAIT_MAX_S), _answer, waiting, NOT_YET)
+        self._waiting[waiting] = after_round
         try:
-            async with asyncio.timeout(min(wait_s, AWAIT_MAX_S)):
-                while True:
-                    posted = self._posted
-                    if posted is not None and (posted is ENDED or posted.round.number != after_round):
-                        return posted
-                    if self._is_closed:
-                        raise RunStoppedError
-                    await self._changed.wait()
-        except TimeoutError:
-            return NOT_YET
+            return await waiting
+        finally:
+            timer.cancel()
+            del self._waiting[waiting]
 
-    def _wake_all(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+
+def _is_news(reply: pb.AwaitRoundReply, after_round: int) -> bool:
+    return reply is ENDED or reply.round.number != after_round
+
+
+def _answer(waiting: asyncio.Future[pb.AwaitRoundReply], reply: pb.AwaitRoundReply) -> None:
+    if not waiting.done():
+        waiting.set_result(reply)

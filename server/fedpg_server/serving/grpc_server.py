@@ -80,6 +80,7 @@ async def start_listening(
         parsers={"SubmitUpdate": wire.read_submission},
         is_revoked=revoked.has if revoked is not None else lambda _certificate: False,
         on_revoked=service.note_revoked,
+        has_certificates=tls is not None,
     )
     options = server_options(
         wire.OVERSIZE_FACTOR * message_bytes,

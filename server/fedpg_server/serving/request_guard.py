@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from fedpg_server.serving.call_limits import Places, SharedLimit
 from fedpg_server.serving.identity import certificate_pem, name_in
 
 STOPS = "the server stops; try again when it is back"
@@ -39,43 +39,6 @@ Small ones gRPC takes off the handler's hands at once: they are bounded by the c
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class _Places:
-    """A few places for each caller. A caller that has none left waits, and nobody else does."""
-
-    def __init__(self, each: int) -> None:
-        """Nobody has one."""
-        self._each = each
-        self._taken: Counter[str] = Counter()
-        self._waiting: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
-
-    async def take(self, caller: str) -> None:
-        """Have a place, once there is one. It is to be given back."""
-        if self._taken[caller] < self._each:
-            self._taken[caller] += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[caller].append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given a place at the same moment
-                self.give_back(caller)
-            raise
-
-    def give_back(self, caller: str) -> None:
-        """Leave a place to who has waited for one the longest."""
-        waiting = self._waiting.get(caller)
-        while waiting:
-            turn = waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._waiting.pop(caller, None)
-        self._taken[caller] -= 1
-        if not self._taken[caller]:
-            del self._taken[caller]
-
-
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to the type stubs alone
     """Guards all calls on a port. Of streams (reflection, a watch on health), a caller has few at a time."""
 
@@ -90,6 +53,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         parsers: Mapping[str, Callable[[bytes], Message]] | None = None,
         is_revoked: Callable[[bytes], bool] = lambda _certificate: False,
         on_revoked: Callable[[Context], None] = lambda _context: None,
+        has_certificates: bool = True,
     ) -> None:
         """`on_unreadable` is told of every request to the service that does not arrive whole in time or is none.
 
@@ -98,7 +62,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         ("Join") whose replies are too large for a caller to let them lie: the server keeps few of them, and not long.
         `parsers` are the methods whose requests are large, and how these are read. Such a request keeps its place among
         those that are read at a time until it is answered. Who has a certificate, in PEM, that `is_revoked` is refused,
-        and `on_revoked` is told of the call.
+        and `on_revoked` is told of the call. Without `has_certificates`, as on a port without
+        TLS, nobody is asked for one.
         """
         self._prefix = f"/{service_name}/"
         self._on_unreadable = on_unreadable
@@ -107,13 +72,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         self._close_connection = close_connection
         self._parsers = {f"{self._prefix}{method}": parser for method, parser in (parsers or {}).items()}
         self._is_revoked, self._on_revoked = is_revoked, on_revoked
-        self._places = _Places(ARRIVING_MAX)
+        self._has_certificates = has_certificates
+        self._places = Places(ARRIVING_MAX)
         self._streams: Counter[str] = Counter()
         """By caller, the streams that are open."""
         self._sending: defaultdict[str, list[str]] = defaultdict(list)
         """By caller, the peers to which a large reply is under way."""
         self._arrival_max_s = arrival_max_s
-        self._arriving: set[asyncio.Timeout] = set()
+        self._in_time = SharedLimit(arrival_max_s)
         self._is_closed = False
         self._guarded: dict[str, Any] = {}
         """The handlers behind the gate, by method."""
@@ -121,9 +87,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
     def close(self) -> None:
         """The server stops: send away everyone whose request has not arrived."""
         self._is_closed = True
-        for limit in self._arriving:
-            if not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time())
+        self._in_time.end_all()
 
     async def intercept_service(
         self,
@@ -145,18 +109,25 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         if answer is None or parse is None:
             return self._guarded_stream(handler)
 
+        is_large = method in self._parsers
+
         async def guarded(requests: AsyncIterable[bytes], context: Any) -> object:
             name = await self._admit(context)
-            async with AsyncExitStack() as place:
-                request = await self._take(requests, parse, context, name, is_ours, place)
-                if name is None or method not in self._parsers:  # many agents may share a connection
-                    await place.aclose()
+            caller = name or context.peer()
+            request = await self._take(requests, parse, context, caller, is_ours)
+            if name is None or not is_large:  # many agents may share a connection
+                self._places.give_back(caller)
                 return await answer(request, context)
+            try:
+                return await answer(request, context)
+            finally:
+                self._places.give_back(caller)
 
         async def guarded_to_the_end(requests: AsyncIterable[bytes], context: Any) -> None:
             name = await self._admit(context)
-            async with AsyncExitStack() as place:
-                request = await self._take(requests, parse, context, name, is_ours, place)
+            caller = name or context.peer()
+            request = await self._take(requests, parse, context, caller, is_ours)
+            self._places.give_back(caller)
             await self._send(await answer(request, context), name or _unnamed(request, context), context)
 
         if method not in self._large_replies:
@@ -204,8 +175,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             try:
                 given = requests
                 if not is_stream:
-                    async with AsyncExitStack() as place:
-                        given = await self._take(requests, handler.request_deserializer, context, name, False, place)
+                    given = await self._take(requests, handler.request_deserializer, context, caller, False)
+                    self._places.give_back(caller)
                 if not inspect.isasyncgenfunction(answer):
                     await answer(given, context)
                     return
@@ -224,7 +195,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
 
         Returns the certificate's common name; None without one.
         """
-        certificate = certificate_pem(context)
+        certificate = certificate_pem(context) if self._has_certificates else None
         if certificate is not None and self._is_revoked(certificate):
             self._on_revoked(context)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, REVOKED)
@@ -237,16 +208,13 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         requests: AsyncIterable[bytes],
         parse: Callable[[bytes], Any],
         context: Context,
-        name: str | None,
+        caller: str,
         is_ours: bool,
-        place: AsyncExitStack,
     ) -> object:
-        """The call's one request, read in a place that the caller has until `place` is closed."""
+        """The call's one request. It was read in a place of the caller's, which is to be given back."""
         request = None
         try:
-            data = await self._arrival(requests, name or context.peer(), place)
-            if data is not None:
-                request = parse(data)
+            request = await self._arrival(requests, caller, parse)
         except TimeoutError:
             if self._is_closed:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, STOPS)
@@ -261,16 +229,26 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request did not arrive whole")
         return request
 
-    async def _arrival(self, requests: AsyncIterable[bytes], caller: str, place: AsyncExitStack) -> bytes | None:
-        """The request's bytes; None if the caller is done without any. Raises TimeoutError."""
-        async with asyncio.timeout(0 if self._is_closed else self._arrival_max_s) as limit:
-            self._arriving.add(limit)
-            try:
-                await self._places.take(caller)
-                place.callback(self._places.give_back, caller)
-                return await _first(requests)
-            finally:
-                self._arriving.discard(limit)
+    async def _arrival(
+        self, requests: AsyncIterable[bytes], caller: str, parse: Callable[[bytes], Any]
+    ) -> object | None:
+        """The request, and a place of the caller's with it; None, and no place, if the caller is done without any.
+
+        Raises TimeoutError, DecodeError.
+        """
+        return await self._in_time(self._read(requests, caller, parse))
+
+    async def _read(self, requests: AsyncIterable[bytes], caller: str, parse: Callable[[bytes], Any]) -> object | None:
+        await self._places.take(caller)
+        request = None
+        try:
+            data = await _first(requests)
+            if data is not None:
+                request = parse(data)
+        finally:
+            if request is None:
+                self._places.give_back(caller)
+        return request
 
 
 async def _first(requests: AsyncIterable[bytes]) -> bytes | None:
