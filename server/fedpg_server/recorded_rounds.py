@@ -8,6 +8,7 @@ import math
 from fedpg_common.learning.parameters import Vector
 
 from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.totals import Totals
 from fedpg_server.observers.base import Observers
 from fedpg_server.protocol.status import describe_round
 
@@ -20,6 +21,7 @@ class RecordedRounds:
     def __init__(self, records: list[RoundRecord], trajectories_target: int, observers: Observers) -> None:
         """`records` are an earlier process's, and are added to; the run ends at `trajectories_target`."""
         self.records = records
+        self.totals = Totals(records)
         self._trajectories_target = trajectories_target
         self._observers = observers
         self._has_said_nan = False
@@ -27,6 +29,7 @@ class RecordedRounds:
     def add(self, record: RoundRecord, theta: Vector) -> None:
         """Take a round that has been evaluated, θ (d,) after it. Tell those who look on, and the log."""
         self.records.append(record)
+        self.totals.add(record)
         self._observers.record(record, theta)
         log.info(describe_round(record, self._trajectories_target))
         if not (self._has_said_nan or math.isfinite(record.evaluation_return)):

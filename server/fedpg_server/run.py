@@ -55,9 +55,11 @@ class Run:
         clock: Callable[[], float],
         learner_thread: ThreadPoolExecutor | None = None,
         joining_grace_s: float = GRACE_S,
+        records: list[RoundRecord] | None = None,
     ) -> None:
         """Take up the run in `store` where it stopped. `clock` gives monotonic seconds.
 
+        `records` are those in the store, to be added to; None reads them, which takes seconds for a long run.
         When a quorum has joined, the first round's clock waits `joining_grace_s` for each newcomer.
         The learner works in `learner_thread`, of one thread, which is shut down by whoever made it.
         """
@@ -66,7 +68,7 @@ class Run:
         self._store = store
         self._learner = learner
         self._clock = clock
-        records = store.records()
+        records = store.records() if records is None else records
         self._recorded = RecordedRounds(records, federation.task.trajectories, Observers(observers))
         self._driver = Driver(restore_coordinator(federation, store, records, joining_grace_s), self._commit, clock)
         self._board = RoundBoard()

@@ -174,6 +174,7 @@ class RunCalls:
             self._served.federation,
             self._coordinator,
             self._recorded.records,
+            self._recorded.totals.environment_steps,
             now_s,
             now_s - self._served.started_s,
             rounds_after,

@@ -127,9 +127,10 @@ async def _serve_learner(
         store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
             store.keep_parameters = options.keep_parameters
-            observed = Observed(options.folder, federation, spec, store.records(), store.parameters_if_kept)
+            records = store.records()
+            observed = Observed(options.folder, federation, spec, tuple(records), store.parameters_if_kept)
             observers = build_observers(options.observers, observed)
-            run = Run(federation, spec, store, learner, observers, time.monotonic, thread)
+            run = Run(federation, spec, store, learner, observers, time.monotonic, thread, records=records)
             service.serve(run.calls)
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.transport import wire
 from fedpg_common.transport.protobuf import FIELDS_MAX, TooManyFieldsError
+from fedpg_server.protocol.coordinator import Member
 from fedpg_server.serving.grpc_log import SparseGrpcLog
 from fedpg_server.serving.request_guard import ARRIVING_MAX, STREAMS_MAX
 from google.protobuf.message import DecodeError
@@ -186,16 +188,21 @@ def test_a_watch_whose_request_does_not_come_is_given_up(tmp_path: Path) -> None
     asyncio.run(play())
 
 
+def has_called(member: Member, before: int) -> bool:
+    """Whether it has made a call since it had made so many."""
+    return member.calls > before
+
+
 def test_callers_that_hang_up_leave_no_lines_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def hang_up_on_replies(door: Door) -> None:
         member = door.run.coordinator.members[2]
         for _ in range(20):
-            before = member.calls
+            done = member.calls
             with RawCaller(door.address, window_bytes=0) as caller:
                 for _ in range(CALLS):
                     caller.call("Join", pb.JoinRequest(agent=2))
                 # A server that is slow may never see the calls of a connection that is closed with a reply unread.
-                wait_until(lambda before=before: member.calls > before)
+                wait_until(partial(has_called, member, done))
 
     async def play() -> None:
         async with serving(tmp_path, idle_federation(2, 1)) as door:
