@@ -134,7 +134,7 @@ def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> 
         stopwatch = Stopwatch()
         run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)
         service = FederationService(authenticated=False)
-        service.serve(run)
+        service.serve(run.calls)
         endpoint = await start_listening(LOOPBACK, None, service, MESSAGE_BYTES, agents)
         pipe.send(endpoint.address)
         await run.serve()

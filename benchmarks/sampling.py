@@ -200,7 +200,9 @@ def main() -> None:
             flush=True,
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in results], indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps([dataclasses.asdict(row) for row in results], indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

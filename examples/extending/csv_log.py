@@ -16,7 +16,7 @@ class CsvLog:
     """Trajectories, return, and what became of the votes."""
 
     def __init__(self, observed: Observed, file: str = "rounds.csv") -> None:
-        self._file = (observed.folder / file).open("a", newline="")
+        self._file = (observed.folder / file).open("a", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         if not observed.records:  # a resumed run goes on in the same file
             self._writer.writerow(["round", "trajectories", "return", "rule", "accepted", "filtered"])

@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
@@ -36,12 +34,10 @@ from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
 from fedpg_server.serving.request_guard import STOPS
 from fedpg_server.serving.service import FederationService
 from fedpg_server.storage.store import Store
+from fedpg_server.threads import run_in
 
 SHIPPED_OBSERVERS = (Choice("checkpoints"), Choice("tensorboard"))
 GRACE_S = 1.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -95,26 +91,22 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     federation = take_up(options.federation, options.folder, options.trajectories)
     # Environments may be bound to a thread: they are made, stepped and closed in this one.
     with ThreadPoolExecutor(1, "learner") as thread:
-        environments = await _in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
+        environments = await run_in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
         try:
-            await _in(thread, environments.use_threads, options.threads or cores())
+            await run_in(thread, environments.use_threads, options.threads or cores())
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
-            await _in(thread, check_worlds, federation, policy)
+            await run_in(thread, check_worlds, federation, policy)
             if rarely := why_no_worlds(federation):
                 log.warning(rarely)
-            worlds = await _in(thread, Worlds, federation, policy) if federation.worlds_every else None
+            worlds = await run_in(thread, Worlds, federation, policy) if federation.worlds_every else None
             try:
                 learner = Learner(federation, environments, policy, worlds)
                 return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
             finally:
                 if worlds is not None:
-                    await _in(thread, worlds.close)
+                    await run_in(thread, worlds.close)
         finally:
-            await _in(thread, environments.close)
-
-
-async def _in(thread: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await asyncio.get_running_loop().run_in_executor(thread, partial(function, *args, **kwargs))
+            await run_in(thread, environments.close)
 
 
 async def _serve_learner(
@@ -135,10 +127,11 @@ async def _serve_learner(
         store = await asyncio.to_thread(_open_store, options, federation, learner)
         try:
             store.keep_parameters = options.keep_parameters
-            observed = Observed(options.folder, federation, spec, store.records(), store.parameters_if_kept)
+            records = store.records()
+            observed = Observed(options.folder, federation, spec, tuple(records), store.parameters_if_kept)
             observers = build_observers(options.observers, observed)
-            run = Run(federation, spec, store, learner, observers, time.monotonic, thread)
-            service.serve(run)
+            run = Run(federation, spec, store, learner, observers, time.monotonic, thread, records=records)
+            service.serve(run.calls)
             await endpoint.monitor.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
             log.info("run %s at %s: %s, %d agents, from round %d of %s", run.run_id, endpoint.address,
                      federation.task.name, federation.agents, len(run.records) + 1, options.folder)  # fmt: skip

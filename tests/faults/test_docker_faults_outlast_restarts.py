@@ -17,7 +17,7 @@ from fedpg_lab.faults.docker.backend import KILLED, DockerBackend
 from fedpg_lab.faults.docker.containers import State
 from fedpg_lab.faults.docker.network_rules import Command
 from fedpg_lab.local.agents import RESTARTS_MAX
-from fedpg_lab.local.failures import ProcessFailedError
+from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError
 
 AGENTS = 4
 RUNNING = State("running")
@@ -178,8 +178,10 @@ def test_too_few_agents_for_a_quorum_are_the_end(backend: DockerBackend, engine:
             engine.set_state("agent-4", ExitCode.REFUSED)
             backend.supervise()
 
-    with pytest.raises(ProcessFailedError, match="too few agents are left for a quorum"):
+    reasons = "agent 3: the last words of agent-3; agent 4: the last words of agent-4"
+    with pytest.raises(AgentsLostError, match=f"cannot reach its quorum of 3: {reasons}") as lost:
         fail()
+    assert lost.value.exit_code is ExitCode.REFUSED
 
 
 def test_a_server_that_ended_well_is_the_end_and_is_not_started_again(

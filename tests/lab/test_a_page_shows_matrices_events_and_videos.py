@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fedpg_lab.watch.events import faults_of, late_rounds, marks_of
+from fedpg_lab.watch.events import LateRounds, faults_of, marks_of
 from fedpg_lab.watch.logs import ServerLog
 from fedpg_lab.watch.videos import Videos
 from support.lab import run_federation, small_federation
@@ -115,8 +115,10 @@ def test_a_report_that_cannot_be_read_shades_nothing(tmp_path: Path, text: str) 
 
 
 def test_rounds_beyond_their_deadline_share_a_span() -> None:
-    spans = late_rounds([1.0, 12.0, 13.0, float("nan"), 10.5, 11.5], deadline_s=10.0)
-    assert [(span["first"], span["last"]) for span in spans] == [(2, 3), (6, 6)]
+    late = LateRounds(deadline_s=10.0)
+    for seconds in (1.0, 12.0, 13.0, float("nan"), 10.5, 11.5):
+        late.add(seconds)
+    assert [(span["first"], span["last"]) for span in late.spans()] == [(2, 3), (6, 6)]
 
 
 def test_a_restart_stands_after_the_round_that_the_log_says(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fedpg_common.learning.checkpoints import read_checkpoint
 from fedpg_lab.playback.evaluation import find_checkpoint
 from fedpg_lab.runs.folders import load_run, write_summary
 from fedpg_server.learning.records import Evaluation, RoundRecord, best_return, final_return
+from fedpg_server.learning.totals import Totals
 from fedpg_server.observers.base import Observed
 from fedpg_server.observers.checkpointing import CheckpointExporter
 from fedpg_server.observers.telemetry import totals
@@ -59,7 +60,7 @@ def test_the_best_and_the_final_return(returns: tuple[float, ...], best: float |
     summary = write_summary(run)
     assert summary["best_return"] == best
     assert strict((tmp_path / "run" / "summary.json").read_text())["best_return"] == best
-    assert all(math.isfinite(value) for _, value in totals(rounds))
+    assert all(math.isfinite(value) for _, value in totals(Totals(rounds)))
 
 
 def test_a_final_return_leaves_such_rounds_out() -> None:

@@ -16,6 +16,7 @@ from fedpg_server.learning.algorithms.base import InnerReport, Sampled
 from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.records import Evaluation, RoundRecord
+from fedpg_server.learning.totals import Totals
 from fedpg_server.observers.telemetry import scalars, totals
 from support.protocol import make_round_record
 
@@ -113,7 +114,7 @@ def test_records_survive_json_and_become_finite_scalars() -> None:
     assert shown["evaluation/return"] == 25.0
     assert (shown["filter/accepted"], shown["filter/filtered"], shown["filter/absent"]) == (3, 1, 1)
     assert shown["filter/radius"] == 0.05
-    assert "decided_by/R1" in dict(totals([record]))
+    assert "decided_by/R1" in dict(totals(Totals([record])))
     assert shown["filter/distance_good"] == 0.02
     assert shown["sampled/environment_steps"] == 1760
     bare = make_round_record(
@@ -121,7 +122,7 @@ def test_records_survive_json_and_become_finite_scalars() -> None:
         distances={}, detection={}, rule="none",
     )  # fmt: skip
     assert "training/return" not in dict(scalars(bare))
-    assert dict(totals([record, bare]))["decided_by/none"] == 0.5
+    assert dict(totals(Totals([record, bare])))["decided_by/none"] == 0.5
 
 
 def test_a_rule_that_selects_nobody_in_particular_is_not_scored() -> None:

@@ -88,7 +88,7 @@ class Handlers:
     def __init__(self, door: Door) -> None:
         """Of the door's run."""
         service = FederationService(authenticated=False)
-        service.serve(door.run)
+        service.serve(door.run.calls)
         self._gate = Gate(SERVICE_NAME, service.count_unreadable, lambda _peer, _name: None, arrival_max_s=GIVE_UP_S)
         self._handlers: dict[str, Any] = {}
         federation_pb2_grpc.add_FederationServicer_to_server(service, self)  # type: ignore[arg-type]  # no more of a server is needed
@@ -210,7 +210,7 @@ def test_mutated_messages_are_answered_and_change_nothing(
                 resident.append(resident_bytes())
                 final = await door.submit(make_submission(door.run.run_id, HOSTILE, round_))
                 assert final.verdict in (pb.VERDICT_ACCEPTED, pb.VERDICT_DUPLICATE)
-            door.callers.update(door.run.members)
+            door.callers.update(door.run.calls.members)
             records = await door.finish()
             assert all(record.accepted == tuple(range(1, AGENTS + 1)) for record in records)
             return [record.parameters_digest for record in records]

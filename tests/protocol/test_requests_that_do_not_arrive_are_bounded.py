@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ import pytest
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.transport import wire
 from fedpg_common.transport.protobuf import FIELDS_MAX, TooManyFieldsError
+from fedpg_server.protocol.coordinator import Member
 from fedpg_server.serving.grpc_log import SparseGrpcLog
 from fedpg_server.serving.request_guard import ARRIVING_MAX, STREAMS_MAX
 from google.protobuf.message import DecodeError
@@ -21,7 +23,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.memory import resident_bytes
 from support.mutations import varint
-from support.protocol import CALL_TIMEOUT_S, idle_federation, make_submission, open_aio_channel, serving
+from support.protocol import (
+    CALL_TIMEOUT_S,
+    Door,
+    idle_federation,
+    make_submission,
+    open_aio_channel,
+    serving,
+    wait_until,
+)
 from support.raw_http2 import RawCaller
 from support.tls_files import client_credentials, make_identity, write_files
 
@@ -178,18 +188,25 @@ def test_a_watch_whose_request_does_not_come_is_given_up(tmp_path: Path) -> None
     asyncio.run(play())
 
 
+def has_called(member: Member, before: int) -> bool:
+    """Whether it has made a call since it had made so many."""
+    return member.calls > before
+
+
 def test_callers_that_hang_up_leave_no_lines_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def hang_up_on_replies(address: str) -> None:
+    def hang_up_on_replies(door: Door) -> None:
+        member = door.run.coordinator.members[2]
         for _ in range(20):
-            with RawCaller(address, window_bytes=0) as caller:
+            done = member.calls
+            with RawCaller(door.address, window_bytes=0) as caller:
                 for _ in range(CALLS):
                     caller.call("Join", pb.JoinRequest(agent=2))
+                # A server that is slow may never see the calls of a connection that is closed with a reply unread.
+                wait_until(partial(has_called, member, done))
 
     async def play() -> None:
         async with serving(tmp_path, idle_federation(2, 1)) as door:
-            await asyncio.to_thread(hang_up_on_replies, door.address)
-            while len(door.run.coordinator.members) < 2 or door.run.coordinator.members[2].calls < 1:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(hang_up_on_replies, door)
             for agent in (1, 2):
                 await door.vote(agent, await door.open_round(agent, 0))
             await door.finish()

@@ -25,7 +25,6 @@ from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.state import ADAM_M, THETA, State
 from fedpg_server.storage import database
-from fedpg_server.storage import store as store_module
 from fedpg_server.storage.mark import mark_path
 from fedpg_server.storage.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
 from fedpg_server.storage.store import STORE_NAME, Store
@@ -317,45 +316,6 @@ def test_where_folders_cannot_be_locked_the_file_is(tmp_path: Path, monkeypatch:
         assert "in use by another server" in refusal(lambda: Store.open(path))
         assert Store.is_live(path)
     assert not Store.is_live(path)
-
-
-# How much is kept -----------------------------------------------------------------------------------------------------
-
-
-def test_past_parameters_are_kept_as_far_as_they_are_wanted(tmp_path: Path) -> None:
-    returns = [1.0, 9.0, 9.0, float("nan"), 2.0, 3.0, 4.0]
-    path = tmp_path / STORE_NAME
-    with closing(Store.create(path, "run-1", DESCRIPTION, state_of(0))) as store:
-        store.keep_parameters = 2
-        for number, value in enumerate(returns[:5], start=1):
-            store.finish_round(make_round_record(number, evaluation_returns=(value,)), state_of(number))
-    with closing(Store.open(path)) as store:  # it remembers which round was the best
-        store.keep_parameters = 2
-        for number, value in enumerate(returns[5:], start=6):
-            store.finish_round(make_round_record(number, evaluation_returns=(value,)), state_of(number))
-        assert store.state_rounds() == [0, 2, 6, 7], "the start, the best, and the last two"
-        assert store.latest_state()[0] == 7
-        assert store.parameters(2).tolist() == [2.0] * SIZE
-        assert "no parameters of round 5" in refusal(lambda: store.parameters(5))
-        assert len(store.records()) == 7
-
-
-def test_without_a_wish_they_are_kept_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "KEPT_BYTES", 3 * 4 * SIZE + 1)
-    with closing(Store.create(tmp_path / STORE_NAME, "run-1", DESCRIPTION, state_of(0))) as store:
-        for number in range(1, 8):
-            store.finish_round(make_round_record(number, evaluation_returns=(-number,)), state_of(number))
-        assert store.state_rounds() == [0, 1, 5, 6, 7]
-
-
-def test_a_file_that_drops_what_it_need_not_keep_stays_small(tmp_path: Path) -> None:
-    path = tmp_path / STORE_NAME
-    large = State({THETA: np.zeros(100_000, np.float32)})
-    with closing(Store.create(path, "run-1", DESCRIPTION, large)) as store:
-        store.keep_parameters = 1
-        for number in range(1, 30):
-            store.finish_round(make_round_record(number), large)
-    assert path.stat().st_size < 6 * large.theta.nbytes
 
 
 def write_until_told(folder: Path, stop: Event, ready: Event) -> None:

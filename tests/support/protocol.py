@@ -164,7 +164,7 @@ class Door:
         """See the run to its end, which must have come, and return its records."""
         while self.run.coordinator.phase is not Phase.ENDED:
             await asyncio.sleep(0.005)
-        for agent in sorted(self.callers & set(self.run.members)):
+        for agent in sorted(self.callers & set(self.run.calls.members)):
             assert (await self.poll(agent, 0)).state == pb.AwaitRoundReply.STATE_ENDED
             await self.stub.Leave(pb.LeaveRequest(run_id=self.run.run_id, agent=agent), timeout=CALL_TIMEOUT_S)
         assert self.rounds is not None
@@ -193,7 +193,7 @@ async def serving(
     spec = ParameterSpec((TensorSpec("w", (size,)),))
     run = Run(federation, spec, store, IdleLearner(), [], time.monotonic, joining_grace_s=joining_grace_s)
     service = FederationService(authenticated=tls is not None)
-    service.serve(run)
+    service.serve(run.calls)
     limit = wire.message_bytes_max(size)
     endpoint = await start_listening(listen, tls, service, limit, federation.agents, arrival_max_s)
     channel = open_aio_channel(endpoint.address, client_tls)

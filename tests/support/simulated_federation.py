@@ -175,7 +175,7 @@ class Simulation:
         self._store = store = self._open_store(self.path)
         self.history.check_remembered(store)
         run = Run(self.federation, SPEC, store, self._learner, [], self.loop.time)
-        service.serve(run)
+        service.serve(run.calls)
         await run.serve()
         self.history.note("the run has ended")
         self.has_ended = True

@@ -36,7 +36,6 @@ class Purpose(StrEnum):
     EVALUATION = "evaluation"
     ATTACK = "attack"
     HOSTILITY = "hostility"
-    BACKOFF = "backoff"
     TARGETS = "targets"
     GLOBAL_RANDOM = "global-random"
     MAKING = "making"

@@ -21,6 +21,7 @@ from fedpg_common.federation import Federation
 from fedpg_common.transport.channels import TlsFiles, tls_files
 
 from fedpg_lab.deploy.certificates import make_certificates
+from fedpg_lab.faults.active import ActiveFaults, name_of
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.proxy import HOST, FaultProxy
 from fedpg_lab.faults.shaping import conditions_of
@@ -32,14 +33,8 @@ from fedpg_lab.local.train import AGENTS_LEAVE_S
 
 STATUS_TIMEOUT_S = 1.0
 CERTIFICATE_DAYS = 30
-DOWN = (FaultKind.KILL, FaultKind.STOP)
 
 log = logging.getLogger(__name__)
-
-
-def name_of(participant: int) -> str:
-    """The process's name of the server or of an agent."""
-    return SERVER_NAME if participant == SERVER else f"agent-{participant}"
 
 
 class LocalBackend:
@@ -52,7 +47,7 @@ class LocalBackend:
         self._agents = range(1, federation.agents + 1)
         self._proxy = FaultProxy(self._agents, seed)
         self._resources = ExitStack()
-        self._active: list[Fault] = []
+        self._active = ActiveFaults()
         self._down: set[int] = set()
         self._paused: set[int] = set()
         self._brakes: dict[int, Brake] = {}
@@ -101,13 +96,12 @@ class LocalBackend:
                     self._end(participant, signal.SIGTERM)
                     self._start(participant)
             return
-        self._active.append(fault)
+        self._active.begin(fault)
         self._reconcile(fault.targets, signal.SIGTERM if fault.kind is FaultKind.STOP else signal.SIGKILL)
 
     def heal(self, fault: Fault) -> None:
         """See `Backend`."""
-        if fault in self._active:
-            self._active.remove(fault)
+        if self._active.end(fault):
             self._reconcile(fault.targets, signal.SIGKILL)
 
     def finish(self, folder: Path) -> None:
@@ -129,21 +123,18 @@ class LocalBackend:
     def _reconcile(self, participants: Iterable[int], ending: signal.Signals) -> None:
         """Make it so that what is active holds, and nothing else, for these participants and their links."""
         for participant in participants:
-            is_down = any(fault.kind in DOWN for fault in self._faults_of(participant))
+            is_down = self._active.is_down(participant)
             if is_down and participant not in self._down:
                 self._end(participant, ending)
             elif not is_down and participant in self._down:
                 self._start(participant)
             self._reconcile_pace(participant)
         for agent in self._agents if SERVER in participants else participants:
-            on_the_link = [fault for fault in self._active if {agent, SERVER} & set(fault.targets)]
-            self._proxy.set_conditions(agent, conditions_of(on_the_link))
+            self._proxy.set_conditions(agent, conditions_of(self._active.on_link(agent)))
 
     def _reconcile_pace(self, participant: int) -> None:
         """Whether it stands still, or is slow. A brake must not let go of what is to stand still."""
-        faults = self._faults_of(participant)
-        is_paused = any(fault.kind is FaultKind.PAUSE for fault in faults)
-        fraction = next((fault.fraction for fault in reversed(faults) if fault.kind is FaultKind.SLOW_CPU), None)
+        is_paused, fraction = self._active.is_paused(participant), self._active.cpu_fraction(participant)
         if participant in self._brakes:
             self._brakes.pop(participant).release()
         if is_paused:
@@ -154,9 +145,6 @@ class LocalBackend:
             self._signal(participant, signal.SIGCONT)
         if fraction is not None and not is_paused:
             self._brakes[participant] = Brake(lambda number: self._signal(participant, number), fraction)
-
-    def _faults_of(self, participant: int) -> list[Fault]:
-        return [fault for fault in self._active if participant in fault.targets]
 
     def _end(self, participant: int, ending: signal.Signals) -> None:
         self._down.add(participant)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
 from fedpg_common.files import Kind, look, shown
-from fedpg_server.learning.records import FINAL_FRACTION
+from fedpg_server.learning.totals import Returns
 from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
 
@@ -67,20 +66,47 @@ def list_runs(folder: Path) -> list[RunLine]:
     return sorted(lines, key=lambda line: line.run)
 
 
-def line_of(folder: Path, look_into: Callable[[Path], AbstractContextManager[StoredRun]]) -> RunLine:
-    """The run in a folder. `look_into` opens its store: `Store.read`, which reads all of it, or `glance`."""
+class Progress:
+    """A run's returns as far as its store has been read, for who looks at it again and again while it grows."""
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self.returns = Returns()
+        self._run_id: str | None = None
+
+    def read(self, store: StoredRun) -> None:
+        """Read what is new; another run's store, or an earlier copy, from its beginning. Raises StorageError."""
+        known, run_id = self.returns, store.run_id
+        found = store.progress(after=max(0, known.rounds - 1))  # with one to compare
+        if run_id != self._run_id or (known.rounds and (not found or found[0][0] != known.trajectories)):
+            self._run_id, self.returns = run_id, Returns()
+            found = store.progress()
+        elif known.rounds:
+            del found[0]
+        for count, values in found:
+            self.returns.add(count, fmean(values))
+
+
+def line_of(
+    folder: Path,
+    look_into: Callable[[Path], AbstractContextManager[StoredRun]],
+    progress: Progress | None = None,
+) -> RunLine:
+    """The run in a folder. `look_into` opens its store: `Store.read`, which reads all of it, or `glance`.
+
+    `progress` is what was read of it before, and is brought up to date.
+    """
     path = folder / STORE_NAME
+    progress = progress or Progress()
     try:
         with look_into(path) as store:
             federation = store.federation
-            progress = store.progress()
+            progress.read(store)
     except FedPGError as error:
         return RunLine(shown(folder), State.UNREADABLE, note=str(error))
     failure = failure_of(folder)
-    returns = [(count, fmean(values)) for count, values in progress]
-    end = returns[-1][0] if returns else 0
-    last = [value for count, value in returns if count > end * (1 - FINAL_FRACTION)]
-    state = _state_of(path, end, federation, failure)
+    returns = progress.returns
+    state = _state_of(path, returns.trajectories, federation, failure)
     attacks = sorted({attack.label for attack in federation.byzantine.values()})
     return RunLine(
         run=shown(folder),
@@ -92,11 +118,11 @@ def line_of(folder: Path, look_into: Callable[[Path], AbstractContextManager[Sto
         byzantine=len(federation.byzantine),
         attack=" + ".join(attacks) or None,
         seed=federation.seed,
-        rounds=len(returns),
-        trajectories=end,
+        rounds=returns.rounds,
+        trajectories=returns.trajectories,
         trajectories_target=federation.task.trajectories,
-        final_return=fmean(last) if last else None,
-        best_return=max((value for _, value in returns if math.isfinite(value)), default=None),
+        final_return=returns.final,
+        best_return=returns.best,
         note=failure if state is State.FAILED else None,
     )
 

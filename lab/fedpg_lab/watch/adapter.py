@@ -17,8 +17,9 @@ from fedpg_common.errors import RefusedError, StorageError, UnreachableError
 from fedpg_common.federation import Federation, method_of
 from fedpg_common.files import shown
 from fedpg_common.transport.channels import TlsFiles
-from fedpg_server.learning.records import RoundRecord, best_return, final_return
+from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.records import over_worlds as over_worlds
+from fedpg_server.learning.totals import Totals as Totals
 from fedpg_server.storage.glance import glance
 from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
@@ -27,6 +28,7 @@ from fedpg_lab.faults.report import JSON_NAME
 from fedpg_lab.figures.curves import LEARNING
 from fedpg_lab.local.status import fetch_status, to_plain
 from fedpg_lab.runs.folders import SUMMARY_NAME, require_run, walk_runs
+from fedpg_lab.runs.listing import Progress as Progress
 from fedpg_lab.runs.listing import failure_of
 from fedpg_lab.runs.listing import line_of as listed_line
 
@@ -232,9 +234,9 @@ def why_failed(folder: Path) -> str | None:
     return failure_of(folder)
 
 
-def results_of(records: Sequence[RoundRecord]) -> dict[str, float | None]:
+def results_of(totals: Totals) -> dict[str, float | None]:
     """The final and the best return."""
-    return {"final": final_return(records), "best": best_return(records)}
+    return {"final": totals.returns.final, "best": totals.returns.best}
 
 
 def check_run(folder: Path) -> None:
@@ -253,9 +255,9 @@ def run_folders(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def line_of(folder: Path, is_new: bool) -> dict[str, Any]:
-    """The run in a line, as `fedpg runs --format json` has it."""
-    line = listed_line(folder, looking(folder, is_new))
+def line_of(folder: Path, is_new: bool, progress: Progress) -> dict[str, Any]:
+    """The run in a line, as `fedpg runs --format json` has it; `progress` is what was read of it before."""
+    line = listed_line(folder, looking(folder, is_new), progress)
     return {name: str(value) if name == "state" else value for name, value in dataclasses.asdict(line).items()}
 
 

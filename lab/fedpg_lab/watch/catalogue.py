@@ -41,6 +41,7 @@ class Catalogue:
         self._due_s = -1e9
         self._marks: dict[Path, object] = {}
         self._lines: dict[Path, dict[str, Any]] = {}
+        self._progress: dict[Path, adapter.Progress] = {}
         self._views: OrderedDict[str, RunView] = OrderedDict()
         self._shown: list[dict[str, Any]] = []
         self._matrices: list[Path] = []
@@ -130,10 +131,12 @@ class Catalogue:
         if lines != self._lines:
             self._shown = sorted(lines.values(), key=_place)
         self._lines = lines
+        self._marks = {place: self._marks[place] for place in lines}
+        self._progress = {place: self._progress[place] for place in lines}
 
     def _line(self, place: Path, is_new: bool) -> dict[str, Any]:
         try:
-            return adapter.line_of(place, is_new)
+            return adapter.line_of(place, is_new, self._progress.setdefault(place, adapter.Progress()))
         except FedPGError as error:  # it has just gone
             return {"state": "unreadable", "note": str(error)}
 

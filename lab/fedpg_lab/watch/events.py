@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,30 @@ def faults_of(folder: Path) -> list[Span]:
         return []  # what the page says of the run itself does not depend on it
 
 
-def late_rounds(seconds: Iterable[float], deadline_s: float) -> list[Span]:
+class LateRounds:
     """The rounds that went on after their deadline, which they do below the quorum; neighbours share a span."""
-    spans: list[Span] = []
-    for number, duration in enumerate(seconds, start=1):
-        if not duration > deadline_s + LATE_S:
-            continue
-        if spans and spans[-1]["last"] == number - 1:
-            spans[-1]["last"] = number
-        else:
-            spans.append({"kind": "late", "first": number, "last": number, "label": "beyond the deadline"})
-    return spans[-SPANS_MAX:]
+
+    def __init__(self, deadline_s: float) -> None:
+        """No round yet."""
+        self._deadline_s = deadline_s
+        self._rounds = 0
+        self._spans: deque[tuple[int, int]] = deque(maxlen=SPANS_MAX)
+        """First and last round of each."""
+
+    def add(self, seconds: float) -> None:
+        """The next round, which took so long."""
+        self._rounds += 1
+        if not seconds > self._deadline_s + LATE_S:
+            return
+        first = self._rounds
+        if self._spans and self._spans[-1][1] == self._rounds - 1:
+            first, _ = self._spans.pop()
+        self._spans.append((first, self._rounds))
+
+    def spans(self) -> list[Span]:
+        """The latest ones, in order."""
+        label = "beyond the deadline"
+        return [{"kind": "late", "first": first, "last": last, "label": label} for first, last in self._spans]
 
 
 def marks_of(started_after: Sequence[int], extended_after: Sequence[int]) -> list[Span]:

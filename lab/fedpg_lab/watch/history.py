@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpg_lab.watch.adapter import Record, Round
+from fedpg_lab.watch.adapter import Record, Round, Totals
+from fedpg_lab.watch.events import LateRounds
 from fedpg_lab.watch.worlds import figures_of
 
-ACCEPTED, FILTERED, ABSENT, VOTED = 0, 1, 2, 3
+CODES = ACCEPTED, FILTERED, ABSENT, VOTED = 0, 1, 2, 3
 """What became of an agent; VOTED where the rule selects nobody in particular."""
 CURVE_POINTS_MAX = 1024
 GRID_COLUMNS_MAX = 512
@@ -35,9 +37,11 @@ def width_for(rounds: int, columns_max: int) -> int:
 class History:
     """The rounds of one run, without what has an entry per agent but the verdicts: a byte each."""
 
-    def __init__(self, agents: int) -> None:
-        """No round yet."""
+    def __init__(self, agents: int, deadline_s: float = math.inf) -> None:
+        """No round yet. A round that takes longer than `deadline_s` is late."""
         self.agents = agents
+        self.late = LateRounds(deadline_s)
+        self.totals = Totals()
         self.records: list[Record] = []
         self.last: Round | None = None
         self.last_in_worlds: Round | None = None
@@ -45,6 +49,8 @@ class History:
         self._verdicts: NDArray[np.uint8] = np.full((64, agents), ABSENT, np.uint8)
         self._rows: list[dict[str, float | None]] = []
         self._rules: list[str] = []
+        self._counts: NDArray[np.int64] = np.zeros((len(CODES), agents), np.int64)
+        """How often each verdict was each agent's."""
         self._last_votes: NDArray[np.int64] = np.zeros(agents, np.int64)
 
     def __len__(self) -> int:
@@ -63,7 +69,10 @@ class History:
                 places = np.asarray(members, np.int64) - 1
                 self._verdicts[place, places] = verdict
                 self._last_votes[places] = one.number
+            self._counts[self._verdicts[place], np.arange(self.agents)] += 1
             self.records.append(one.record)
+            self.totals.add(one.record)
+            self.late.add(one.seconds)
             self._rules.append(one.rule)
             self._rows.append({
                 "trajectories": one.trajectories, "sampled": one.sampled, "evaluation": one.evaluation,
@@ -122,12 +131,12 @@ class History:
         """How often each agent was accepted, filtered and absent, and how often it voted where no rule selects, of all
         rounds and of the last LATELY; by agent.
         """
-        done = self._verdicts[: len(self)]
+        lately = self._verdicts[max(0, len(self) - LATELY) : len(self)]
         found: dict[str, list[int]] = {"last_votes": self._last_votes.tolist()}
         for name, code in (("accepted", ACCEPTED), ("filtered", FILTERED), ("absent", ABSENT), ("heard", VOTED)):
-            found[name] = (done == code).sum(axis=0).tolist()
-            found[f"lately_{name}"] = (done[-LATELY:] == code).sum(axis=0).tolist()
-        found["last"] = done[-1].tolist() if len(done) else []
+            found[name] = self._counts[code].tolist()
+            found[f"lately_{name}"] = (lately == code).sum(axis=0).tolist()
+        found["last"] = lately[-1].tolist() if len(lately) else []
         return found
 
     def speed(self) -> float | None:

@@ -57,7 +57,7 @@ class RemoteView(RunView):
                     description = bytes.fromhex(told["federation_toml"]).decode("utf-8")
                     federation = federation_from_toml(description, f"the server at {self._address}")
                     self._facts = adapter.facts_of(told["run_id"], federation)
-                    self._history = History(self._facts.agents)
+                    self._history = History(self._facts.agents, self._facts.round_timeout_s)
                     if not is_first:
                         continue  # its rounds are another run's: from the first
                 self._history.add([adapter.round_of(record) for record in records])
@@ -107,7 +107,7 @@ class RemoteView(RunView):
 
     def line(self) -> dict[str, Any]:
         """The run in a line, as the first page lists it."""
-        run = self.whole()["run"]
+        run = self.state()
         if self._facts is None:
             return {"run": HERE, "state": "unreadable", "note": run["note"]}
         facts = self._facts

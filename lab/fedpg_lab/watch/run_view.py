@@ -18,7 +18,7 @@ from fedpg_server.learning.records import RoundRecord
 from fedpg_lab.watch import adapter
 from fedpg_lab.watch.adapter import Facts, Round
 from fedpg_lab.watch.agents import agents_table, clock, suspects
-from fedpg_lab.watch.events import Span, faults_of, late_rounds, marks_of
+from fedpg_lab.watch.events import Span, faults_of, marks_of
 from fedpg_lab.watch.history import History
 from fedpg_lab.watch.logs import ServerLog
 from fedpg_lab.watch.plane import plane_of
@@ -102,6 +102,12 @@ class RunView:
         """Everything, for JSON and for a saved page."""
         return self.patch(Cursor(), math.inf)
 
+    def state(self) -> dict[str, Any]:
+        """The section `run` alone, of all that there is to read."""
+        with self._lock:
+            self._refresh(math.inf)
+            return dict(self._sections["run"])
+
     def plane(self, number: int) -> dict[str, Any] | None:
         """The picture of a round's gradients; None where there is none. Raises StorageError."""
         facts = self.facts()
@@ -152,7 +158,7 @@ class RunView:
         try:
             with adapter.RunStore(self.folder, before, len(self._history)) as reading:
                 if reading.facts.run_id != before:
-                    self._history = History(reading.facts.agents)
+                    self._history = History(reading.facts.agents, reading.facts.round_timeout_s)
                 self._facts = reading.facts
                 self._is_read = self._add(reading.rounds, until_s)
                 self._voters = reading.voters(len(self._history) + 1) if self._is_read else frozenset()
@@ -201,7 +207,7 @@ class RunView:
             "is_read": self._is_read,
             "note": self._error or self._why_ended(),
             "rounds": len(history), "trajectories": trajectories, "target": facts.target,
-            **adapter.results_of(history.records), "latest": last.evaluation if last else None,
+            **adapter.results_of(history.totals), "latest": last.evaluation if last else None,
             "speed": history.speed(), "suspects": suspects(rows, len(history)),
             "is_selective": any(row["accepted"] or row["filtered"] for row in rows),
             "strangers": dict(self._refusals.get(0, {})),
@@ -210,8 +216,7 @@ class RunView:
         self._put("clock", clock(facts, history, self._voters, self._status, is_live))
         self._put("agents", rows)
         self._put("worlds", worlds_of(history.last_in_worlds))
-        spans = [*self._faults, *late_rounds((one.seconds for one in history.records), facts.round_timeout_s),
-                 *marks_of(self._log.started_after, self._extensions)]  # fmt: skip
+        spans = [*self._faults, *history.late.spans(), *marks_of(self._log.started_after, self._extensions)]
         self._put("events", sorted(spans, key=lambda span: (span["first"], span["last"], span["label"])))
         self._put("plane", (plane_of(facts.federation, last.whole) if last else None) or {})
         self._put("log", {"count": self._log.count, "lines": list(self._log.lines)})

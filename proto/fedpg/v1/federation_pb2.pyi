@@ -224,7 +224,7 @@ class TensorSpec(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Unique within the policy, for example "layer0.weight"."""
+    """Unique within the policy, for example "layers.0.weight"."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """One entry a dimension; at least one."""

@@ -6,7 +6,7 @@ An observer is a class. Its constructor is given what it is to observe, and its 
         '''A line per round in a file of one's own.'''
 
         def __init__(self, observed: Observed, name: str = "returns.csv") -> None:
-            self._file = (observed.folder / name).open("a")
+            self._file = (observed.folder / name).open("a", encoding="utf-8")
 
         def record(self, record: RoundRecord, theta: Vector) -> None:
             self._file.write(f"{record.round_number},{record.evaluation_return}\n")

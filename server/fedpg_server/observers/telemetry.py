@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +13,8 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.tasks import task_to_fields
 
-from fedpg_server.learning.records import FINAL_FRACTION, RoundRecord, best_return, final_return, over_worlds
+from fedpg_server.learning.records import RoundRecord, over_worlds
+from fedpg_server.learning.totals import Totals
 from fedpg_server.observers.base import Observed
 from fedpg_server.observers.scalar_help import describe_scalar
 
@@ -55,7 +55,7 @@ class TensorBoard:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self._totals.add(record)
-        values = [self._value(name, value) for name, value in (*scalars(record), *self._totals.values())]
+        values = [self._value(name, value) for name, value in (*scalars(record), *totals(self._totals))]
         self._write(lambda: self._file.add([Summary(value=values)], step=record.trajectories_total))
 
     def close(self) -> None:
@@ -114,42 +114,13 @@ def hyperparameters(federation: Federation) -> dict[str, str | float]:
     return values
 
 
-class Totals:
-    """What rounds come to. Each is looked at once: going over all of them after every round takes ever longer."""
-
-    def __init__(self, records: Iterable[RoundRecord] = ()) -> None:
-        """Start with these rounds."""
-        self._rounds = self._steps = 0
-        self._best: float | None = None
-        self._rules: Counter[str] = Counter()
-        self._last: deque[RoundRecord] = deque()
-        """The latest rounds, as many as may count for the final return."""
-        for record in records:
-            self.add(record)
-
-    def add(self, record: RoundRecord) -> None:
-        """One more round."""
-        self._rounds += 1
-        self._steps += sum(record.environment_steps.values())
-        self._rules[record.rule] += 1
-        candidates = [value for value in (self._best, best_return([record])) if value is not None]
-        self._best = max(candidates, default=None)
-        self._last.append(record)
-        while self._last[0].trajectories_total <= record.trajectories_total * (1 - FINAL_FRACTION):
-            self._last.popleft()
-
-    def values(self) -> Iterator[tuple[str, float]]:
-        """By TensorBoard tag: the final return and its like, if the run ended here and where there is one."""
-        results = {"summary/final_return": final_return(self._last), "summary/best_return": self._best}
-        yield from ((name, value) for name, value in results.items() if value is not None)
-        yield "summary/environment_steps", self._steps
-        for rule, count in self._rules.items():
-            yield f"decided_by/{rule.replace(' ', '-')}", count / self._rounds
-
-
-def totals(records: Iterable[RoundRecord]) -> Iterator[tuple[str, float]]:
-    """The values of `Totals` after these rounds."""
-    yield from Totals(records).values()
+def totals(rounds: Totals) -> Iterator[tuple[str, float]]:
+    """By TensorBoard tag: the final return and its like, if the run ended here and where there is one."""
+    results = {"summary/final_return": rounds.returns.final, "summary/best_return": rounds.returns.best}
+    yield from ((name, value) for name, value in results.items() if value is not None)
+    yield "summary/environment_steps", rounds.environment_steps
+    for rule, count in rounds.rules.items():
+        yield f"decided_by/{rule.replace(' ', '-')}", count / rounds.returns.rounds
 
 
 def scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """The protocol's rules as a pure state machine: events and the time go in, effects come out.
 
-No I/O, no clock, no threads. Its drivers are a run (`fedpg_server.run`) and simulators in tests.
+No I/O, no clock, no threads. Its drivers are `fedpg_server.protocol.driver` and tests.
 """
 
 from __future__ import annotations
@@ -185,6 +185,16 @@ class Coordinator:
             self.members[agent].verdicts[verdict] += 1
         else:
             self.intrusions += 1
+
+    def count_intrusion(self, owner: int | None) -> list[Effect]:
+        """Count a call whose certificate is not that of its sender; `owner` is the agent whose certificate it is."""
+        self.intrusions += 1
+        member = self.members.get(owner or 0)
+        if member is not None:
+            member.calls += 1
+            member.verdicts[Verdict.NOT_A_MEMBER] += 1
+        agent = 0 if member is None or owner is None else owner
+        return [CountVerdict(agent, Verdict.NOT_A_MEMBER)]
 
     def count_cut_poll(self, agent: int) -> None:
         """Count a long poll of a member that was answered early because it held too many."""

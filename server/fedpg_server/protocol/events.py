@@ -126,10 +126,11 @@ class CountVerdict:
 
 @dataclass(frozen=True)
 class CloseRound:
-    """Store that the round is closed with these voters, then improve."""
+    """Store that the round takes no more votes, then improve."""
 
     round_number: int
     voters: tuple[int, ...]
+    """Whose votes are in by then, in order."""
 
 
 @dataclass(frozen=True)

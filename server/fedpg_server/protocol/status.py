@@ -23,12 +23,16 @@ def make_status(
     run_id: str,
     federation: Federation,
     coordinator: Coordinator,
-    records: list[RoundRecord],
+    records: Sequence[RoundRecord],
+    environment_steps: int,
     now_s: float,
     uptime_s: float,
     rounds_after: int | None = None,
 ) -> pb.GetStatusReply:
-    """A snapshot of the run at the monotonic time `now_s`, with the rounds after `rounds_after` where it is given."""
+    """A snapshot of the run at the monotonic time `now_s`, with the rounds after `rounds_after` where it is given.
+
+    `environment_steps` are those of all `records`, which may be many: a status is asked for every second.
+    """
     is_collecting = coordinator.phase is Phase.COLLECTING
     return pb.GetStatusReply(
         run_id=run_id,
@@ -44,7 +48,7 @@ def make_status(
         deadline_in_s=max(0.0, coordinator.deadline_s - now_s) if is_collecting else 0.0,
         latest=summarize(records[-1]) if records else None,
         agents=[_agent_status(agent, coordinator, now_s) for agent in coordinator.members],
-        environment_steps=sum(sum(record.environment_steps.values()) for record in records),
+        environment_steps=environment_steps,
         uptime_s=uptime_s,
         intrusions=coordinator.intrusions,
         unreadable=coordinator.unreadable,

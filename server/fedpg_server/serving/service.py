@@ -12,8 +12,7 @@ from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.transport.channels import agent_of_name
 
 from fedpg_server.protocol.journal import RunStoppedError
-from fedpg_server.protocol.status import make_status
-from fedpg_server.run import Run
+from fedpg_server.run_calls import RunCalls
 from fedpg_server.serving.identity import common_name
 from fedpg_server.serving.request_guard import STOPS
 from fedpg_server.serving.viewers import status_for, viewer_of
@@ -34,11 +33,11 @@ class FederationService(federation_pb2_grpc.FederationServicer):
     def __init__(self, authenticated: bool) -> None:
         """With `authenticated`, callers have certificates and are who these say."""
         self._authenticated = authenticated
-        self._run: Run | None = None
+        self._run: RunCalls | None = None
         self._why_unavailable = "the server is restoring the run; try again"
         self._log = SparseLog(log)
 
-    def serve(self, run: Run) -> None:
+    def serve(self, run: RunCalls) -> None:
         """Answer calls from now on."""
         self._run = run
 
@@ -107,10 +106,9 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         viewer = viewer_of(context.peer(), common_name(context), self._authenticated)
         is_following = viewer.is_operator and request.HasField("rounds_after")
         after = request.rounds_after if is_following else None
-        whole = make_status(run.run_id, run.federation, run.coordinator, run.records, run.now_s(), run.uptime_s, after)
-        return status_for(viewer, whole)
+        return status_for(viewer, run.status(after))
 
-    def _take_leave(self, run: Run, request: pb.LeaveRequest) -> None:
+    def _take_leave(self, run: RunCalls, request: pb.LeaveRequest) -> None:
         agent = request.agent
         if request.reason == pb.LeaveRequest.REASON_FAILED:
             why = run.fail(agent, request.detail)
@@ -120,7 +118,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
         how = "left: it was stopped" if request.reason == pb.LeaveRequest.REASON_STOPPED else "left"
         self._log.write(logging.INFO, f"{agent} left", f"agent {agent} {how}")
 
-    async def _admit(self, agent: int, context: Context) -> Run:
+    async def _admit(self, agent: int, context: Context) -> RunCalls:
         """The run, for a caller that is the member it says it is."""
         run = await self._identify(agent, context)
         if not run.is_member(agent):
@@ -130,7 +128,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
             )
         return run
 
-    async def _identify(self, agent: int, context: Context) -> Run:
+    async def _identify(self, agent: int, context: Context) -> RunCalls:
         """The run, for a caller whose certificate, if there are any, is that of `agent`."""
         run = await self._require_run(context)
         if not self._authenticated:
@@ -145,7 +143,7 @@ class FederationService(federation_pb2_grpc.FederationServicer):
             await self._refuse(context, f"the certificate is agent {owner}'s, the message agent {agent}'s")
         return run
 
-    async def _require_run(self, context: Context) -> Run:
+    async def _require_run(self, context: Context) -> RunCalls:
         if self._run is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, self._why_unavailable)
         return self._run

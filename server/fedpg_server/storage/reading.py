@@ -139,22 +139,22 @@ class StoredRun:
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
 
-    def progress(self) -> list[tuple[int, list[float]]]:
-        """Each evaluated round's trajectories so far and evaluation returns, without reading its whole record.
+    def progress(self, after: int = 0) -> list[tuple[int, list[float]]]:
+        """Trajectories so far and evaluation returns of each round after round `after`, without reading whole records.
 
         Raises StorageError if one is damaged.
         """
         query = (
             "SELECT json_extract(record, '$.trajectories_total'), json_extract(record, '$.evaluation_returns')"
-            " FROM rounds WHERE record IS NOT NULL ORDER BY round"
+            " FROM rounds WHERE record IS NOT NULL AND round > ? ORDER BY round"
         )
         try:
             return [
                 (int(count), [math.nan if value is None else float(value) for value in json.loads(returns)])
-                for count, returns in self._rows(query)
+                for count, returns in self._rows(query, after)
             ]  # JSON has no NaN: a return that is not a number is null
         except (StorageError, TypeError, ValueError):  # a return that is not a number, or a damaged record
-            return [(record.trajectories_total, list(record.evaluation_returns)) for record in self.records()]
+            return [(record.trajectories_total, list(record.evaluation_returns)) for record in self.records(after)]
 
     def vote_digest(self, round_number: int, agent: int) -> bytes | None:
         """The digest of one vote, or None."""

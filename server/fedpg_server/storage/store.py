@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from fedpg_common.errors import StorageError
 
 from fedpg_server.learning.records import RoundRecord
-from fedpg_server.learning.state import THETA, State, digest_of, to_bytes
+from fedpg_server.learning.state import THETA, State
 from fedpg_server.storage.database import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -38,13 +36,13 @@ from fedpg_server.storage.database import (
 from fedpg_server.storage.locking import Lock, Watch, is_held
 from fedpg_server.storage.mark import ADVICE, Mark, mark_path, read_mark, require_reached
 from fedpg_server.storage.reading import PARAMETERS_FROM, StoredRun
+from fedpg_server.storage.retention import Kept, best_of, better_of, latest_that_fit, no_longer_kept
 from fedpg_server.storage.rows import ClosedRow, ConflictRow, Row, VerdictRow, VoteRow
 from fedpg_server.storage.seal import Point, Seal, last_link, link
+from fedpg_server.storage.writing import insert_state, insert_votes, put_round, set_run_value
 
 STORE_NAME = "run.sqlite"
 """Its name in a run folder."""
-KEPT_BYTES = 64 * 1024 * 1024
-"""Of past rounds' parameters the latest are kept that fit in here, if nothing else is asked for."""
 VOTES_AT_ONCE = 100
 """In one statement, which SQLite allows a thousand values and more."""
 
@@ -75,7 +73,8 @@ class Store(StoredRun):
         self._point = opened.point
         self._rows_sum = opened.seal.rows
         self._hold = hold
-        self._best: tuple[float, int] | None = None
+        self._kept: Kept | None = None
+        """As this process left it after the latest round that has been evaluated."""
 
     @classmethod
     def create(cls, path: Path, run_id: str, description: str, state: State) -> Store:
@@ -176,7 +175,7 @@ class Store(StoredRun):
         closed = [row for row in rows if isinstance(row, ClosedRow)]
         with self._transaction() as (connection, seal):
             for start in range(0, len(votes), VOTES_AT_ONCE):
-                _insert_votes(connection, seal, votes[start : start + VOTES_AT_ONCE])
+                insert_votes(connection, seal, votes[start : start + VOTES_AT_ONCE])
             for conflict in conflicts:
                 evidence = (conflict.round_number, conflict.agent, conflict.digest)
                 if connection.execute("INSERT OR IGNORE INTO conflicts VALUES (?, ?, ?)", evidence).rowcount:
@@ -200,8 +199,8 @@ class Store(StoredRun):
         From here on the next round may open. Raises StorageError.
         """
         with self._transaction() as (connection, seal):
-            _put_round(connection, seal, record.round_number, improved=record.to_json())
-            _insert_state(connection, seal, record.round_number, state)
+            put_round(connection, seal, record.round_number, improved=record.to_json())
+            insert_state(connection, seal, record.round_number, state)
 
     def finish_round(self, record: RoundRecord, state: State | None = None) -> None:
         """Record an evaluated round, and the state after it unless `improve_round` has been given that.
@@ -211,35 +210,28 @@ class Store(StoredRun):
         number, text = record.round_number, record.to_json()
         with self._transaction(number) as (connection, seal):
             if state is not None:
-                _insert_state(connection, seal, number, state)
+                insert_state(connection, seal, number, state)
             state_digest = connection.execute("SELECT digest FROM states WHERE round = ?", (number,)).fetchone()[0]
             chain = link(last_link(connection, number), number, text, state_digest)
-            _put_round(connection, seal, number, chain, text)
-            self._drop_past(connection, seal, record)
+            put_round(connection, seal, number, chain, text)
+            kept = self._drop_past(connection, seal, record)
+        self._kept = kept
         with translated(self.path):
             copy_back(self._connection)
 
-    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord) -> None:
-        """Delete the vectors that are not kept once a round has been evaluated."""
-        number, value = record.round_number, record.evaluation_return
-        if self._best is None:
-            self._best = _best_of(self.progress())
-        if math.isfinite(value) and (self._best is None or value > self._best[0]):
-            self._best = (value, number)
-        size = connection.execute(
-            "SELECT LENGTH(data) FROM vectors WHERE round = ? AND name = ?", (number, THETA)
-        ).fetchone()[0]
-        keep = self.keep_parameters or max(1, KEPT_BYTES // max(1, size))
-        doomed = connection.execute(
-            "SELECT round, name, digest FROM vectors"
-            " WHERE round < ? AND (name != ? OR (round > 0 AND round <= ? AND round != ?))",
-            (number, THETA, number - keep, self._best[1] if self._best else 0),
-        ).fetchall()
+    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord) -> Kept:
+        """Delete the vectors that are not kept once a round has been evaluated. Returns what is kept."""
+        number, before = record.round_number, self._kept
+        best = best_of(self.progress()) if before is None else before.best
+        latest = self.keep_parameters or latest_that_fit(connection, number)
+        now = Kept(number, latest, better_of(best, number, record.evaluation_return))
+        doomed = no_longer_kept(connection, before, now)
         for values in doomed:
             connection.execute("DELETE FROM vectors WHERE round = ? AND name = ?", values[:2])
             seal.remove("vectors", *values)
         if any(name == THETA for _, name, _ in doomed):
-            _set_run_value(connection, seal, PARAMETERS_FROM, str(number - keep + 1))
+            set_run_value(connection, seal, PARAMETERS_FROM, str(number - latest + 1))
+        return now
 
     def extend(self, description: str) -> None:
         """Go on under a description that differs in where the run ends. The one until now is kept, see `extensions`.
@@ -251,7 +243,7 @@ class Store(StoredRun):
         changed = {"extensions": json.dumps([*self.extensions(), entry]), "federation": description}
         with self._transaction() as (connection, seal):
             for name, value in changed.items():
-                _set_run_value(connection, seal, name, value)
+                set_run_value(connection, seal, name, value)
 
     @contextmanager
     def _transaction(self, finished: int | None = None) -> Iterator[tuple[sqlite3.Connection, Seal]]:
@@ -291,16 +283,6 @@ def _require_latest(path: Path, opened: Opened) -> None:
         log.warning("%s is missing: the store is sound, and taken to be the latest", mark_path(path))
 
 
-def _best_of(progress: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, int] | None:
-    """The highest mean return that is a number, and the first round that has it."""
-    best = None
-    for number, (_, returns) in enumerate(progress, start=1):
-        value = sum(returns) / len(returns)
-        if math.isfinite(value) and (best is None or value > best[0]):
-            best = (value, number)
-    return best
-
-
 def _fill(path: Path, run_id: str, description: str, state: State) -> Point:
     """Make the tables and the first rows of a new store. Returns how far it has got."""
     with closing(connect(path, "rwc")) as connection:
@@ -311,60 +293,8 @@ def _fill(path: Path, run_id: str, description: str, state: State) -> Point:
         connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
         seal = Seal(0)
         for name, value in (("run_id", run_id), ("federation", description)):
-            _set_run_value(connection, seal, name, value)
-        _insert_state(connection, seal, 0, state)
+            set_run_value(connection, seal, name, value)
+        insert_state(connection, seal, 0, state)
         digest = seal.write(connection, 1)
         connection.execute("COMMIT")
     return Point(1, 0, digest)
-
-
-def _insert_votes(connection: sqlite3.Connection, seal: Seal, votes: Sequence[VoteRow]) -> None:
-    """Votes, one statement for each table: between any two the thread waits for the interpreter's lock."""
-    values = [(vote.round_number, vote.agent, vote.digest, vote.ballot.report) for vote in votes]
-    for row in values:
-        seal.add("votes", *row)
-    places = ", ".join(["(?, ?, ?, ?)"] * len(votes))
-    connection.execute(f"INSERT INTO votes VALUES {places}", [value for row in values for value in row])
-    places = ", ".join(["(?, ?, ?)"] * len(votes))
-    gradients = [(vote.agent, vote.round_number, to_bytes(vote.ballot.gradient)) for vote in votes]
-    connection.execute(
-        f"INSERT INTO gradients VALUES {places} ON CONFLICT DO UPDATE SET round = excluded.round,"
-        " gradient = excluded.gradient",
-        [value for row in gradients for value in row],
-    )
-
-
-def _set_run_value(connection: sqlite3.Connection, seal: Seal, name: str, value: str) -> None:
-    earlier = connection.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
-    if earlier is not None:
-        seal.remove("run", name, earlier[0])
-    connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, value))
-    seal.add("run", name, value)
-
-
-def _put_round(
-    connection: sqlite3.Connection,
-    seal: Seal,
-    number: int,
-    chain: bytes | None = None,
-    record: str | None = None,
-    improved: str | None = None,
-) -> None:
-    """Write the row of a closed round in place of an earlier one."""
-    query = "SELECT closed, chain, record, improved FROM rounds WHERE round = ?"
-    if (earlier := connection.execute(query, (number,)).fetchone()) is not None:
-        seal.remove("rounds", number, *earlier)
-    values = (number, 1, chain, record, improved)
-    connection.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?)", values)
-    seal.add("rounds", *values)
-
-
-def _insert_state(connection: sqlite3.Connection, seal: Seal, round_number: int, state: State) -> None:
-    values = (round_number, state.steps, digest_of(state))
-    connection.execute("INSERT INTO states VALUES (?, ?, ?)", values)
-    seal.add("states", *values)
-    for name, vector in state.vectors.items():
-        data = to_bytes(vector)
-        digest = sha256(data).digest()
-        connection.execute("INSERT INTO vectors VALUES (?, ?, ?, ?)", (round_number, name, digest, data))
-        seal.add("vectors", round_number, name, digest)

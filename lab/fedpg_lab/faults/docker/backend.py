@@ -15,6 +15,7 @@ from fedpg_common.errors import ExitCode, FedPGError
 from fedpg_common.federation import Federation
 
 from fedpg_lab.deploy.clone import repository
+from fedpg_lab.faults.active import ActiveFaults, name_of
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.docker.containers import Containers
 from fedpg_lab.faults.docker.engine import connect
@@ -26,10 +27,10 @@ from fedpg_lab.faults.docker.probe import check_kinds
 from fedpg_lab.faults.docker.project import DockerProject
 from fedpg_lab.faults.docker.start import for_each
 from fedpg_lab.faults.docker.status_stream import read_line
-from fedpg_lab.faults.local_backend import DOWN, name_of
 from fedpg_lab.local.agents import AGENT_STOP_S, RESTARTS_MAX
 from fedpg_lab.local.failures import ProcessFailedError
 from fedpg_lab.local.processes import LOG_FOLDER, SERVER_STOP_S
+from fedpg_lab.local.roll import Loss, Roll
 from fedpg_lab.local.train import AGENTS_LEAVE_S
 
 KILLED = 128 + 9
@@ -52,13 +53,13 @@ class DockerBackend:
         self._project: DockerProject | None = None
         self._restore = FLAVOURS[0]
         self._addresses: dict[int, str] = {}
-        self._active: list[Fault] = []
+        self._active = ActiveFaults()
+        self._roll = Roll(federation)
         self._down: set[int] = set()
         self._paused: set[int] = set()
         self._fractions: dict[int, float | None] = {}
         self._networks: dict[int, Network] = {}
         self._restarts: dict[int, int] = {}
-        self._gone: set[int] = set()
 
     def check(self, kinds: frozenset[FaultKind]) -> None:
         """See `Backend`. Also finds out whether there is an engine, and images or the means to build them."""
@@ -87,7 +88,7 @@ class DockerBackend:
             self._mend_server(code)
         for agent in self._agents:
             code = states[name_of(agent)].exit_code
-            if code not in (None, ExitCode.OK) and agent not in self._down | self._gone:
+            if code not in (None, ExitCode.OK) and agent not in self._down | self._roll.gone.keys():
                 self._mend_agent(agent, code)
         return True
 
@@ -100,14 +101,13 @@ class DockerBackend:
         if fault.kind is FaultKind.RESTART:
             for_each([participant for participant in fault.targets if participant not in self._down], self._restart)
             return
-        self._active.append(fault)
+        self._active.begin(fault)
         ending = "SIGTERM" if fault.kind is FaultKind.STOP else "SIGKILL"
         for_each(fault.targets, lambda participant: self._reconcile(participant, ending))
 
     def heal(self, fault: Fault) -> None:
         """See `Backend`."""
-        if fault in self._active:
-            self._active.remove(fault)
+        if self._active.end(fault):
             for_each(fault.targets, lambda participant: self._reconcile(participant, "SIGKILL"))
 
     def finish(self, folder: Path) -> None:
@@ -138,12 +138,9 @@ class DockerBackend:
     def _containers(self) -> Containers:
         return self._made.containers
 
-    def _faults_of(self, participant: int) -> list[Fault]:
-        return [fault for fault in self._active if participant in fault.targets]
-
     def _reconcile(self, participant: int, ending: str) -> None:
         """Make it so that what is active holds for this participant, and nothing else."""
-        is_down = any(fault.kind in DOWN for fault in self._faults_of(participant))
+        is_down = self._active.is_down(participant)
         if is_down and participant not in self._down:
             self._down.add(participant)
             self._containers.send_signal(name_of(participant), ending)
@@ -156,7 +153,7 @@ class DockerBackend:
     def _reconcile_network(self, participant: int) -> None:
         """Its rules outlast its program, and need not be made again when that is started again."""
         before = self._networks.get(participant, Network())
-        after = network_of(participant, self._faults_of(participant), self._addresses)
+        after = network_of(participant, self._active.on(participant), self._addresses)
         steps = commands(before, after, self._restore)
         if steps:
             self._containers.run_in_network(name_of(participant), steps)
@@ -164,12 +161,11 @@ class DockerBackend:
 
     def _reconcile_pace(self, participant: int) -> None:
         """Whether it stands still, or is slow."""
-        name, faults = name_of(participant), self._faults_of(participant)
-        fraction = next((fault.fraction for fault in reversed(faults) if fault.kind is FaultKind.SLOW_CPU), None)
+        name, fraction = name_of(participant), self._active.cpu_fraction(participant)
         if fraction != self._fractions.get(participant):
             self._containers.limit_cpu(name, fraction)
             self._fractions[participant] = fraction
-        if any(fault.kind is FaultKind.PAUSE for fault in faults):
+        if self._active.is_paused(participant):
             self._paused.add(participant)
             self._containers.stand_still(name)
         elif participant in self._paused:
@@ -205,7 +201,8 @@ class DockerBackend:
             log.warning("%s ended with code %d: starting it again", name, code)
             self._start(agent)
             return
-        self._gone.add(agent)
-        log.warning("%s is gone: %s", name, self._containers.last_words(name))
-        if len(self._agents) - len(self._gone) < self._federation.quorum:
-            raise ProcessFailedError("too few agents are left for a quorum: see the logs in the run folder", code)
+        words = self._containers.last_words(name)
+        log.warning("%s is gone: %s", name, words)
+        exit_code = ExitCode(code) if code in list(ExitCode) else ExitCode.QUORUM_LOST
+        self._roll.lose(Loss(agent, exit_code, words))
+        self._roll.check_quorum(0, ())

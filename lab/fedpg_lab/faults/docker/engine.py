@@ -76,7 +76,8 @@ def run_docker(
     command = ["docker", *arguments]
     try:
         process = subprocess.Popen(
-            command, env=settings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace",  # whatever the locale, and whatever a build prints
             start_new_session=True,  # Ctrl-C is ours to handle, and a plugin is to be ended together with it
         )  # fmt: skip
     except OSError as error:

@@ -17,8 +17,7 @@ FLAVOURS = ("iptables-nft-restore", "iptables-legacy-restore")
 
 SHAPED = frozenset({FaultKind.LATENCY, FaultKind.CORRUPTION, FaultKind.BANDWIDTH})
 FILTERED = frozenset({FaultKind.PARTITION, FaultKind.BLACK_HOLE, FaultKind.LOSS, FaultKind.RESET})
-NETWORK = SHAPED | FILTERED
-"""Kinds that are made in the network namespace."""
+"""Kinds that are made in the network namespace: by queues, and by rules."""
 
 _PROBE_RATE_BYTES_PER_S = 1e6
 _QUEUES: Mapping[str, Command] = {

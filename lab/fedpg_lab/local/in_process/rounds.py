@@ -29,7 +29,7 @@ from fedpg_server.learning.state import State
 from fedpg_server.learning.worlds import Worlds, check_worlds
 from fedpg_server.observers.base import Observed, Observers, build_observers
 from fedpg_server.opening import create_store, leave_summary, restore_store, take_up
-from fedpg_server.protocol.status import describe_round
+from fedpg_server.recorded_rounds import RecordedRounds
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.storage.store import Store
 
@@ -109,9 +109,10 @@ class _Rounds:
         self._agents = agents
         self._folder = options.folder
         self._on_round = on_round
-        self._records = store.records()
-        observed = Observed(options.folder, federation, spec, list(self._records), store.parameters_if_kept)
-        self._observers = Observers(build_observers(options.observers, observed))
+        records = store.records()
+        observed = Observed(options.folder, federation, spec, tuple(records), store.parameters_if_kept)
+        observers = Observers(build_observers(options.observers, observed))
+        self._recorded = RecordedRounds(records, federation.task.trajectories, observers)
 
     def play(self) -> None:
         """Do the rounds that are missing, and leave a summary however that ends."""
@@ -129,12 +130,12 @@ class _Rounds:
             failure = str(error)
             raise
         finally:
-            self._observers.close()
-            leave_summary(self._folder, self._federation, self._records, failure)
+            self._recorded.close()
+            leave_summary(self._folder, self._federation, self._recorded.records, failure)
 
     @property
     def _trajectories(self) -> int:
-        return self._records[-1].trajectories_total if self._records else 0
+        return self._recorded.totals.returns.trajectories
 
     def _one_round(self, number: int, state: State) -> State:
         began_s = time.perf_counter()
@@ -156,7 +157,5 @@ class _Rounds:
         return record.evaluated(self._learner.evaluate(state.theta, record.round_number))
 
     def _tell(self, record: RoundRecord, state: State) -> None:
-        self._records.append(record)
-        self._observers.record(record, state.theta)
-        log.info(describe_round(record, self._federation.task.trajectories))
+        self._recorded.add(record, state.theta)
         self._on_round(self._federation, record)
