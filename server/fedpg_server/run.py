@@ -31,7 +31,7 @@ from fedpg_server.protocol.gathering import GRACE_S
 from fedpg_server.protocol.restoring import restore_coordinator
 from fedpg_server.recorded_rounds import RecordedRounds
 from fedpg_server.run_calls import RunCalls, ServedRun
-from fedpg_server.storage.rows import RecalledRound, Row
+from fedpg_server.storage.rows import FinishedRow, RecalledRound, Row
 from fedpg_server.storage.store import Store
 from fedpg_server.threads import run_in
 
@@ -160,7 +160,10 @@ class Run:
 
     async def _finish(self, record: RoundRecord, theta: Vector, state: State | None = None) -> None:
         """Store an evaluated round, and the state after it where that is not stored yet."""
-        await self._in_store(self._store.finish_round, record, state)
+        if state is None:
+            await self._driver.journal.store(FinishedRow(record))
+        else:
+            await self._in_store(self._store.finish_round, record, state)
         self._recorded.add(record, theta)
 
     async def _collect(self, plan: RoundPlan, state: State, known: RecalledRound) -> None:
@@ -179,6 +182,7 @@ class Run:
         if recursion is not None:
             round_.recursion.CopyFrom(wire.recursion_to_message(recursion))
         self._board.post(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
+        await self._in_store(self._store.copy_back)  # while the agents work
         await self._driver.round_closed.wait()
         self._board.clear()
 

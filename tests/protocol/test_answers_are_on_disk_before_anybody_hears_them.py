@@ -10,7 +10,8 @@ import pytest
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.protocol.events import Answer, CloseRound, Effect, StoreVote
 from fedpg_server.protocol.journal import GATHER_S, Journal
-from fedpg_server.storage.rows import Ballot, ClosedRow, Row, VoteRow
+from fedpg_server.storage.rows import Ballot, ClosedRow, FinishedRow, Row, VoteRow
+from support.protocol import make_round_record
 from support.simulated_clock import VirtualLoop
 
 
@@ -21,13 +22,15 @@ class Disk:
         self.events: list[str] = []
         self.times_s: list[float] = []
         self.journal = Journal(self.commit, self.carry_out)
+        self.tasks: list[asyncio.Task[None]] = []
 
     async def commit(self, rows: Sequence[Row]) -> None:
         """Write rows, in a tenth of a second."""
         self.times_s.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.1)
         votes = [f"vote {row.agent}" for row in rows if isinstance(row, VoteRow)]
-        self.events += [*votes, *("closed" for row in rows if isinstance(row, ClosedRow)), "on disk"]
+        finished = [f"round {row.record.round_number}" for row in rows if isinstance(row, FinishedRow)]
+        self.events += [*votes, *("closed" for row in rows if isinstance(row, ClosedRow)), *finished, "on disk"]
 
     def carry_out(self, effect: Effect) -> None:
         """What the journal leaves to others."""
@@ -124,3 +127,32 @@ def test_a_round_that_closes_while_a_transaction_is_written_waits_for_that_alone
 
     play(story, disk)
     assert disk.times_s == [pytest.approx(GATHER_S), pytest.approx(GATHER_S + 0.1)]
+
+
+def finish(disk: Disk, number: int) -> None:
+    """A round has been evaluated. That it is on disk is taken down."""
+
+    async def store() -> None:
+        await disk.journal.store(FinishedRow(make_round_record(number)))
+        disk.events.append(f"round {number} is recorded")
+
+    disk.tasks.append(asyncio.create_task(store()))
+
+
+def test_an_evaluated_round_shares_the_transaction_that_closes_the_next_one() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        finish(disk, 1)
+        after(GATHER_S / 10, close, disk, 3)
+
+    play(story, disk)
+    assert disk.events == ["vote 3", "closed", "round 1", "on disk", "learner", "round 1 is recorded", "answer 3"]
+    assert disk.times_s == [pytest.approx(GATHER_S / 10)]
+
+
+def test_an_evaluated_round_does_not_wait_for_long_when_nothing_else_happens() -> None:
+    disk = Disk()
+    play(lambda disk: finish(disk, 1), disk)
+    assert disk.events == ["round 1", "on disk", "round 1 is recorded"]
+    assert disk.times_s == [pytest.approx(GATHER_S)]

@@ -99,6 +99,7 @@ def test_a_server_that_is_stopped_meanwhile_evaluates_when_it_is_resumed(tmp_pat
         async with serving(tmp_path, idle_federation(1, ROUNDS)) as door:
             await door.vote(1, await door.open_round(1, 0))
             await door.vote(1, await door.open_round(1, 1))
+            threading.Timer(0.2, held.set).start()  # the stopping server waits for the thread that evaluates
             await door.stop_rounds()
         assert stored(tmp_path) == (1, 1, 0)
 
@@ -110,7 +111,6 @@ def test_a_server_that_is_stopped_meanwhile_evaluates_when_it_is_resumed(tmp_pat
             assert [record.evaluation_returns for record in records] == [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
             assert door.run.coordinator.members[1].rounds_accepted == ROUNDS
 
-    threading.Timer(0.2, held.set).start()  # the stopping server waits for the thread that evaluates
     asyncio.run(stop_early())
     asyncio.run(resume())
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.learning.state import ADAM_M, ADAM_V, THETA, State
-from fedpg_server.storage.rows import Ballot, ClosedRow, ConflictRow, VerdictRow, VoteRow
+from fedpg_server.storage.rows import Ballot, ClosedRow, ConflictRow, FinishedRow, VerdictRow, VoteRow
 from fedpg_server.storage.store import Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,6 +105,32 @@ def test_records_and_the_latest_state_come_back_after_each_round(tmp_path: Path)
     assert reopened.parameters(1).tolist() == [1.0] * SIZE, "θ of every round is kept"
     assert reopened.vote_digest(1, 1) == vote(1, 1).digest, "and the digest of every vote"
     assert not reopened.recall_round(3).is_closed
+
+
+def test_an_evaluated_round_is_the_same_in_the_transaction_that_closes_the_next_one(tmp_path: Path) -> None:
+    """Records, kept parameters and seal do not depend on whom a finished round shares its transaction with."""
+    for name in ("alone", "shared"):
+        (tmp_path / name).mkdir()
+    alone, shared = (create(tmp_path / name / "run.sqlite") for name in ("alone", "shared"))
+    records = [make_round_record(number, evaluation_returns=(10.0 - number,)) for number in (1, 2, 3)]
+    for store in (alone, shared):
+        store.keep_parameters = 1
+        for record in records:
+            number = record.round_number
+            store.commit([vote(number, 1), ClosedRow(number)])
+            store.improve_round(replace(record, evaluation_returns=()), state_of(number))
+            if store is alone:
+                store.finish_round(record)
+            else:
+                store.commit([vote(number + 1, 2), VerdictRow(2, Verdict.DUPLICATE), FinishedRow(record)])
+                store.copy_back()
+        store.close()
+    reopened = [Store.open(tmp_path / name / "run.sqlite") for name in ("alone", "shared")]
+    for store in reopened:
+        assert store.records() == records
+        assert store.unevaluated() is None
+        assert [number for number in range(4) if store.parameters_if_kept(number) is not None] == [0, 1, 3]
+    assert list(reopened[1].recall_round(4).digests) == [2]
 
 
 def test_a_failed_transaction_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def verdicts_of(aggregate: Aggregate, voters: Sequence[int]) -> tuple[tuple[int,
     if aggregate.weights is None:
         return (tuple(voters), ()) if aggregate.vector is not None else ((), tuple(voters))
     accepted = tuple(agent for agent in voters if aggregate.weights.get(agent, 0.0) > 0)
-    return accepted, tuple(agent for agent in voters if agent not in set(accepted))
+    counted = set(accepted)
+    return accepted, tuple(agent for agent in voters if agent not in counted)
 
 
 def score_filter(accepted: Sequence[int], filtered: Sequence[int], federation: Federation) -> dict[str, float]:

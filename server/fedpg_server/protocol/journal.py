@@ -37,6 +37,14 @@ class _Waiting:
     answer: asyncio.Future[Verdict]
 
 
+@dataclass
+class _StoreRow:
+    """What a run has to store beside the coordinator's effects."""
+
+    row: Row
+    stored: asyncio.Future[None]
+
+
 class Journal:
     """Carries effects out in their right order. To be used from the event loop alone."""
 
@@ -48,7 +56,7 @@ class Journal:
         self._carry_out = carry_out
         self._tickets = 0
         self._waiting: dict[int, _Waiting] = {}
-        self._effects: list[Effect] = []
+        self._effects: list[Effect | _StoreRow] = []
         self._has_effects = asyncio.Event()
         self._hurry = asyncio.Event()
         self._is_stopped = False
@@ -73,6 +81,16 @@ class Journal:
         if any(isinstance(effect, CloseRound) for effect in effects):
             self._hurry.set()
 
+    async def store(self, row: Row) -> None:
+        """Have a row stored that nobody is in a hurry for: it shares the transaction of the next verdicts.
+
+        Returns when it is on disk.
+        """
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._effects.append(_StoreRow(row, stored))
+        self._has_effects.set()
+        await stored
+
     async def write(self) -> None:
         """Store what has gathered in one transaction, then answer; over and over. Raises what `commit` raises."""
         while True:
@@ -95,7 +113,7 @@ class Journal:
                 waiting.answer.set_exception(RunStoppedError())
         self._waiting.clear()
 
-    def _rows(self, effects: Sequence[Effect]) -> Iterator[Row]:
+    def _rows(self, effects: Sequence[Effect | _StoreRow]) -> Iterator[Row]:
         for effect in effects:
             match effect:
                 case StoreVote(ticket, agent, round_number, digest):
@@ -106,8 +124,10 @@ class Journal:
                     yield VerdictRow(agent, verdict)
                 case CloseRound(round_number):
                     yield ClosedRow(round_number)
+                case _StoreRow(row):
+                    yield row
 
-    def _after_commit(self, effect: Effect) -> None:
+    def _after_commit(self, effect: Effect | _StoreRow) -> None:
         match effect:
             case StoreVote(ticket, agent):
                 self.ballots[agent] = self._ballot(ticket)
@@ -115,6 +135,9 @@ class Journal:
                 answer = self._waiting.pop(ticket).answer
                 if not answer.done():  # the caller may have given up meanwhile
                     answer.set_result(verdict)
+            case _StoreRow(_, stored):
+                if not stored.done():  # likewise
+                    stored.set_result(None)
             case _:
                 self._carry_out(effect)
 
@@ -124,13 +147,13 @@ class Journal:
         return ballot
 
 
-def _turn(effect: Effect) -> int:
+def _turn(effect: Effect | _StoreRow) -> int:
     """When to carry out an effect that is stored: what the learner waits for comes before what agents wait for.
 
     Answering them takes the event loop as long as improving takes the learner, in whose thread it then happens.
     """
     match effect:
-        case StoreVote():
+        case StoreVote() | _StoreRow():
             return 0
         case CloseRound():
             return 1

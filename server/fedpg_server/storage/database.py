@@ -63,6 +63,9 @@ CREATE TABLE seal (              -- one row: of everything but the data above an
 );
 """
 STATEMENTS = tuple(statement.strip() for statement in SCHEMA.split(";\n") if statement.strip())
+LOG_PAGES = 4096
+"""At this size, 64 MB, the commit that finds it so brings the log of writes back. Every round does so anyway, when
+nobody waits for it; the votes of one round of a thousand agents would exceed SQLite's own measure."""
 COPY_ATTEMPTS = 3
 """A copy of a store that is being written meanwhile may come out torn."""
 
@@ -88,6 +91,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 def write_ahead(connection: sqlite3.Connection) -> None:
     """Let readers read while this connection writes. Stays with the file until `leave_write_ahead`."""
     connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
 
 
 def leave_write_ahead(connection: sqlite3.Connection) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.transport.verdicts import Verdict
 
+from fedpg_server.learning.records import RoundRecord
+
 
 @dataclass(frozen=True, eq=False)
 class Ballot:
@@ -52,7 +54,14 @@ class ClosedRow:
     round_number: int
 
 
-Row = VoteRow | ConflictRow | VerdictRow | ClosedRow
+@dataclass(frozen=True, eq=False)
+class FinishedRow:
+    """A round that has been evaluated. The state after it is stored."""
+
+    record: RoundRecord
+
+
+Row = VoteRow | ConflictRow | VerdictRow | ClosedRow | FinishedRow
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from fedpg_server.storage.locking import Lock, Watch, is_held
 from fedpg_server.storage.mark import ADVICE, Mark, mark_path, read_mark, require_reached
 from fedpg_server.storage.reading import PARAMETERS_FROM, StoredRun
 from fedpg_server.storage.retention import Kept, best_of, better_of, latest_that_fit, no_longer_kept
-from fedpg_server.storage.rows import ClosedRow, ConflictRow, Row, VerdictRow, VoteRow
+from fedpg_server.storage.rows import ClosedRow, ConflictRow, FinishedRow, Row, VerdictRow, VoteRow
 from fedpg_server.storage.seal import Point, Seal, last_link, link
 from fedpg_server.storage.writing import insert_state, insert_votes, put_round, set_run_value
 
@@ -173,7 +173,9 @@ class Store(StoredRun):
         conflicts = [row for row in rows if isinstance(row, ConflictRow)]
         verdicts = [row for row in rows if isinstance(row, VerdictRow)]
         closed = [row for row in rows if isinstance(row, ClosedRow)]
-        with self._transaction() as (connection, seal):
+        finished = [row.record for row in rows if isinstance(row, FinishedRow)]
+        kept = self._kept
+        with self._transaction(finished[-1].round_number if finished else None) as (connection, seal):
             for start in range(0, len(votes), VOTES_AT_ONCE):
                 insert_votes(connection, seal, votes[start : start + VOTES_AT_ONCE])
             for conflict in conflicts:
@@ -192,6 +194,9 @@ class Store(StoredRun):
                 query = "INSERT OR IGNORE INTO rounds (round, closed) VALUES (?, 1)"
                 if connection.execute(query, (row.round_number,)).rowcount:
                     seal.add("rounds", row.round_number, 1, None, None, None)
+            for record in finished:
+                kept = self._put_finished(connection, seal, record, kept)
+        self._kept = kept
 
     def improve_round(self, record: RoundRecord, state: State) -> None:
         """Keep the state after a round whose evaluation is still to come, and its record as far as that goes.
@@ -205,23 +210,32 @@ class Store(StoredRun):
     def finish_round(self, record: RoundRecord, state: State | None = None) -> None:
         """Record an evaluated round, and the state after it unless `improve_round` has been given that.
 
-        Of the states before, as many θ are kept as are to be. Raises StorageError.
+        Of the states before, as many θ are kept as are to be. The log of writes is brought back. Raises StorageError.
         """
-        number, text = record.round_number, record.to_json()
-        with self._transaction(number) as (connection, seal):
+        with self._transaction(record.round_number) as (connection, seal):
             if state is not None:
-                insert_state(connection, seal, number, state)
-            state_digest = connection.execute("SELECT digest FROM states WHERE round = ?", (number,)).fetchone()[0]
-            chain = link(last_link(connection, number), number, text, state_digest)
-            put_round(connection, seal, number, chain, text)
-            kept = self._drop_past(connection, seal, record)
+                insert_state(connection, seal, record.round_number, state)
+            kept = self._put_finished(connection, seal, record, self._kept)
         self._kept = kept
+        self.copy_back()
+
+    def copy_back(self) -> None:
+        """Bring the log of writes back into the file, so that little depends on it. Raises StorageError."""
         with translated(self.path):
             copy_back(self._connection)
 
-    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord) -> Kept:
+    def _put_finished(
+        self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord, before: Kept | None
+    ) -> Kept:
+        """Write the record of an evaluated round. Returns which vectors are kept then; `before` are those until now."""
+        number, text = record.round_number, record.to_json()
+        state_digest = connection.execute("SELECT digest FROM states WHERE round = ?", (number,)).fetchone()[0]
+        put_round(connection, seal, number, link(last_link(connection, number), number, text, state_digest), text)
+        return self._drop_past(connection, seal, record, before)
+
+    def _drop_past(self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord, before: Kept | None) -> Kept:
         """Delete the vectors that are not kept once a round has been evaluated. Returns what is kept."""
-        number, before = record.round_number, self._kept
+        number = record.round_number
         best = best_of(self.progress()) if before is None else before.best
         latest = self.keep_parameters or latest_that_fit(connection, number)
         now = Kept(number, latest, better_of(best, number, record.evaluation_return))
