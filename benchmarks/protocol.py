@@ -4,8 +4,10 @@ The server is the real one (service, run, store) in a process of its own, with a
 The agents share this process; each answers at once with a vector of 5,000 numbers. A round is timed on the server, from
 one round's result to the next, so everything in between counts: opening, polls, votes on disk, closing, recording.
 
-Beside it stands what gRPC alone takes on the same machine: the same messages between the same processes, with answers
-that are ready. That is the floor, whatever else the machine is doing.
+Beside it stands what gRPC alone takes on the same machine: the same messages between processes of the same layout,
+over the same asyncio server and clients, with answers that are ready. That is the floor, whatever else the machine is
+doing: both are timed by turns. Beside the time on the clock stand the processor time of the server's process, all its
+threads, which other processes disturb less, and the time in which the store's thread wrote transactions.
 
 Usage: python benchmarks/protocol.py [--rounds N] [--json FILE]
 """
@@ -16,12 +18,13 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -37,6 +40,7 @@ from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import CARTPOLE
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import client_options, server_options
+from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.algorithms.base import InnerReport
 from fedpg_server.learning.learner import RoundResult
@@ -45,6 +49,7 @@ from fedpg_server.learning.state import State
 from fedpg_server.run import Run
 from fedpg_server.serving.grpc_server import start_listening
 from fedpg_server.serving.service import FederationService
+from fedpg_server.storage.seal import Seal
 from fedpg_server.storage.store import STORE_NAME, Store
 
 SIZE = 5_000
@@ -79,10 +84,17 @@ class Timing:
     median_ms: float
     p90_ms: float
     target_ms: float
+    cpu_ms: float
+    """Of the server's process, a round."""
+    storing_ms: float
+    """In which the store's thread wrote, the median round."""
     grpc_median_ms: float
     """gRPC alone."""
+    grpc_cpu_ms: float
 
 
+REPEATS = 3
+"""By turns, ours and gRPC alone."""
 CASES = (Case(10, 10, target_ms=10.0), Case(100, 20, target_ms=100.0), Case(1_000, 20, target_ms=1_000.0))
 
 
@@ -106,32 +118,75 @@ class IdleLearner:
         return Evaluation(returns=(0.0,), lengths=(0,))
 
 
+@dataclass
+class Rounds:
+    """What was measured of each round, in seconds."""
+
+    times_s: list[float] = field(default_factory=list)
+    storing_s: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
+    """Of the server's process, of a round on average."""
+
+    def __iadd__(self, more: Rounds) -> Rounds:
+        """These rounds and more."""
+        count = len(self.times_s) + len(more.times_s)
+        self.cpu_s = (self.cpu_s * len(self.times_s) + more.cpu_s * len(more.times_s)) / count
+        self.times_s += more.times_s
+        self.storing_s += more.storing_s
+        return self
+
+
 class Stopwatch:
-    """An observer that notes when each round's result is in."""
+    """An observer that notes when each round's result is in, and what that took."""
 
     def __init__(self) -> None:
         """Nothing noted yet."""
-        self.times_s: list[float] = []
+        self._noted: list[tuple[float, float, float]] = []
+        self._storing_s = 0.0
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """The store writes. For its thread alone."""
+        started_s = time.perf_counter()
+        yield
+        self._storing_s += time.perf_counter() - started_s
 
     def record(self, record: RoundRecord, theta: Vector) -> None:
         """Note the time."""
-        self.times_s.append(time.perf_counter())
+        self._noted.append((time.perf_counter(), time.process_time(), self._storing_s))
+
+    def rounds(self) -> Rounds:
+        """What was noted after the warm-up."""
+        times_s, cpu_s, storing_s = np.diff(self._noted[WARM_UP_ROUNDS:], axis=0).T
+        return Rounds(times_s.tolist(), storing_s.tolist(), float(cpu_s.mean()))
 
     def close(self) -> None:
         """Nothing is buffered."""
+
+
+class TimedStore(Store):
+    """A store whose transactions are timed."""
+
+    stopwatch: Stopwatch
+
+    @contextmanager
+    def _transaction(self, finished: int | None = None) -> Iterator[tuple[sqlite3.Connection, Seal]]:
+        with self.stopwatch.storing(), super()._transaction(finished) as open_one:
+            yield open_one
 
 
 # The server's process -------------------------------------------------------------------------------------------------
 
 
 def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> None:
-    """Serve a run of that many rounds: sends its address, then the round times in seconds."""
+    """Serve a run of that many rounds: sends its address, then what was measured of its rounds."""
 
-    async def serve() -> list[float]:
+    async def serve() -> Rounds:
         federation = describe("CartPole-v1", agents=agents, trajectories=rounds)
         start = fresh(np.zeros(SIZE, np.float32))
-        store = Store.create(folder / STORE_NAME, RUN_ID, federation_to_toml(federation), start)
-        stopwatch = Stopwatch()
+        store = TimedStore.create(folder / STORE_NAME, RUN_ID, federation_to_toml(federation), start)
+        assert isinstance(store, TimedStore)
+        stopwatch = store.stopwatch = Stopwatch()
         run = Run(federation, SPEC, store, IdleLearner(), [stopwatch], time.monotonic)
         service = FederationService(authenticated=False)
         service.serve(run.calls)
@@ -140,9 +195,9 @@ def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> 
         await run.serve()
         await endpoint.stop(1.0)
         store.close()
-        return stopwatch.times_s
+        return stopwatch.rounds()
 
-    pipe.send(np.diff(asyncio.run(serve())).tolist())
+    pipe.send(asyncio.run(serve()))
 
 
 class ReadyAnswers(federation_pb2_grpc.FederationServicer):
@@ -150,8 +205,11 @@ class ReadyAnswers(federation_pb2_grpc.FederationServicer):
 
     def __init__(self) -> None:
         """Make the answers."""
-        round_ = pb.Round(number=1, batch_size=1, parameters=wire.vector_to_tensor(np.zeros(SIZE, np.float32)))
-        self._round = pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_)
+        parameters = wire.vector_to_tensor(np.zeros(SIZE, np.float32))
+        round_ = pb.Round(
+            number=1, batch_size=1, parameters=parameters, parameters_digest=wire.tensor_digest(parameters)
+        )
+        self._round = pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_, time_left_s=100.0)
 
     async def AwaitRound(self, request: pb.AwaitRoundRequest, context: object) -> pb.AwaitRoundReply:  # noqa: N802
         """A round."""
@@ -159,11 +217,11 @@ class ReadyAnswers(federation_pb2_grpc.FederationServicer):
 
     async def SubmitUpdate(self, request: pb.SubmitUpdateRequest, context: object) -> pb.SubmitUpdateReply:  # noqa: N802
         """Accepted."""
-        return pb.SubmitUpdateReply(verdict=pb.VERDICT_ACCEPTED)
+        return pb.SubmitUpdateReply(verdict=pb.VERDICT_ACCEPTED, message=Verdict.ACCEPTED.sentence)
 
 
 def serve_ready_answers(pipe: Connection) -> None:
-    """Serve until told to stop: sends its address."""
+    """Serve until told to stop: sends its address, and its processor time in seconds whenever asked for it."""
 
     async def serve() -> None:
         server = grpc.aio.server(options=server_options(MESSAGE_BYTES))
@@ -171,7 +229,8 @@ def serve_ready_answers(pipe: Connection) -> None:
         port = server.add_insecure_port(LOOPBACK)
         await server.start()
         pipe.send(f"127.0.0.1:{port}")
-        await asyncio.to_thread(pipe.recv)
+        while await asyncio.to_thread(pipe.recv) != "stop":
+            pipe.send(time.process_time())
         await server.stop(None)
 
     asyncio.run(serve())
@@ -222,21 +281,32 @@ async def take_part_in_all(case: Case, address: str) -> None:
         await asyncio.gather(*(take_part(agent, stub) for agent, stub in stubs.items()))
 
 
-async def exchange_messages(case: Case, address: str, rounds: int) -> list[float]:
-    """A poll and a submission an agent and round, and nothing else: the round times in seconds."""
+async def exchange_messages(case: Case, address: str, rounds: int, pipe: Connection) -> Rounds:
+    """A poll and a submission an agent and round, and nothing else. `pipe` leads to the server."""
+
+    def cpu_s() -> float:
+        pipe.send("processor time")
+        told: float = pipe.recv()
+        return told
+
     times_s = []
     async with connected(case, address) as stubs:
 
         async def exchange(stub: Stub, submission: pb.SubmitUpdateRequest) -> None:
-            await stub.AwaitRound(pb.AwaitRoundRequest(agent=submission.agent), timeout=CALL_TIMEOUT_S)
+            poll = pb.AwaitRoundRequest(run_id=RUN_ID, agent=submission.agent, after_round=1, wait_s=30.0)
+            reply = await stub.AwaitRound(poll, timeout=CALL_TIMEOUT_S)
+            submission.round, submission.parameters_digest = reply.round.number, reply.round.parameters_digest
             await stub.SubmitUpdate(submission, timeout=CALL_TIMEOUT_S)
 
         submissions = {agent: make_submission(agent, RUN_ID) for agent in stubs}
-        for _ in range(rounds):
+        started_cpu_s = 0.0
+        for number in range(WARM_UP_ROUNDS + rounds):
+            if number == WARM_UP_ROUNDS:
+                started_cpu_s = cpu_s()
             started_s = time.perf_counter()
             await asyncio.gather(*(exchange(stub, submissions[agent]) for agent, stub in stubs.items()))
             times_s.append(time.perf_counter() - started_s)
-    return times_s
+        return Rounds(times_s[WARM_UP_ROUNDS:], cpu_s=(cpu_s() - started_cpu_s) / rounds)
 
 
 # The timing -----------------------------------------------------------------------------------------------------------
@@ -252,48 +322,58 @@ def beside(target: Callable[..., None], *arguments: object) -> tuple[BaseProcess
     return process, ours
 
 
-def time_protocol(case: Case, rounds: int) -> list[float]:
-    """Round times of the real protocol in milliseconds, after a warm-up."""
+def time_protocol(case: Case, rounds: int) -> Rounds:
+    """The real protocol, after a warm-up."""
     with tempfile.TemporaryDirectory() as folder:
         server, pipe = beside(serve_protocol, case.agents, rounds + WARM_UP_ROUNDS + 1, Path(folder))
         asyncio.run(take_part_in_all(case, pipe.recv()))
-        times_s: list[float] = pipe.recv()
+        measured: Rounds = pipe.recv()
         server.join()
-    return [time_s * 1e3 for time_s in times_s[WARM_UP_ROUNDS:]]
+    return measured
 
 
-def time_grpc(case: Case, rounds: int) -> list[float]:
-    """Round times of gRPC alone in milliseconds, after a warm-up."""
+def time_grpc(case: Case, rounds: int) -> Rounds:
+    """The same of gRPC alone."""
     server, pipe = beside(serve_ready_answers)
-    times_s = asyncio.run(exchange_messages(case, pipe.recv(), rounds + WARM_UP_ROUNDS))
+    measured = asyncio.run(exchange_messages(case, pipe.recv(), rounds, pipe))
     pipe.send("stop")
     server.join()
-    return [time_s * 1e3 for time_s in times_s[WARM_UP_ROUNDS:]]
+    return measured
 
 
 def time_case(case: Case, rounds: int) -> Timing:
-    """One case, the protocol and gRPC alone one after the other."""
-    times_ms = time_protocol(case, rounds)
+    """One case, the protocol and gRPC alone by turns."""
+    ours, grpc_alone = Rounds(), Rounds()
+    each = -(-rounds // REPEATS)
+    for _ in range(REPEATS):
+        ours += time_protocol(case, each)
+        grpc_alone += time_grpc(case, each)
     return Timing(
         agents=case.agents,
         connections=case.connections,
-        rounds=len(times_ms),
-        median_ms=statistics.median(times_ms),
-        p90_ms=statistics.quantiles(times_ms, n=10)[-1],
+        rounds=len(ours.times_s),
+        median_ms=statistics.median(ours.times_s) * 1e3,
+        p90_ms=statistics.quantiles(ours.times_s, n=10)[-1] * 1e3,
         target_ms=case.target_ms,
-        grpc_median_ms=statistics.median(time_grpc(case, rounds)),
+        cpu_ms=ours.cpu_s * 1e3,
+        storing_ms=statistics.median(ours.storing_s) * 1e3,
+        grpc_median_ms=statistics.median(grpc_alone.times_s) * 1e3,
+        grpc_cpu_ms=grpc_alone.cpu_s * 1e3,
     )
 
 
 def table(timings: Sequence[Timing]) -> str:
     """The timings as Markdown."""
     lines = [
-        "| agents | connections | rounds | median | 90th percentile | target for the median | gRPC alone, median |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
+        "| agents | connections | rounds | median | 90th percentile | target for the median | gRPC alone, median "
+        "| over gRPC alone | server's processor time | gRPC alone's | in the store |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
         f"| {timing.agents:,} | {timing.connections:,} | {timing.rounds} | {timing.median_ms:.1f} ms "
-        f"| {timing.p90_ms:.1f} ms | {timing.target_ms:,.0f} ms | {timing.grpc_median_ms:.1f} ms |"
+        f"| {timing.p90_ms:.1f} ms | {timing.target_ms:,.0f} ms | {timing.grpc_median_ms:.1f} ms "
+        f"| {timing.median_ms / timing.grpc_median_ms:.1f} | {timing.cpu_ms:.1f} ms | {timing.grpc_cpu_ms:.1f} ms "
+        f"| {timing.storing_ms:.1f} ms |"
         for timing in timings
     ]
     return "\n".join(lines)
@@ -302,7 +382,7 @@ def table(timings: Sequence[Timing]) -> str:
 def main() -> None:
     """Time the cases and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=30, help="timed rounds a case (default 30)")
+    parser.add_argument("--rounds", type=int, default=30, help="timed rounds a case, in three goes (default 30)")
     parser.add_argument("--agents", type=int, action="append", help="time only the case with so many agents")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
