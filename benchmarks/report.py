@@ -60,7 +60,11 @@ SECTIONS = (
         "protocol.py",
         "The protocol alone",
         "A round over gRPC on loopback, with agents that answer at once with 5,000 numbers and a learner that does "
-        "nothing. Every vote is in the store before it is answered.",
+        "nothing. Every vote is in the store before it is answered. Beyond gRPC's messages a round costs two "
+        "transactions one after the other, of the votes and of the state that they lead to, each with two writes that "
+        "wait for the disk; the rest is processor time of the server: by a profile at ten agents, a fifth of it "
+        "closes, records and announces the round, two fifths guard, check and judge the agents' calls, and two fifths "
+        "are the event loop's, which hands work to the store and the learner and back.",
     ),
     (
         "aggregation.py",
