@@ -38,13 +38,13 @@ simulate: $(INSTALLED) ## Print what one schedule of the simulator goes through 
 	$(BIN)/python tests/simulate.py $(ARGS)
 
 test-containers: $(INSTALLED) ## Build the images and test federations in containers (needs a Docker engine with Compose).
-	$(BIN)/pytest tests/containers $(ARGS)
+	$(BIN)/pytest --timeout=0 tests/containers $(ARGS)
 
 test-browser: $(INSTALLED) ## Test the page of fedpg watch in a real browser (needs Chromium: apt-get install chromium).
 	$(BIN)/pytest tests/browser $(ARGS)
 
 test-hostile: $(INSTALLED) ## Attack a federation while it learns (for longer: make test-hostile TRAJECTORIES=5000).
-	FEDPG_HOSTILE_TRAJECTORIES=$(TRAJECTORIES) $(BIN)/pytest tests/hostile $(ARGS)
+	FEDPG_HOSTILE_TRAJECTORIES=$(TRAJECTORIES) $(BIN)/pytest --timeout=0 tests/hostile $(ARGS)
 
 test-wheel: $(INSTALLED) ## Build the wheel and use it in a clean environment outside the repository.
 	$(BIN)/python .ci/wheel.py

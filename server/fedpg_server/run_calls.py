@@ -129,6 +129,7 @@ class RunCalls:
     async def submit(self, request: pb.SubmitUpdateRequest) -> Verdict:
         """Judge a submission; answered when the verdict is on disk. Raises RunStoppedError."""
         await self._knows_round.wait()
+        self._driver.journal.check_running()  # the store answers no more either
         gradient_digest = wire.tensor_digest(request.gradient)
         ballot, defect = self._read(request, gradient_digest)
         stored = None

@@ -76,7 +76,7 @@ def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
 
 @pytest.mark.parametrize("command", MODULES)
 def test_the_version(command: str) -> None:
-    ended = subprocess.run(command_line(command, "--version"), capture_output=True, text=True, timeout=60, check=True)
+    ended = subprocess.run(command_line(command, "--version"), capture_output=True, text=True, timeout=300, check=True)
     assert ended.stdout == f"{version('fedpg')}\n"
 
 
@@ -100,7 +100,7 @@ def test_completion(typed: str, offered: list[str]) -> None:
         COMP_CWORD=str(len(words) - 1),
     )
     ended = subprocess.run(
-        command_line(words[0]), env=variables, capture_output=True, text=True, timeout=60, check=False
+        command_line(words[0]), env=variables, capture_output=True, text=True, timeout=300, check=False
     )
     assert sorted(ended.stdout.split()) == offered, ended.stderr
 

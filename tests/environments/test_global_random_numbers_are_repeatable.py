@@ -70,7 +70,7 @@ def test_torch_is_seeded_where_it_is_imported_and_not_imported_for_that() -> Non
         "with GlobalRandom(3).during_episodes(1, 0): pass\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
 def test_agents_in_threads_of_one_process_take_turns() -> None:

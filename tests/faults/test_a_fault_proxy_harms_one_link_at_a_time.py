@@ -12,7 +12,7 @@ from fedpg_common.transport.channels import parse_address
 from fedpg_lab.faults.proxy import FaultProxy
 from fedpg_lab.faults.shaping import Conditions
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 300.0
 """It ends a test that would otherwise hang."""
 DEAF_AND_MUTE = Conditions(is_deaf=True, is_mute=True)
 

@@ -221,7 +221,7 @@ def test_vendored_files_are_what_their_checksums_say() -> None:
 
 
 def events_of(server: WatchServer, path: str) -> tuple[http.client.HTTPConnection, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=300)
     connection.request("GET", path)
     answer = connection.getresponse()
     assert answer.getheader("Content-Type") == "text/event-stream; charset=utf-8"
@@ -326,12 +326,12 @@ def test_it_ends_on_a_signal_while_a_page_listens(tmp_path: Path, number: signal
         assert process.stderr
         url = re.search(r"at (http://127\.0\.0\.1:\d+/run\?run=\.) \(Ctrl-C ends it\)", process.stdout.readline())
         assert url
-        connection = http.client.HTTPConnection(urlsplit(url.group(1)).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(url.group(1)).netloc, timeout=300)
         connection.request("GET", "/events?run=.")
         assert next_event(connection.getresponse())["run"]["rounds"] == 20
         process.send_signal(number)
         try:
-            assert process.wait(60) == code
+            assert process.wait(300) == code
         finally:
             process.kill()
         assert process.stderr.read() == ""

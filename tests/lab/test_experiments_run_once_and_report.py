@@ -226,7 +226,7 @@ def test_ctrl_c_ends_it_and_keeps_what_is_there(small: Path, tmp_path: Path) -> 
             pass  # the server has not made its store yet
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=300)
     assert process.returncode == ExitCode.INTERRUPTED, text
     assert text.endswith("Interrupted. The same command continues it.\n")
     with closing(Store.open(place / STORE_NAME)) as store:  # no server holds it any more

@@ -151,11 +151,11 @@ def test_the_command_serves_every_run_by_name_until_ctrl_c(tmp_path: Path) -> No
         url = line.split()[4]
         runs: list[str] = []
         while process.poll() is None and len(runs) < 2:  # it reads them while it serves
-            with urllib.request.urlopen(f"{url}data/runs", timeout=30) as reply:
+            with urllib.request.urlopen(f"{url}data/runs", timeout=300) as reply:
                 runs = json.load(reply)
         assert runs == ["svrpg/seed-0", "svrpg/seed-1"]
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
 
 
 def test_bad_input_is_one_sentence_and_an_exit_code(tmp_path: Path, fedpg: Command) -> None:

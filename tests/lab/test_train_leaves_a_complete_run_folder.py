@@ -62,7 +62,7 @@ def test_a_signal_ends_every_process_and_resume_gives_the_same_parameters(
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until_a_round_is_closed(folder, process)
     os.kill(process.pid, number)
-    _, text = process.communicate(timeout=60)
+    _, text = process.communicate(timeout=300)
     assert process.returncode == code, text
     assert f"--resume {folder}" in text
     assert json.loads((folder / "summary.json").read_text())["complete"] is False

@@ -47,7 +47,7 @@ def all_three(shared: SharedSearches, pooled: Mapping[int, Vector], plain: Conte
     together = threading.Barrier(len(EVERYBODY))
 
     def one(agent: int) -> Vector:
-        together.wait(60)
+        together.wait(300)
         return shared.collude(attack, pooled, replace(plain, agent=agent))
 
     with ThreadPoolExecutor(len(EVERYBODY)) as threads:

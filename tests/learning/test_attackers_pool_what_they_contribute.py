@@ -23,7 +23,7 @@ from fedpg_common.transport import wire
 from fedpg_common.transport.channels import parse_address
 from support.protocol import CALL_TIMEOUT_S, SIZE
 
-PATIENT_S, IMPATIENT_S = 60.0, 0.2
+PATIENT_S, IMPATIENT_S = 300.0, 0.2
 SOON_S = 2.0
 """Time enough for two to meet."""
 

@@ -33,7 +33,7 @@ from support.protocol import CALL_TIMEOUT_S
 
 RUN_SEED, AGENTS, BATCH_SIZE, ROUND = 31, 7, 3, 4
 ATTACKERS = (2, 3, 5)
-PATIENT_S, IMPATIENT_S = 60.0, 0.2
+PATIENT_S, IMPATIENT_S = 300.0, 0.2
 
 
 class Witness(Attack):

@@ -22,7 +22,7 @@ from fedpg_server.server import ServerOptions, serve
 from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
 from fedpg_server.serving.request_guard import STOPS, Gate
 from fedpg_server.serving.service import FederationService
-from support.protocol import CALL_TIMEOUT_S, open_aio_channel
+from support.protocol import CALL_TIMEOUT_S, idle_federation, make_submission, open_aio_channel, serving
 
 AGENTS = 5
 WAIT_S = 30.0
@@ -121,3 +121,24 @@ def test_a_gate_may_be_closed_again_while_callers_are_on_their_way_out() -> None
         return (await asyncio.gather(arrival, return_exceptions=True))[0]
 
     assert isinstance(asyncio.run(play()), TimeoutError)
+
+
+def test_who_votes_for_an_earlier_round_after_the_end_is_sent_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is closed by then, in which its earlier vote would be looked up, and the service may still answer."""
+
+    async def play() -> grpc.aio.AioRpcError:
+        async with serving(tmp_path, idle_federation(1, 2)) as door:
+            first = await door.open_round(1, 0)
+            await door.vote(1, first)
+            await door.vote(1, await door.open_round(1, 1))
+            await door.finish()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await door.submit(make_submission(door.run.run_id, 1, first))
+            return caught.value
+
+    with caplog.at_level(logging.WARNING):
+        error = asyncio.run(play())
+    assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, STOPS)
+    assert not [record for record in caplog.records if record.exc_info]

@@ -31,7 +31,7 @@ sys.exit(run_until_signalled(AgentProcess([nowhere])))
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", ExitCode.TERMINATED), ("SIGINT", ExitCode.INTERRUPTED)])
 def test_an_agent_without_a_server_ends(name: str, code: ExitCode) -> None:
-    ended = subprocess.run([sys.executable, "-c", AGENT.format(name=name)], timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", AGENT.format(name=name)], timeout=300, check=False)
     assert ended.returncode == code
 
 

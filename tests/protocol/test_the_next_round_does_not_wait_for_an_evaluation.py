@@ -27,8 +27,9 @@ from fedpg_server.learning.learner import Learner, RoundResult
 from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import EVALUATION, State
 from fedpg_server.protocol.coordinator import Phase
+from fedpg_server.run import Run
 from fedpg_server.storage.store import STORE_NAME, Store
-from support.protocol import CALL_TIMEOUT_S, IdleLearner, idle_federation, serving
+from support.protocol import CALL_TIMEOUT_S, IdleLearner, idle_federation, serving, wait_until
 
 ROUNDS = 3
 
@@ -99,9 +100,14 @@ def test_a_server_that_is_stopped_meanwhile_evaluates_when_it_is_resumed(tmp_pat
         async with serving(tmp_path, idle_federation(1, ROUNDS)) as door:
             await door.vote(1, await door.open_round(1, 0))
             await door.vote(1, await door.open_round(1, 1))
-            threading.Timer(0.2, held.set).start()  # the stopping server waits for the thread that evaluates
+            threading.Thread(target=release_once_it_stops, args=(door.run,)).start()
             await door.stop_rounds()
         assert stored(tmp_path) == (1, 1, 0)
+
+    def release_once_it_stops(run: Run) -> None:
+        """By then nobody takes the evaluation, and the stopping server waits for the thread that is at it."""
+        wait_until(lambda: run._board._is_closed)
+        held.set()
 
     async def resume() -> None:
         async with serving(tmp_path, idle_federation(1, ROUNDS)) as door:

@@ -40,7 +40,7 @@ def test_the_row_of_the_certificate_shows_it_also_after_a_restart(
                 await asyncio.sleep(0.01)
 
     with caplog.at_level(logging.WARNING):
-        asyncio.run(asyncio.wait_for(intrude(), 60))
+        asyncio.run(asyncio.wait_for(intrude(), 300))
     assert "with the certificate of agent-2: the certificate is agent 2's, the message agent 1's" in caplog.text
     with Store.open(tmp_path / STORE_NAME) as store:
         coordinator = restore_coordinator(store.federation, store, store.records())

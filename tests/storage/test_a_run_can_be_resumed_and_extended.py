@@ -171,6 +171,6 @@ def test_the_servers_command_extends_a_run(finished: Path, tmp_path: Path) -> No
             if " from round " in line:
                 break
         server.terminate()
-        assert server.wait(60) == 143
+        assert server.wait(300) == 143
     assert tomllib.loads((folder / "config.toml").read_text())["task"]["trajectories"] == LONGER
     assert not load_run(folder).is_complete

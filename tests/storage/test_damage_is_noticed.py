@@ -339,7 +339,7 @@ def test_a_live_run_is_never_taken_for_a_damaged_one(tmp_path: Path) -> None:
     writer = context.Process(target=write_until_told, args=(folder, stop, ready))
     writer.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(300)
         seen = [len(records_of(folder / STORE_NAME)) for _ in range(25)]
     finally:
         stop.set()

@@ -59,4 +59,4 @@ def test_a_store_that_disappears_ends_the_run_at_its_next_round(tmp_path: Path, 
             with pytest.raises(StorageError, match=f"{name} has been removed while the server used it"):
                 await door.rounds
 
-    asyncio.run(asyncio.wait_for(play(), 60))
+    asyncio.run(asyncio.wait_for(play(), 300))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 """Slack for a busy machine; every wait ends as soon as what it waits for is there."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

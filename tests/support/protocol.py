@@ -38,7 +38,7 @@ from fedpg_server.storage.store import STORE_NAME, Store
 DESCRIPTION = federation_to_toml(describe("CartPole-v1", agents=5))
 SIZE = 8
 SPEC = ParameterSpec((TensorSpec("w", (SIZE,)),))
-CALL_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 120.0
 """No test expects to wait that long; it ends one that would otherwise hang."""
 
 

@@ -15,7 +15,7 @@ from h2.connection import H2Connection
 from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 300.0
 
 
 class RawCaller:

@@ -62,7 +62,7 @@ def page_of(folder: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Wa
 
 def ask(server: WatchServer, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and content of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=300)
     try:
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()

@@ -7,7 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -132,10 +134,12 @@ class LocalFederation:
         return f"{name_agents(gone)} {are} gone: rounds wait for {self.federation.round_timeout_s:g} s"
 
     def send_signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to a process, unless it has ended."""
+        """Send a signal to a process, unless it has ended. May be called from any thread."""
         process = self._process(name)
-        if process.is_alive() and process.pid is not None:
-            os.kill(process.pid, number)
+        # `is_alive` fetches the exit status, once and for all: of two threads that do so one would make it 255.
+        if process.pid is not None and not wait([process.sentinel], 0):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(process.pid, number)
 
     def start_again(self, name: str) -> None:
         """Start a process that has ended; the server resumes. Waits for it to end, if it is still about to."""

@@ -61,6 +61,11 @@ class Journal:
         self._hurry = asyncio.Event()
         self._is_stopped = False
 
+    def check_running(self) -> None:
+        """Raise RunStoppedError if the run has stopped."""
+        if self._is_stopped:
+            raise RunStoppedError
+
     def take(self, ballot: Ballot | None) -> tuple[int, asyncio.Future[Verdict]]:
         """A ticket for a submission, and the future of its verdict; None stands for a defective ballot.
 
