@@ -27,6 +27,11 @@ def fail(how: str) -> float:
             os._exit(int(how[-1]))
         case "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "Ctrl-C":
+            raise KeyboardInterrupt
+        case "hang":
+            while True:  # without a pause, as a simulator that does not converge
+                pass
         case "infinite":
             return float("inf")
     return float("nan")

@@ -20,6 +20,7 @@ from fedpg_common.shipped import AGGREGATORS, ATTACKS
 from fedpg_common.speeds import Speed
 from fedpg_common.worlds import World, world_from_settings
 
+from fedpg_client.hung import hung_calls_are_cut_off
 from fedpg_client.options import (
     Aggregator,
     Allow,
@@ -187,7 +188,7 @@ def parse_collusion(attackers: str, address: str, listen: str, secret: str, inde
 
 
 def run_until_signalled(process: AgentProcess) -> ExitCode:
-    """Run the agents; SIGINT and SIGTERM end them cleanly."""
+    """Run the agents; SIGINT and SIGTERM end them cleanly, and the process with them if an environment hangs."""
     received: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -200,12 +201,17 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
     before = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stopped() -> ExitCode:
+        return ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.TERMINATED
+
     try:
-        code = process.run()
+        with hung_calls_are_cut_off(received, stopped):
+            code = process.run()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return ExitCode.INTERRUPTED if signal.SIGINT in received and code == ExitCode.TERMINATED else code
+    return stopped() if received and code == ExitCode.TERMINATED else code
 
 
 def main() -> None:

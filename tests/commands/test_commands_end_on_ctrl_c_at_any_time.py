@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
 from support.lab import run_federation, small_federation
+from support.processes import new_tag, wait_until_none_is_left
 from support.terminal import MODULES, Shown, Terminal, command_line, environment
 
-LEFT_AT_MOST_S = 120.0
 ENDLESS = ("--trajectories", "1000000", "--agents", "3")
 READY = "started"
 TRAIN_DELAYS_S = (0.0, 0.05, 0.2, 0.4, 0.7, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 4.0)
@@ -46,23 +45,10 @@ def from_the_entry_on(command: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", program, *map(str, arguments)]
 
 
-def left_over(tag: str) -> list[str]:
-    """The processes that have this tag in their environment, as all descendants do."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if tag.encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue  # it has just ended, or is another user's
-    return found
-
-
 def interrupted(folder: Path, delay_s: float, presses: int, command: str, *arguments: object) -> Shown:
     """Press Ctrl-C so long after the start; wait for the command and all that it started."""
-    tag = f"FEDPG_TEST_TAG={uuid.uuid4().hex}"
-    name, _, value = tag.partition("=")
-    variables = environment(TERM="xterm-256color") | {name: value}
+    tag = new_tag()
+    variables = environment(TERM="xterm-256color") | dict([tag])
     terminal = Terminal(from_the_entry_on(command, *arguments), cwd=folder, env=variables)
     terminal.read_until(READY)
     until_s = time.monotonic() + delay_s
@@ -73,10 +59,7 @@ def interrupted(folder: Path, delay_s: float, presses: int, command: str, *argum
         terminal.read(0.1)
         terminal.press_ctrl_c()
     screen = terminal.end()
-    deadline_s = time.monotonic() + LEFT_AT_MOST_S
-    while left := left_over(tag):
-        assert time.monotonic() < deadline_s, left
-        time.sleep(0.05)
+    wait_until_none_is_left(tag)
     return screen
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +15,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import tomli_w
+from failing_environments import failing_task
 from fedpg_client.worker import Worker
 from fedpg_common.choices import Choice
 from fedpg_common.environments import make_environments
@@ -25,6 +28,8 @@ from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import Task, task_to_fields
 from fedpg_lab.local import preloaded
 from fedpg_lab.local.failures import ProcessFailedError
+from fedpg_lab.local.in_process.child import InProcessFederation
+from fedpg_lab.local.in_process.rounds import RunOptions
 from fedpg_lab.playback.evaluation import evaluate, load_policy
 from fedpg_lab.playback.tensorboard_videos import record_videos
 from fedpg_lab.playback.video import record
@@ -88,6 +93,38 @@ def test_a_run_ends_well_whatever_its_environments_do_at_the_end_and_in_which_th
 ) -> None:
     run = run_federation(Federation(odd_task(fault), agents=2), tmp_path / "run")
     assert len(run.records) == 3
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "code"),
+    [
+        ("segfault", "was killed by SIGSEGV, most likely because its environment crashed; see ", ExitCode.QUORUM_LOST),
+        ("Ctrl-C", "its environment raised KeyboardInterrupt", ExitCode.ENVIRONMENT),
+        ("exit-0", "ended with exit status 0 before the run had; see ", ExitCode.ENVIRONMENT),
+        ("hang", "was killed by SIGKILL, most likely because the system ran out of memory", ExitCode.QUORUM_LOST),
+    ],
+)
+def test_a_run_in_one_process_says_what_ended_it(how: str, words: str, code: ExitCode, tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    claims.mkdir()
+    federation = Federation(failing_task(claims, how, where="federation"), agents=2)
+    with (
+        InProcessFederation(federation, RunOptions(tmp_path / "run", federation)) as processes,
+        pytest.raises(ProcessFailedError, match="the run's process ") as caught,
+    ):
+        follow(processes, kill_on=claims / "failed-0" if how == "hang" else claims / "never")
+    assert words in str(caught.value)
+    assert caught.value.exit_code == code
+
+
+def follow(processes: InProcessFederation, kill_on: Path) -> None:
+    """Look on until the run has ended, and kill it once there is this file."""
+    was_killed = False
+    while processes.supervise():
+        processes.wait_for_end(0.05)
+        if kill_on.exists() and not was_killed:
+            was_killed = True
+            os.kill(processes.pid, signal.SIGKILL)
 
 
 def test_a_servers_own_environment_fails_in_the_same_words() -> None:

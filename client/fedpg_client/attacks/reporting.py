@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.parameters import Vector
@@ -51,12 +52,12 @@ class Reported(Attack):
     def tamper_gradient(self, gradient: Vector, context: Context) -> Vector:
         """See `Attack`."""
         with self._told("tamper_gradient"):
-            return self._attack.tamper_gradient(gradient, context)
+            return _numbers(self._attack.tamper_gradient(gradient, context))
 
     def collude(self, pooled: Mapping[int, Vector], context: Context) -> Vector:
         """See `Attack`."""
         with self._told("collude"):
-            return self._attack.collude(pooled, context)
+            return _numbers(self._attack.collude(pooled, context))
 
     @contextmanager
     def _told(self, hook: str) -> Iterator[None]:
@@ -67,6 +68,13 @@ class Reported(Attack):
         except Exception as error:  # it is somebody's own
             what = " ".join(f"{type(error).__name__}: {error}".split())
             raise UsageError(f"attack {self._name} failed in {hook}: {what}") from error
+
+
+def _numbers(answer: Any) -> Vector:
+    """The answer, whose size the server judges. Raises TypeError for what is not a vector of numbers at all."""
+    if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "fiu":
+        raise TypeError(f"it must return a vector of numbers, not {type(answer).__name__}")
+    return answer
 
 
 def reported(attack: Attack, name: str) -> Attack:

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -33,6 +34,8 @@ from fedpg_server.server import ServerOptions, serve
 
 from fedpg_lab.local.fork_server import KEYBOARD_SIGNALS
 
+ORPHAN_PATIENCE_S = 60.0
+"""How long a child may take to end after its parent has: a server finishes the improvement that it is in."""
 YOUNG_OBJECTS = 10_000
 """After how many new objects a child looks for garbage, instead of Python's 700: most of its objects are soon freed."""
 _starting = threading.Lock()
@@ -146,6 +149,8 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_PATIENCE_S)  # it is in a call of an environment that does not return
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def server_main(options: ServerOptions, starting: Connection) -> ExitCode:

@@ -109,7 +109,7 @@ class Agents:
         for colluders in self._colluders:
             agreed = colluders.meet(lambda agent, context: self._recall(agent, context, sampled))
             updates.update((agent, replace(sampled[agent], gradient=vector)) for agent, vector in agreed.items())
-        _require_finite(plan, updates)
+        _require_votes(plan, updates, theta.shape)
         return {
             agent: Work(update.gradient, make_report(update, seconds[agent]).SerializeToString())
             for agent, update in updates.items()
@@ -162,10 +162,11 @@ def _make(federation: Federation, agent: int, attacker: Attacker, spec: Paramete
     return Worker(agent, federation.agents, seed, task, policy, environments, attacker, speed)
 
 
-def _require_finite(plan: RoundPlan, updates: Mapping[int, Update]) -> None:
+def _require_votes(plan: RoundPlan, updates: Mapping[int, Update], shape: tuple[int, ...]) -> None:
     for agent, update in updates.items():
-        if not np.isfinite(update.gradient).all():
-            reason = why_refused(Verdict.NOT_FINITE, update)
+        is_fit = update.gradient.shape == shape
+        if not is_fit or not np.isfinite(update.gradient).all():
+            reason = why_refused(Verdict.NOT_FINITE if is_fit else Verdict.WRONG_SHAPE, update)
             raise AgentsLostError(
                 f"every round is to be complete, and agent {agent} has no vote in round {plan.round_number}: {reason}",
                 ExitCode.QUORUM_LOST,

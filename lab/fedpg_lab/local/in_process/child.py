@@ -24,6 +24,8 @@ from fedpg_lab.local.in_process.rounds import RunOptions, play
 
 NAME = "federation"
 TELL_EVERY_S = 0.5
+ASKED = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+"""What somebody sends on purpose."""
 STOP_S = 10.0
 """It finishes the episodes that it is in."""
 
@@ -85,11 +87,19 @@ class InProcessFederation:
         if self._failure is not None:
             raise ProcessFailedError(*self._failure)
         if code < 0:
-            raise ProcessFailedError(f"its process was killed by {name_of_signal(-code)}", ExitCode.QUORUM_LOST)
+            raise ProcessFailedError(self._how_it_was_killed(-code), ExitCode.QUORUM_LOST)
         if code == ExitCode.OK:  # what ends a process of ours without a word is most likely its environment
-            what = "its process ended with exit status 0 before the run had ended"
+            what = "the run's process ended with exit status 0 before the run had"
             raise ProcessFailedError(f"{what}; see {self.log_path}", ExitCode.ENVIRONMENT)
-        raise ProcessFailedError(f"its process failed: {last_words(self.log_path, code)}", code)
+        raise ProcessFailedError(f"the run's process failed: {last_words(self.log_path, code)}", code)
+
+    def _how_it_was_killed(self, number: int) -> str:
+        """Most likely by whom, and what to do: nobody starts it again, as agents with a process of their own are."""
+        what = f"the run's process was killed by {name_of_signal(number)}"
+        if number in ASKED:
+            return f"{what}: resume it with --resume"
+        likely = "the system ran out of memory" if number == signal.SIGKILL else "its environment crashed"
+        return f"{what}, most likely because {likely}; see {self.log_path}, and resume it with --resume"
 
     def fetch(self) -> pb.GetStatusReply:
         """The run's latest state. Raises UnreachableError before there is one."""
@@ -151,6 +161,11 @@ def run_main(options: RunOptions, telling: Connection) -> ExitCode:
         print(f"fedpg: {error}", file=sys.stderr, flush=True)
         teller.tell("failed", str(error), int(error.exit_code))
         return error.exit_code
+    except KeyboardInterrupt:  # the keyboard's reaches the parent alone
+        who = "its environment raised KeyboardInterrupt, or somebody sent it SIGINT"
+        sentence = f"the run's process was interrupted: {who}; resume it with --resume"
+        teller.tell("failed", sentence, int(ExitCode.ENVIRONMENT))
+        return ExitCode.ENVIRONMENT
     teller.tell("ended")
     return ExitCode.OK
 
