@@ -36,6 +36,22 @@ typedef struct {
     float *snapshot;          /* result (d): the last batch's gradient at theta_0 */
 } Call;
 
+/* The thread that computes one gradient while its caller computes the other. It is made when it is first wanted. Whoever
+ * first turns ASKED into something else does the work: on a busy machine, the caller need not wait for a helper that does
+ * not get a core. */
+enum { IDLE, ASKED, BUSY, ENDING };
+enum { HELP_FROM_ROWS = 512 }; /* of a batch: below, waking and waiting would take longer than the work */
+typedef struct {
+    int32_t is_wanted, is_sleeping, state;
+#ifdef HAS_THREADS
+    pid_t maker; /* a process that was forked off has no such thread; 0 before the first */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+#endif
+    int64_t rows;
+} Helper;
+
 typedef struct {
     Network now, before; /* at theta_n and theta_0 */
     Workspace space, other;
@@ -50,11 +66,17 @@ typedef struct {
     double *rewards, *scratch;
     Poles *poles;  /* of each GROUP episodes that are alive */
     int64_t *live; /* (count): their numbers */
+    int64_t known; /* rows whose log_probs are known: written by one thread, while another may read it */
+    Helper helper;
 } Loop;
+
+static void end_helper(Helper *helper);
+void fedpg_gradient_before(Loop *loop, int64_t rows);
 
 EXPORT void fedpg_loop_close(void *opened) {
     Loop *loop = opened;
     if (loop == NULL) return;
+    end_helper(&loop->helper);
     free(loop->now.memory), free(loop->before.memory);
     close_workspace(&loop->space), close_workspace(&loop->other);
     free(loop->values_memory), free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->log_probs);
@@ -64,15 +86,16 @@ EXPORT void fedpg_loop_close(void *opened) {
     free(loop);
 }
 
-/* Room for loops of `count` episodes, of a policy with two actions. Returns NULL without memory. */
+/* Room for loops of `count` episodes, of a policy with two actions, with a helper if `threads` is more than 1. Returns NULL
+ * without memory. */
 EXPORT void *fedpg_loop_open(
     int32_t layers, const int32_t *sizes, int32_t relu, const float *theta, const double *physics, int64_t count,
-    int64_t horizon, double gamma, double rounding, int32_t has_time_baseline) {
+    int64_t horizon, double gamma, double rounding, int32_t has_time_baseline, int32_t threads) {
     Loop *loop = calloc(1, sizeof(Loop));
     if (loop == NULL) return NULL;
     loop->cart = (CartPole){physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
     loop->count = count, loop->horizon = horizon, loop->gamma = gamma, loop->rounding = rounding;
-    loop->has_time_baseline = has_time_baseline;
+    loop->has_time_baseline = has_time_baseline, loop->helper.is_wanted = threads > 1;
     loop->room = count * horizon + GROUP - 1;
     size_t room = (size_t)loop->room, groups = (size_t)(count + GROUP - 1) / GROUP;
     int32_t is_done = open_network(&loop->now, layers, sizes, relu, theta);
@@ -310,6 +333,115 @@ INLINE void take_others(const Loop *loop, int64_t rows) {
     }
 }
 
+/* A second thread --------------------------------------------------------------------------------------------------- */
+
+#ifdef HAS_THREADS
+enum { SPINS_AT_ONCE = 64 };
+static const int64_t AWAKE_NS = 100000; /* about as long as a long batch is played: waking takes half of that */
+
+/* Wait a little for another thread; after some time, let it have this core. */
+INLINE void rest(int spins) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+    if (spins >= 1000) sched_yield();
+}
+
+static int64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Wait until the state is `wanted`, or for work until it is not: awake for a while, then asleep. */
+static int32_t wait_while(Helper *helper, int32_t unwanted, int32_t other) {
+    int64_t until = now_ns() + AWAKE_NS;
+    do {
+        for (int i = 0; i < SPINS_AT_ONCE; i++) {
+            int32_t state = __atomic_load_n(&helper->state, __ATOMIC_ACQUIRE);
+            if (state != unwanted && state != other) return state;
+            rest(0);
+        }
+    } while (now_ns() < until);
+    int32_t state;
+    pthread_mutex_lock(&helper->lock);
+    __atomic_add_fetch(&helper->is_sleeping, 1, __ATOMIC_SEQ_CST);
+    while ((state = __atomic_load_n(&helper->state, __ATOMIC_SEQ_CST)) == unwanted || state == other)
+        pthread_cond_wait(&helper->changed, &helper->lock);
+    __atomic_sub_fetch(&helper->is_sleeping, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&helper->lock);
+    return state;
+}
+
+/* Set the state, and wake who sleeps. */
+static void tell(Helper *helper, int32_t state) {
+    __atomic_store_n(&helper->state, state, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&helper->is_sleeping, __ATOMIC_SEQ_CST)) return;
+    pthread_mutex_lock(&helper->lock);
+    pthread_cond_broadcast(&helper->changed);
+    pthread_mutex_unlock(&helper->lock);
+}
+
+/* Whether the caller is the one who takes what was asked for. */
+static int takes(Helper *helper, int32_t next) {
+    int32_t asked = ASKED;
+    return __atomic_compare_exchange_n(&helper->state, &asked, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static void *help(void *opened) {
+    Loop *loop = opened;
+    for (;;) {
+        /* BUSY is of its own making: it never finds that here. */
+        int32_t state = wait_while(&loop->helper, IDLE, IDLE);
+        if (state == ENDING) return NULL;
+        if (!takes(&loop->helper, BUSY)) continue;
+        fedpg_gradient_before(loop, loop->helper.rows);
+        tell(&loop->helper, IDLE);
+    }
+}
+
+/* Whether there is one in this process now. Without, everything is computed by the caller. */
+static int has_helper(Loop *loop) {
+    Helper *helper = &loop->helper;
+    if (!helper->is_wanted) return 0;
+    if (helper->maker == getpid()) return 1;
+    helper->state = IDLE, helper->is_sleeping = 0;
+    if (pthread_mutex_init(&helper->lock, NULL) || pthread_cond_init(&helper->changed, NULL)) return helper->is_wanted = 0;
+    sigset_t all, before; /* signals are for the other threads */
+    sigfillset(&all), pthread_sigmask(SIG_SETMASK, &all, &before);
+    int is_made = pthread_create(&helper->thread, NULL, help, loop) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (is_made) helper->maker = getpid();
+    return helper->is_wanted = is_made;
+}
+
+static void end_helper(Helper *helper) {
+    if (helper->maker == 0 || helper->maker != getpid()) return;
+    tell(helper, ENDING);
+    pthread_join(helper->thread, NULL);
+    pthread_cond_destroy(&helper->changed), pthread_mutex_destroy(&helper->lock);
+}
+
+static void ask(Loop *loop, int64_t rows) {
+    loop->helper.rows = rows;
+    tell(&loop->helper, ASKED);
+}
+
+/* Until what was asked for is done, by the helper or here. */
+static void await(Loop *loop, int64_t rows) {
+    if (takes(&loop->helper, IDLE))
+        fedpg_gradient_before(loop, rows);
+    else
+        wait_while(&loop->helper, BUSY, ASKED);
+}
+#else
+INLINE void rest(int spins) { (void)spins; }
+static int has_helper(Loop *loop) { return loop->helper.is_wanted = 0; }
+static void end_helper(Helper *helper) { (void)helper; }
+static void ask(Loop *loop, int64_t rows) { (void)loop, (void)rows; }
+static void await(Loop *loop, int64_t rows) { (void)loop, (void)rows; }
+#endif
+
 /* Steps ------------------------------------------------------------------------------------------------------------- */
 
 INLINE int all_finite(int64_t count, const float *x) {
@@ -334,6 +466,7 @@ INLINE double gradient_now(Loop *loop, int64_t rows) {
             block, outputs, values[layers], last_stride, loop->actions + start, loop->advantages + start, NULL, scale,
             space->dense, space->dense + GRADIENT_BLOCK * outputs, loop->log_probs + start, loop->ratios + start,
             space->slopes);
+        __atomic_store_n(&loop->known, start + block, __ATOMIC_RELEASE);
         add_gradient(network, space, block, values);
     }
     read_gradient(network, space, loop->gradient);
@@ -342,8 +475,8 @@ INLINE double gradient_now(Loop *loop, int64_t rows) {
     return -sum / (double)rows;
 }
 
-/* The weighted gradient at theta_0; the ratios stay in `ratios`. */
-INLINE void gradient_before(Loop *loop, int64_t rows) {
+/* The weighted gradient at theta_0; the ratios stay in `ratios`. It may run beside gradient_now, behind it. */
+EXPORT FOR_EVERY_WIDTH void fedpg_gradient_before(Loop *loop, int64_t rows) {
     const Network *network = &loop->before;
     Workspace *space = &loop->other;
     const int32_t layers = network->layers;
@@ -356,6 +489,7 @@ INLINE void gradient_before(Loop *loop, int64_t rows) {
         values[0] = loop->values[0] + start * stride;
         for (int l = 1; l <= layers; l++) values[l] = space->values[l];
         forward(network, block, values[0], stride, values);
+        for (int spins = 0; __atomic_load_n(&loop->known, __ATOMIC_ACQUIRE) < start + block; spins++) rest(spins);
         categorical_slopes(
             block, outputs, values[layers], network->strides[layers], loop->actions + start, loop->advantages + start,
             loop->log_probs + start, scale, space->dense, space->dense + GRADIENT_BLOCK * outputs,
@@ -395,12 +529,17 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_loop_run(void *opened, Call *call) {
             rows, loop->count, loop->rewards, loop->episodes, loop->gamma, loop->rounding, loop->scratch,
             loop->advantages);
         if (loop->has_time_baseline) take_others(loop, rows);
+        int is_corrected = call->mu || call->wants_snapshot;
+        int is_shared = is_corrected && call->has_moved && rows >= HELP_FROM_ROWS && has_helper(loop);
+        loop->known = 0;
+        if (is_shared) ask(loop, rows);
         call->losses[n] = gradient_now(loop, rows);
+        if (is_shared) await(loop, rows);
         float *direction = call->directions + n * d;
         const float *snapshot = loop->gradient; /* every ratio is 1 */
         double ratio = 1.0;
-        if ((call->mu || call->wants_snapshot) && (call->has_moved || !all_finite(rows, loop->log_probs))) {
-            gradient_before(loop, rows);
+        if (is_corrected && (call->has_moved || !all_finite(rows, loop->log_probs))) {
+            if (!is_shared) fedpg_gradient_before(loop, rows);
             snapshot = loop->snapshot, ratio = 0.0;
             for (int64_t r = 0; r < rows; r++) ratio += (double)loop->ratios[r];
             ratio /= (double)rows;

@@ -13,6 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__unix__) || defined(__APPLE__)
+#define HAS_THREADS
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__)
 #define FOR_EVERY_WIDTH __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
@@ -21,7 +30,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT
 
-enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 3 };
+enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 4 };
 
 EXPORT int32_t fedpg_version(void) { return VERSION; }
 
