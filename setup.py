@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 # No -ffast-math, no fused multiply-add: the same bits on every processor. See kernels.c.
 FLAGS = [
     "-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared", "-g0",
-    "-Wno-psabi",
+    "-Wno-psabi", "-pthread",
 ]  # fmt: skip
 FOLDER = "common/fedpg_common/learning/kernels"
 SOURCE, PARTS = f"{FOLDER}/kernels.c", [f"{FOLDER}/inner_loop.h"]

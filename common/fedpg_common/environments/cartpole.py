@@ -49,8 +49,14 @@ class CartPoleBatch(EnvironmentBatch):
         """As `Mlp.cartpole` takes them, shape (6,)."""
         self.observation_size = 4
         self.action_space = Discrete(2)
+        self.threads = 1
+        """How many the server's compiled steps may use."""
         self._columns: dict[int, _Columns] = {}
         self._now = self._columns_of(0)
+
+    def use_threads(self, count: int) -> None:
+        """See `EnvironmentBatch.use_threads`. It holds for the tools that are made from now on."""
+        self.threads = count
 
     def reset(self, seeds: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `EnvironmentBatch.reset`."""

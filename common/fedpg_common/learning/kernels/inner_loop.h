@@ -8,6 +8,16 @@
 
 enum { DRAWS_AT_ONCE = 128, WORDS = 8 };
 
+/* Poles are stepped by fours. Arrays with a number for each row have room for a last group that is not full, which is
+ * written whole and then overwritten. */
+enum { GROUP = 4 };
+typedef double Doubles __attribute__((vector_size(GROUP * sizeof(double))));
+typedef int64_t Choices __attribute__((vector_size(GROUP * sizeof(int64_t)))); /* -1 or 0 */
+typedef struct {
+    Doubles x, x_dot, angle, angle_dot, cosine, sine;
+    Doubles x_dots[2], angle_dots[2]; /* the next ones, for either action */
+} Poles;
+
 /* Keep in step with _Call in inner_loop.py. */
 typedef struct {
     int64_t steps;         /* inner steps to take at most */
@@ -26,6 +36,22 @@ typedef struct {
     float *snapshot;          /* result (d): the last batch's gradient at theta_0 */
 } Call;
 
+/* The thread that computes one gradient while its caller computes the other. It is made when it is first wanted. Whoever
+ * first turns ASKED into something else does the work: on a busy machine, the caller need not wait for a helper that does
+ * not get a core. */
+enum { IDLE, ASKED, BUSY, ENDING };
+enum { HELP_FROM_ROWS = 512 }; /* of a batch: below, waking and waiting would take longer than the work */
+typedef struct {
+    int32_t is_wanted, is_sleeping, state;
+#ifdef HAS_THREADS
+    pid_t maker; /* a process that was forked off has no such thread; 0 before the first */
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+#endif
+    int64_t rows;
+} Helper;
+
 typedef struct {
     Network now, before; /* at theta_n and theta_0 */
     Workspace space, other;
@@ -36,36 +62,42 @@ typedef struct {
     /* of a batch's rows, with room for count * horizon */
     float *values[LAYERS_MAX + 1], *values_memory;
     float *uniforms, *borders, *advantages, *log_probs, *log_probs_0, *ratios, *gradient, *snapshot;
-    float *observations;
     int64_t *actions, *episodes, *starts; /* the last: the first row of each time step */
     double *rewards, *scratch;
-    double *states, *cosines, *sines; /* of the poles, (count, 4) and (count) */
-    int64_t *live, *fallen;           /* (count) */
+    Poles *poles;  /* of each GROUP episodes that are alive */
+    int64_t *live; /* (count): their numbers */
+    int64_t known; /* rows whose log_probs are known: written by one thread, while another may read it */
+    Helper helper;
 } Loop;
+
+static void end_helper(Helper *helper);
+void fedpg_gradient_before(Loop *loop, int64_t rows);
 
 EXPORT void fedpg_loop_close(void *opened) {
     Loop *loop = opened;
     if (loop == NULL) return;
+    end_helper(&loop->helper);
     free(loop->now.memory), free(loop->before.memory);
     close_workspace(&loop->space), close_workspace(&loop->other);
     free(loop->values_memory), free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->log_probs);
-    free(loop->log_probs_0), free(loop->ratios), free(loop->gradient), free(loop->snapshot), free(loop->observations);
-    free(loop->actions), free(loop->episodes), free(loop->starts), free(loop->rewards), free(loop->scratch);
-    free(loop->states), free(loop->live);
+    free(loop->log_probs_0), free(loop->ratios), free(loop->gradient), free(loop->snapshot), free(loop->actions);
+    free(loop->episodes), free(loop->starts), free(loop->rewards), free(loop->scratch), free(loop->poles);
+    free(loop->live);
     free(loop);
 }
 
-/* Room for loops of `count` episodes, of a policy with two actions. Returns NULL without memory. */
+/* Room for loops of `count` episodes, of a policy with two actions, with a helper if `threads` is more than 1. Returns NULL
+ * without memory. */
 EXPORT void *fedpg_loop_open(
     int32_t layers, const int32_t *sizes, int32_t relu, const float *theta, const double *physics, int64_t count,
-    int64_t horizon, double gamma, double rounding, int32_t has_time_baseline) {
+    int64_t horizon, double gamma, double rounding, int32_t has_time_baseline, int32_t threads) {
     Loop *loop = calloc(1, sizeof(Loop));
     if (loop == NULL) return NULL;
     loop->cart = (CartPole){physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
     loop->count = count, loop->horizon = horizon, loop->gamma = gamma, loop->rounding = rounding;
-    loop->has_time_baseline = has_time_baseline;
-    loop->room = count * horizon;
-    size_t room = (size_t)loop->room;
+    loop->has_time_baseline = has_time_baseline, loop->helper.is_wanted = threads > 1;
+    loop->room = count * horizon + GROUP - 1;
+    size_t room = (size_t)loop->room, groups = (size_t)(count + GROUP - 1) / GROUP;
     int32_t is_done = open_network(&loop->now, layers, sizes, relu, theta);
     is_done = is_done && open_network(&loop->before, layers, sizes, relu, theta);
     is_done = is_done && open_workspace(&loop->now, &loop->space) && open_workspace(&loop->now, &loop->other);
@@ -75,21 +107,21 @@ EXPORT void *fedpg_loop_open(
         size_t d = (size_t)loop->now.parameters;
         loop->uniforms = zeros(room), loop->borders = zeros(room), loop->advantages = zeros(room);
         loop->log_probs = zeros(room), loop->log_probs_0 = zeros(room), loop->ratios = zeros(room);
-        loop->gradient = zeros(d), loop->snapshot = zeros(d), loop->observations = zeros(4 * room);
+        loop->gradient = zeros(d), loop->snapshot = zeros(d);
         loop->actions = calloc(room, sizeof(int64_t)), loop->episodes = calloc(room, sizeof(int64_t));
         loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
         loop->rewards = malloc(room * sizeof(double));
         loop->scratch = calloc(room + 4 * (size_t)count, sizeof(double));
-        loop->states = calloc(6 * (size_t)count, sizeof(double)), loop->live = calloc(2 * (size_t)count, sizeof(int64_t));
-        is_done = loop->values_memory && loop->states && loop->live && loop->uniforms && loop->borders && loop->advantages && loop->log_probs &&
-                  loop->log_probs_0 && loop->ratios && loop->gradient && loop->snapshot && loop->observations &&
-                  loop->actions && loop->episodes && loop->starts && loop->rewards && loop->scratch;
+        loop->poles = (Poles *)zeros(groups * sizeof(Poles) / sizeof(float));
+        loop->live = calloc(groups * GROUP, sizeof(int64_t));
+        is_done = loop->values_memory && loop->uniforms && loop->borders && loop->advantages && loop->log_probs &&
+                  loop->log_probs_0 && loop->ratios && loop->gradient && loop->snapshot && loop->actions &&
+                  loop->episodes && loop->starts && loop->rewards && loop->scratch && loop->poles && loop->live;
     }
     if (!is_done) {
         fedpg_loop_close(loop);
         return NULL;
     }
-    loop->cosines = loop->states + 4 * count, loop->sines = loop->cosines + count, loop->fallen = loop->live + count;
     for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0;
     return loop;
 }
@@ -97,7 +129,8 @@ EXPORT void *fedpg_loop_open(
 /* The last batch's observations (rows, 4), actions and episodes, for who looks at it. */
 EXPORT void fedpg_loop_batch(const void *opened, int64_t rows, float *observations, int64_t *actions, int64_t *episodes) {
     const Loop *loop = opened;
-    memcpy(observations, loop->observations, (size_t)rows * 4 * sizeof(float));
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(observations + 4 * r, loop->values[0] + r * loop->now.strides[0], 4 * sizeof(float));
     memcpy(actions, loop->actions, (size_t)rows * sizeof(int64_t));
     memcpy(episodes, loop->episodes, (size_t)rows * sizeof(int64_t));
 }
@@ -135,40 +168,113 @@ INLINE void draw(Halves *source, int64_t count, float *uniforms, float *borders)
 /* Sampling ---------------------------------------------------------------------------------------------------------- */
 
 /* tanh to within 2e-4: a continued fraction, up to where it leaves that. Not a number stays that. */
-INLINE float roughly_tanh(float x) {
-    float bounded = x > 4.9f ? 4.9f : (x < -4.9f ? -4.9f : x), square = bounded * bounded;
-    float above = bounded * (135135.0f + square * (17325.0f + square * (378.0f + square)));
-    float below = 135135.0f + square * (62370.0f + square * (3150.0f + 28.0f * square));
-    return above / below;
+INLINE Few roughly_tanh(Few x) {
+    const Few limit = {4.9f, 4.9f, 4.9f, 4.9f};
+    FewBits above = x > limit, below = x < -limit;
+    Few bounded = (Few)((above & (FewBits)limit) | (below & (FewBits)-limit) | (~(above | below) & (FewBits)x));
+    Few square = bounded * bounded;
+    Few numerator = bounded * (135135.0f + square * (17325.0f + square * (378.0f + square)));
+    Few denominator = 135135.0f + square * (62370.0f + square * (3150.0f + 28.0f * square));
+    return numerator / denominator;
 }
 
 static const float BORDER_WIDTH = 2e-3f; /* many times what roughly_tanh and the roundings of `choose` may be off */
 
-/* Actions of `alive` rows of two logits, `stride` apart, as `choose` draws them. Without a branch that depends on a draw:
- * half of them would be predicted wrongly. */
-INLINE void decide(
-    int64_t alive, const float *logits, int64_t stride, const float *uniforms, const float *borders, int64_t *actions) {
-    int unsure = 0;
-    for (int64_t i = 0; i < alive; i++) {
-        const float *row = logits + i * stride;
-        float beyond = roughly_tanh(row[0]) - roughly_tanh(row[1]) - borders[i];
-        actions[i] = beyond < 0.0f;
-        unsure |= !(fabsf(beyond) > BORDER_WIDTH); /* so is what is not a number */
+/* Actions of GROUP rows of two logits, `stride` apart, as `choose` draws them; -1 is the second one. Without a branch that
+ * depends on a draw: half of them would be predicted wrongly. */
+INLINE Choices decide(const float *logits, int64_t stride, const float *uniforms, const float *borders, int64_t *actions) {
+    const float *second = logits + stride, *third = second + stride, *fourth = third + stride;
+    Few border, minus = {logits[0], second[0], third[0], fourth[0]}, plus = {logits[1], second[1], third[1], fourth[1]};
+    const Few zero = {0}, width = zero + BORDER_WIDTH;
+    memcpy(&border, borders, sizeof border);
+    Few beyond = roughly_tanh(minus) - roughly_tanh(plus) - border;
+    FewBits is_second = beyond < zero, is_sure = (beyond > width) | (beyond < -width);
+    Choices choices = __builtin_convertvector(is_second, Choices);
+    if (!(is_sure[0] & is_sure[1] & is_sure[2] & is_sure[3])) { /* what is not a number is not sure either */
+        for (int i = 0; i < GROUP; i++) {
+            int64_t action;
+            float dense[2] = {logits[i * stride], logits[i * stride + 1]};
+            choose(1, 2, dense, uniforms + i, &action);
+            choices[i] = -action;
+        }
     }
-    if (!unsure) return;
-    for (int64_t i = 0; i < alive; i++) {
-        float dense[2] = {logits[i * stride], logits[i * stride + 1]};
-        choose(1, 2, dense, uniforms + i, actions + i);
-    }
+    Choices numbers = choices & 1;
+    memcpy(actions, &numbers, sizeof numbers);
+    return choices;
 }
 
 /* Starts of episodes, as numpy and Gymnasium draw them: the seeds by Generator.integers(0, 2**31). */
-INLINE void start_poles(int64_t count, const uint32_t *words, double *states) {
+INLINE void start_poles(int64_t count, const uint32_t *words, Poles *poles, int64_t *live) {
     Halves seeds = {seeded(words, WORDS), 0, 0};
+    memset(poles, 0, (size_t)((count + GROUP - 1) / GROUP) * sizeof(Poles));
     for (int64_t i = 0; i < count; i++) {
         int64_t seed = next_half(&seeds) >> 1;
-        fedpg_cartpole_starts(1, &seed, states + 4 * i);
+        double state[4];
+        fedpg_cartpole_starts(1, &seed, state);
+        Poles *group = poles + i / GROUP;
+        group->x[i % GROUP] = state[0], group->x_dot[i % GROUP] = state[1];
+        group->angle[i % GROUP] = state[2], group->angle_dot[i % GROUP] = state[3];
+        group->cosine[i % GROUP] = cos(state[2]), group->sine[i % GROUP] = sin(state[2]);
+        live[i] = i;
     }
+}
+
+/* The states as rows of a network's inputs. */
+INLINE void show(const Poles *poles, float *rows, int64_t stride) {
+    Few x = __builtin_convertvector(poles->x, Few), x_dot = __builtin_convertvector(poles->x_dot, Few);
+    Few angle = __builtin_convertvector(poles->angle, Few), angle_dot = __builtin_convertvector(poles->angle_dot, Few);
+    for (int i = 0; i < GROUP; i++) {
+        float *row = rows + i * stride;
+        row[0] = x[i], row[1] = x_dot[i], row[2] = angle[i], row[3] = angle_dot[i];
+    }
+}
+
+/* The speeds that cartpole_step gives for either action, which need not wait for the network. */
+INLINE void speed_up(const CartPole *cart, Poles *poles) {
+    const Doubles cosine = poles->cosine, sine = poles->sine, x_dot = poles->x_dot, angle_dot = poles->angle_dot;
+    Doubles swing = cart->pole_mass_length * (angle_dot * angle_dot) * sine;
+    Doubles inertia = cart->half_length * (4.0 / 3.0 - cart->pole_mass * (cosine * cosine) / cart->total_mass);
+    for (int action = 0; action < 2; action++) {
+        Doubles pull = ((action ? cart->force : -cart->force) + swing) / cart->total_mass;
+        Doubles angle_acc = (cart->gravity * sine - cosine * pull) / inertia;
+        Doubles x_acc = pull - cart->pole_mass_length * angle_acc * cosine / cart->total_mass;
+        poles->x_dots[action] = x_dot + TIME_STEP_S * x_acc;
+        poles->angle_dots[action] = angle_dot + TIME_STEP_S * angle_acc;
+    }
+}
+
+/* Where cartpole_step takes them, which no action changes. Returns whether one of the first `alive` has fallen. */
+INLINE int move(Poles *poles, int64_t alive) {
+    poles->x += TIME_STEP_S * poles->x_dot, poles->angle += TIME_STEP_S * poles->angle_dot;
+    int fallen = 0;
+    for (int64_t i = 0; i < GROUP && i < alive; i++) {
+        poles->cosine[i] = cos(poles->angle[i]), poles->sine[i] = sin(poles->angle[i]);
+        fallen |= has_fallen(poles->x[i], poles->angle[i]);
+    }
+    return fallen;
+}
+
+INLINE void choose_step(Poles *poles, Choices choices) {
+    poles->x_dot = (Doubles)((choices & (Choices)poles->x_dots[1]) | (~choices & (Choices)poles->x_dots[0]));
+    poles->angle_dot = (Doubles)((choices & (Choices)poles->angle_dots[1]) | (~choices & (Choices)poles->angle_dots[0]));
+}
+
+/* Close the ranks; returns how many of `alive` are left. What is behind them stands still. */
+static int64_t drop_fallen(Poles *poles, int64_t alive, int64_t *live) {
+    enum { KEPT = 6, EACH = sizeof(Poles) / sizeof(double) }; /* fields; numbers of a group */
+    double *numbers = (double *)poles;
+    int64_t surviving = 0;
+    for (int64_t i = 0; i < alive; i++) {
+        const double *from = numbers + i / GROUP * EACH + i % GROUP;
+        if (has_fallen(poles[i / GROUP].x[i % GROUP], poles[i / GROUP].angle[i % GROUP])) continue;
+        double *to = numbers + surviving / GROUP * EACH + surviving % GROUP;
+        if (surviving != i)
+            for (int field = 0; field < KEPT; field++) to[field * GROUP] = from[field * GROUP];
+        live[surviving++] = live[i];
+    }
+    for (int64_t i = surviving; i < alive; i++)
+        for (int field = 0; field < KEPT; field++) numbers[i / GROUP * EACH + i % GROUP + field * GROUP] = 0.0;
+    return surviving;
 }
 
 /* Episodes in lock-step with the network `now`, as fedpg_cartpole_rollout has them; its activations stay in `values`.
@@ -178,41 +284,35 @@ INLINE int64_t play(Loop *loop, const uint32_t *words) {
     const int32_t layers = network->layers;
     int64_t stride = network->strides[0], last_stride = network->strides[layers];
     int64_t most = loop->count * loop->horizon, alive = loop->count, rows = 0, drawn = 0, step = 0;
-    double *states = loop->states, *cosines = loop->cosines, *sines = loop->sines;
-    int64_t *live = loop->live;
+    Poles *poles = loop->poles;
     Halves source = {seeded(words + WORDS, WORDS), 0, 0};
-    start_poles(alive, words, states);
-    for (int64_t i = 0; i < alive; i++) live[i] = i;
+    start_poles(alive, words, poles, loop->live);
     for (; step < loop->horizon && alive; step++) {
-        float *seen = loop->observations + rows * 4, *at[LAYERS_MAX + 1];
-        int64_t *actions = loop->actions + rows;
+        int64_t groups = (alive + GROUP - 1) / GROUP;
+        float *at[LAYERS_MAX + 1];
         for (int l = 0; l <= layers; l++) at[l] = loop->values[l] + rows * network->strides[l];
-        for (int64_t i = 0; i < alive; i++)
-            for (int j = 0; j < 4; j++) seen[4 * i + j] = at[0][stride * i + j] = (float)states[4 * i + j];
-        for (int64_t i = 0; i < alive; i++) /* need not wait for the network */
-            cosines[i] = cos(states[4 * i + 2]), sines[i] = sin(states[4 * i + 2]);
-        forward(network, alive, at[0], stride, at);
+        /* In this order, so that the processor finds work that waits for nothing while a layer's sums wait for each other. */
+        for (int64_t g = 0; g < groups; g++) show(poles + g, at[0] + g * GROUP * stride, stride);
+        for (int64_t g = 0; g < groups; g++) speed_up(&loop->cart, poles + g);
+        forward_layers(network, 0, layers - 1, groups * GROUP, at[0], stride, at);
+        int fallen = 0;
+        for (int64_t g = 0; g < groups; g++) fallen |= move(poles + g, alive - g * GROUP);
+        forward_layers(network, layers - 1, layers, groups * GROUP, at[layers - 1], network->strides[layers - 1], at);
         while (drawn < rows + alive) {
             int64_t some = most - drawn < DRAWS_AT_ONCE ? most - drawn : DRAWS_AT_ONCE;
             draw(&source, some, loop->uniforms + drawn, loop->borders + drawn);
             drawn += some;
         }
-        decide(alive, at[layers], last_stride, loop->uniforms + rows, loop->borders + rows, actions);
-        int64_t fallen = 0;
-        for (int64_t i = 0; i < alive; i++) {
-            loop->episodes[rows + i] = live[i];
-            loop->fallen[i] = cartpole_step(&loop->cart, states + 4 * i, actions[i], cosines[i], sines[i]);
-            fallen += loop->fallen[i];
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t first = rows + g * GROUP;
+            Choices choices = decide(
+                at[layers] + g * GROUP * last_stride, last_stride, loop->uniforms + first, loop->borders + first,
+                loop->actions + first);
+            choose_step(poles + g, choices);
+            memcpy(loop->episodes + first, loop->live + g * GROUP, GROUP * sizeof(int64_t));
         }
         loop->starts[step] = rows, rows += alive;
-        if (fallen == 0) continue;
-        int64_t surviving = 0;
-        for (int64_t i = 0; i < alive; i++) {
-            if (loop->fallen[i]) continue;
-            if (surviving != i) memcpy(states + 4 * surviving, states + 4 * i, 4 * sizeof(double));
-            live[surviving++] = live[i];
-        }
-        alive = surviving;
+        if (fallen) alive = drop_fallen(poles, alive, loop->live);
     }
     loop->starts[step] = rows;
     return rows;
@@ -232,6 +332,115 @@ INLINE void take_others(const Loop *loop, int64_t rows) {
         start = end;
     }
 }
+
+/* A second thread --------------------------------------------------------------------------------------------------- */
+
+#ifdef HAS_THREADS
+enum { SPINS_AT_ONCE = 64 };
+static const int64_t AWAKE_NS = 100000; /* about as long as a long batch is played: waking takes half of that */
+
+/* Wait a little for another thread; after some time, let it have this core. */
+INLINE void rest(int spins) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+    if (spins >= 1000) sched_yield();
+}
+
+static int64_t now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Wait until the state is `wanted`, or for work until it is not: awake for a while, then asleep. */
+static int32_t wait_while(Helper *helper, int32_t unwanted, int32_t other) {
+    int64_t until = now_ns() + AWAKE_NS;
+    do {
+        for (int i = 0; i < SPINS_AT_ONCE; i++) {
+            int32_t state = __atomic_load_n(&helper->state, __ATOMIC_ACQUIRE);
+            if (state != unwanted && state != other) return state;
+            rest(0);
+        }
+    } while (now_ns() < until);
+    int32_t state;
+    pthread_mutex_lock(&helper->lock);
+    __atomic_add_fetch(&helper->is_sleeping, 1, __ATOMIC_SEQ_CST);
+    while ((state = __atomic_load_n(&helper->state, __ATOMIC_SEQ_CST)) == unwanted || state == other)
+        pthread_cond_wait(&helper->changed, &helper->lock);
+    __atomic_sub_fetch(&helper->is_sleeping, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&helper->lock);
+    return state;
+}
+
+/* Set the state, and wake who sleeps. */
+static void tell(Helper *helper, int32_t state) {
+    __atomic_store_n(&helper->state, state, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&helper->is_sleeping, __ATOMIC_SEQ_CST)) return;
+    pthread_mutex_lock(&helper->lock);
+    pthread_cond_broadcast(&helper->changed);
+    pthread_mutex_unlock(&helper->lock);
+}
+
+/* Whether the caller is the one who takes what was asked for. */
+static int takes(Helper *helper, int32_t next) {
+    int32_t asked = ASKED;
+    return __atomic_compare_exchange_n(&helper->state, &asked, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+static void *help(void *opened) {
+    Loop *loop = opened;
+    for (;;) {
+        /* BUSY is of its own making: it never finds that here. */
+        int32_t state = wait_while(&loop->helper, IDLE, IDLE);
+        if (state == ENDING) return NULL;
+        if (!takes(&loop->helper, BUSY)) continue;
+        fedpg_gradient_before(loop, loop->helper.rows);
+        tell(&loop->helper, IDLE);
+    }
+}
+
+/* Whether there is one in this process now. Without, everything is computed by the caller. */
+static int has_helper(Loop *loop) {
+    Helper *helper = &loop->helper;
+    if (!helper->is_wanted) return 0;
+    if (helper->maker == getpid()) return 1;
+    helper->state = IDLE, helper->is_sleeping = 0;
+    if (pthread_mutex_init(&helper->lock, NULL) || pthread_cond_init(&helper->changed, NULL)) return helper->is_wanted = 0;
+    sigset_t all, before; /* signals are for the other threads */
+    sigfillset(&all), pthread_sigmask(SIG_SETMASK, &all, &before);
+    int is_made = pthread_create(&helper->thread, NULL, help, loop) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (is_made) helper->maker = getpid();
+    return helper->is_wanted = is_made;
+}
+
+static void end_helper(Helper *helper) {
+    if (helper->maker == 0 || helper->maker != getpid()) return;
+    tell(helper, ENDING);
+    pthread_join(helper->thread, NULL);
+    pthread_cond_destroy(&helper->changed), pthread_mutex_destroy(&helper->lock);
+}
+
+static void ask(Loop *loop, int64_t rows) {
+    loop->helper.rows = rows;
+    tell(&loop->helper, ASKED);
+}
+
+/* Until what was asked for is done, by the helper or here. */
+static void await(Loop *loop, int64_t rows) {
+    if (takes(&loop->helper, IDLE))
+        fedpg_gradient_before(loop, rows);
+    else
+        wait_while(&loop->helper, BUSY, ASKED);
+}
+#else
+INLINE void rest(int spins) { (void)spins; }
+static int has_helper(Loop *loop) { return loop->helper.is_wanted = 0; }
+static void end_helper(Helper *helper) { (void)helper; }
+static void ask(Loop *loop, int64_t rows) { (void)loop, (void)rows; }
+static void await(Loop *loop, int64_t rows) { (void)loop, (void)rows; }
+#endif
 
 /* Steps ------------------------------------------------------------------------------------------------------------- */
 
@@ -257,6 +466,7 @@ INLINE double gradient_now(Loop *loop, int64_t rows) {
             block, outputs, values[layers], last_stride, loop->actions + start, loop->advantages + start, NULL, scale,
             space->dense, space->dense + GRADIENT_BLOCK * outputs, loop->log_probs + start, loop->ratios + start,
             space->slopes);
+        __atomic_store_n(&loop->known, start + block, __ATOMIC_RELEASE);
         add_gradient(network, space, block, values);
     }
     read_gradient(network, space, loop->gradient);
@@ -265,8 +475,8 @@ INLINE double gradient_now(Loop *loop, int64_t rows) {
     return -sum / (double)rows;
 }
 
-/* The weighted gradient at theta_0; the ratios stay in `ratios`. */
-INLINE void gradient_before(Loop *loop, int64_t rows) {
+/* The weighted gradient at theta_0; the ratios stay in `ratios`. It may run beside gradient_now, behind it. */
+EXPORT FOR_EVERY_WIDTH void fedpg_gradient_before(Loop *loop, int64_t rows) {
     const Network *network = &loop->before;
     Workspace *space = &loop->other;
     const int32_t layers = network->layers;
@@ -279,6 +489,7 @@ INLINE void gradient_before(Loop *loop, int64_t rows) {
         values[0] = loop->values[0] + start * stride;
         for (int l = 1; l <= layers; l++) values[l] = space->values[l];
         forward(network, block, values[0], stride, values);
+        for (int spins = 0; __atomic_load_n(&loop->known, __ATOMIC_ACQUIRE) < start + block; spins++) rest(spins);
         categorical_slopes(
             block, outputs, values[layers], network->strides[layers], loop->actions + start, loop->advantages + start,
             loop->log_probs + start, scale, space->dense, space->dense + GRADIENT_BLOCK * outputs,
@@ -318,12 +529,17 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_loop_run(void *opened, Call *call) {
             rows, loop->count, loop->rewards, loop->episodes, loop->gamma, loop->rounding, loop->scratch,
             loop->advantages);
         if (loop->has_time_baseline) take_others(loop, rows);
+        int is_corrected = call->mu || call->wants_snapshot;
+        int is_shared = is_corrected && call->has_moved && rows >= HELP_FROM_ROWS && has_helper(loop);
+        loop->known = 0;
+        if (is_shared) ask(loop, rows);
         call->losses[n] = gradient_now(loop, rows);
+        if (is_shared) await(loop, rows);
         float *direction = call->directions + n * d;
         const float *snapshot = loop->gradient; /* every ratio is 1 */
         double ratio = 1.0;
-        if ((call->mu || call->wants_snapshot) && (call->has_moved || !all_finite(rows, loop->log_probs))) {
-            gradient_before(loop, rows);
+        if (is_corrected && (call->has_moved || !all_finite(rows, loop->log_probs))) {
+            if (!is_shared) fedpg_gradient_before(loop, rows);
             snapshot = loop->snapshot, ratio = 0.0;
             for (int64_t r = 0; r < rows; r++) ratio += (double)loop->ratios[r];
             ratio /= (double)rows;

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,9 @@ class LoopSettings:
     """Where the mean importance ratio must lie."""
     adam: tuple[float, float, float, float]
     """1 − β_1, β_2, 1 − β_2 and ε, each in single precision."""
+    threads: int = 1
+    """With more than one, a second computes one of a long batch's two gradients, with the same bits. A process that was
+    forked off makes its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +102,8 @@ class CompiledLoop:
         self._loop = self._open()
         if not self._loop:
             raise MemoryError(f"no memory for {settings.episodes} episodes of {settings.horizon} steps")
+        # Freed by C alone, its thread ended: Ctrl-C that comes while Python runs a finalizer is lost.
+        self._closing = weakref.ref(self, partial(library.fedpg_loop_close, self._loop))
 
     def _open(self) -> ctypes.c_void_p:
         settings = self._settings
@@ -106,7 +113,7 @@ class CompiledLoop:
                 len(sizes) - 1, ctypes.c_void_p(sizes.ctypes.data), int(settings.activation == "relu"),
                 ctypes.c_void_p(self.theta.ctypes.data), ctypes.c_void_p(physics.ctypes.data),
                 ctypes.c_int64(settings.episodes), ctypes.c_int64(settings.horizon), ctypes.c_double(settings.gamma),
-                ctypes.c_double(sys.float_info.epsilon), int(settings.has_time_baseline),
+                ctypes.c_double(sys.float_info.epsilon), int(settings.has_time_baseline), settings.threads,
             )
         )  # fmt: skip
 
@@ -122,11 +129,6 @@ class CompiledLoop:
             **{name: array.ctypes.data for name, array in arrays.items()}, ratio_low=low, ratio_high=high,
             beta_1_rest=beta_1_rest, beta_2=beta_2, beta_2_rest=beta_2_rest, epsilon=epsilon,
         )  # fmt: skip
-
-    def __del__(self) -> None:
-        """Free the room."""
-        if getattr(self, "_loop", None):
-            self._library.fedpg_loop_close(self._loop)
 
     def run(self, steps: int, *, has_mu: bool, has_moved: bool, wants_snapshot: bool) -> Batches:
         """Take up to `steps` of at most STEPS_AT_ONCE, fewer if a batch is dropped.

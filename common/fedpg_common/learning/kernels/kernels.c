@@ -13,6 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__unix__) || defined(__APPLE__)
+#define HAS_THREADS
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__)
 #define FOR_EVERY_WIDTH __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
@@ -21,7 +30,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT
 
-enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 3 };
+enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 4 };
 
 EXPORT int32_t fedpg_version(void) { return VERSION; }
 
@@ -129,6 +138,9 @@ EXPORT FOR_EVERY_WIDTH void fedpg_functions(int64_t count, const double *x, doub
 /* Rows of activations and weights are padded with zeros to whole vectors of 16 numbers. */
 enum { LANES = 16, ROWS_AT_ONCE = 4 };
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
+enum { FEW = 4 };
+typedef float Few __attribute__((vector_size(FEW * sizeof(float))));
+typedef int32_t FewBits __attribute__((vector_size(FEW * sizeof(int32_t))));
 
 INLINE int64_t padded(int64_t width) { return (width + LANES - 1) / LANES * LANES; }
 
@@ -276,18 +288,52 @@ INLINE void add_rows(int64_t rows, const float *x, int64_t stride, float *sums) 
     }
 }
 
-/* The outputs of every layer for some rows, activated between layers: values[0] are the inputs, `stride` apart. */
-INLINE void forward(const Network *network, int64_t rows, const float *x, int64_t stride, float *const *values) {
-    for (int l = 0; l < network->layers; l++) {
-        int64_t y_stride = network->strides[l + 1];
+/* y = x w + b as in `multiply`, of at most FEW outputs. */
+INLINE void multiply_few(
+    int64_t rows, int64_t in, const float *x, int64_t x_stride, const float *w, const float *b, float *y,
+    int64_t y_stride) {
+    const Few offset = *(const Few *)b;
+    int64_t r = 0;
+    for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE) {
+        const float *x0 = x + r * x_stride, *x1 = x0 + x_stride, *x2 = x1 + x_stride, *x3 = x2 + x_stride;
+        Few y0 = {0}, y1 = {0}, y2 = {0}, y3 = {0};
+        for (int64_t k = 0; k < in; k++) {
+            Few weights = *(const Few *)(w + k * y_stride);
+            y0 += x0[k] * weights, y1 += x1[k] * weights, y2 += x2[k] * weights, y3 += x3[k] * weights;
+        }
+        float *to = y + r * y_stride;
+        *(Few *)to = y0 + offset, *(Few *)(to + y_stride) = y1 + offset;
+        *(Few *)(to + 2 * y_stride) = y2 + offset, *(Few *)(to + 3 * y_stride) = y3 + offset;
+    }
+    for (; r < rows; r++) {
+        Few y0 = {0};
+        for (int64_t k = 0; k < in; k++) y0 += x[r * x_stride + k] * *(const Few *)(w + k * y_stride);
+        *(Few *)(y + r * y_stride) = y0 + offset;
+    }
+}
+
+/* The outputs of layers `from` to `to` for some rows, activated between layers: values[0] are the inputs. */
+INLINE void forward_layers(
+    const Network *network, int32_t from, int32_t to, int64_t rows, const float *x, int64_t stride,
+    float *const *values) {
+    for (int l = from; l < to; l++) {
+        int64_t y_stride = network->strides[l + 1], out = network->sizes[l + 1];
         int is_last = l + 1 == network->layers;
         float *y = values[l + 1];
-        multiply(
-            rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y, y_stride,
-            network->relu && !is_last);
+        if (is_last && out <= FEW)
+            multiply_few(rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y, y_stride);
+        else
+            multiply(
+                rows, network->sizes[l], x, stride, network->forward_weight[l], network->bias[l], y, y_stride,
+                network->relu && !is_last);
         x = y, stride = y_stride;
         if (!network->relu && !is_last) all_tanh(rows * stride, y, y);
     }
+}
+
+/* Those of every layer. The inputs are x, `stride` apart. */
+INLINE void forward(const Network *network, int64_t rows, const float *x, int64_t stride, float *const *values) {
+    forward_layers(network, 0, network->layers, rows, x, stride, values);
 }
 
 /* Room for the outputs of every layer, after `inputs` numbers for the caller. */
@@ -429,6 +475,8 @@ EXPORT void fedpg_cartpole_starts(int64_t count, const int64_t *seeds, double *s
     }
 }
 
+INLINE int has_fallen(double x, double angle) { return fabs(x) > POSITION_LIMIT || fabs(angle) > ANGLE_LIMIT_RAD; }
+
 /* One Euler step in Gymnasium's order of operations; whether the pole has fallen or the cart has left. */
 INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action, double cosine, double sine) {
     double x = state[0], x_dot = state[1], angle = state[2], angle_dot = state[3];
@@ -442,7 +490,7 @@ INLINE int cartpole_step(const CartPole *cart, double *state, int64_t action, do
     state[1] = x_dot + TIME_STEP_S * x_acc;
     state[2] = angle + TIME_STEP_S * angle_dot;
     state[3] = angle_dot + TIME_STEP_S * angle_acc;
-    return fabs(state[0]) > POSITION_LIMIT || fabs(state[2]) > ANGLE_LIMIT_RAD;
+    return has_fallen(state[0], state[2]);
 }
 
 /* Episodes in lock-step, finished ones dropped: rows as in rollouts.sample. `uniforms` has a number for each row to come,

@@ -15,7 +15,7 @@ from fedpg_common.learning.kernels import reference
 from fedpg_common.learning.kernels.interface import Doubles, Floats, Indices, Kernels, Mlp
 
 NAME = "_kernels.so"
-VERSION = 3
+VERSION = 4
 """Of the functions' signatures: kernels.c has the same number."""
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def load() -> ctypes.CDLL | None:
     library.fedpg_cartpole_rollout.restype = ctypes.c_int64
     library.fedpg_act.argtypes = (ctypes.c_void_p, ctypes.c_int64, *(ctypes.c_void_p,) * 3)
     library.fedpg_loop_open.restype = ctypes.c_void_p
+    library.fedpg_loop_close.argtypes = (ctypes.c_void_p, ctypes.py_object)  # as fedpg_close
     library.fedpg_loop_run.restype = ctypes.c_int64
     return library
 

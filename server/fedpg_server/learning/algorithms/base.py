@@ -210,6 +210,7 @@ class Tools:
         settings = LoopSettings(
             policy.sizes, policy.activation, environments.physics, task.mini_batch_size, task.horizon, task.gamma,
             task.baseline == "time", IMPORTANCE_RATIO_RANGE, (1.0 - BETAS[0], BETAS[1], 1.0 - BETAS[1], EPSILON),
+            environments.threads,
         )  # fmt: skip
         return open_loop(settings, policy.spec.size)
 
