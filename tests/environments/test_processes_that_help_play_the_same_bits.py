@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fedpg_common.environments import helper, make_environments
+from fedpg_common.environments.flights import Flights, Simulation
 from fedpg_common.environments.helpers import Helpers, Worth, borrow, give_back
 from fedpg_common.environments.lunar_lander import LunarLanderBatch
 from fedpg_common.environments.rollouts import rollout, sample
@@ -85,6 +86,30 @@ class Shared:
         until(lambda: len(self.helpers.ready()) == count)
 
 
+class Disturbed:
+    """The landers of this process, in whose tenth step something happens."""
+
+    def __init__(self, batch: LunarLanderBatch, happens: Callable[[], None]) -> None:
+        self._batch = batch
+        self._happens = happens
+
+    def start(self, seeds: NDArray[np.int64], first: int, after: int) -> Flights:
+        flights, step, steps = self._batch.start(seeds, first, after), Flights.step, 0
+
+        def disturbed(actions: NDArray[np.int64]) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == 10:
+                self._happens()
+            step(flights, actions)
+
+        flights.step = disturbed  # type: ignore[method-assign]
+        return flights
+
+    def start_one(self, seed: int) -> tuple[Simulation, Sequence[float]]:
+        return self._batch.start_one(seed)
+
+
 @pytest.fixture
 def two(actor: CategoricalActor) -> Iterator[Shared]:
     """One process and one that helps, ready."""
@@ -107,8 +132,7 @@ def alone(batch: LunarLanderBatch, actor: CategoricalActor, rng: np.random.Gener
 
 
 @posix_only
-@pytest.mark.parametrize("options", [{}, WINDY], ids=["earthly", "windy"])
-@pytest.mark.parametrize("processes", [2, 3, 5])
+@pytest.mark.parametrize(("processes", "options"), [(2, {}), (3, WINDY), (5, {})], ids=["2", "3-windy", "5"])
 def test_trajectories_do_not_depend_on_the_processes(
     processes: int, options: dict[str, object], actor: CategoricalActor
 ) -> None:
@@ -223,29 +247,20 @@ def test_a_helper_that_is_killed_is_one_sentence(two: Shared, actor: Categorical
 
 @posix_only
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_helper_that_is_lost_in_the_middle_of_a_batch_is_waited_for_only_as_long_as_it_lives(
+def test_a_helper_that_is_lost_in_the_middle_of_a_batch_is_waited_for_as_long_as_it_lives(
     two: Shared, actor: CategoricalActor, number: signal.Signals
 ) -> None:
     (pid,) = two.helpers.ready()
-    steps = 0
 
-    class Interrupting:
-        """The batch of this process, in whose tenth step the other one is hit."""
+    def hit() -> None:
+        os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            subprocess.Popen(
+                [sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({pid}, {signal.SIGCONT})"]
+            )
 
-        def sample(self, choose, horizon, seeds):  # type: ignore[no-untyped-def]
-            def counting(rows):  # type: ignore[no-untyped-def]
-                nonlocal steps
-                steps += 1
-                if steps == 10:
-                    os.kill(pid, number)
-                    if number == signal.SIGSTOP:
-                        subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(1); os.kill({pid}, 18)"])
-                return choose(rows)
-
-            return two.batch.sample(counting, horizon, seeds)
-
-    make = pickle.dumps(LunarLanderBatch)
-    rollout_now = partial(two.helpers.rollout, "LunarLander-v3", Interrupting(), make, actor, HORIZON, SEEDS)
+    playing, make = Disturbed(two.batch, hit), pickle.dumps(LunarLanderBatch)
+    rollout_now = partial(two.helpers.rollout, "LunarLander-v3", playing, make, actor, HORIZON, SEEDS)
     if number == signal.SIGKILL:
         with pytest.raises(EnvironmentFailedError, match="killed by SIGKILL"):
             rollout_now(np.random.default_rng(3))
@@ -265,16 +280,12 @@ def test_what_fails_in_a_helper_is_one_sentence(two: Shared, actor: CategoricalA
 def test_a_batch_that_is_broken_off_leaves_no_process_waiting(two: Shared, actor: CategoricalActor) -> None:
     (pid,) = two.helpers.ready()
 
-    class BrokenOff:
-        def sample(self, choose, horizon, seeds):  # type: ignore[no-untyped-def]
-            choose(two.batch.reset(seeds))
-            raise KeyboardInterrupt
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
+    playing, make = Disturbed(two.batch, interrupt), pickle.dumps(LunarLanderBatch)
     with pytest.raises(KeyboardInterrupt):
-        two.helpers.rollout(
-            "LunarLander-v3", BrokenOff(), pickle.dumps(LunarLanderBatch), actor, HORIZON, SEEDS,
-            np.random.default_rng(0),
-        )  # fmt: skip
+        two.helpers.rollout("LunarLander-v3", playing, make, actor, HORIZON, SEEDS, np.random.default_rng(0))
     assert not is_running(pid)
 
 
@@ -292,6 +303,7 @@ def test_a_signal_to_all_processes_of_a_terminal_or_service_is_left_to_the_paren
 PARENT = """
 import sys, time
 import numpy as np
+from fedpg_common.environments.flights import Flights, Simulation
 from fedpg_common.environments.helpers import borrow
 from fedpg_common.environments.lunar_lander import LunarLanderBatch
 from fedpg_common.learning.policies import CategoricalPolicy

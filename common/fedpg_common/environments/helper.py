@@ -9,13 +9,14 @@ import sys
 from multiprocessing.connection import Pipe, wait
 from typing import Any
 
+from fedpg_common.environments.flights import Part
 from fedpg_common.environments.helper_process import Failed, Share
 from fedpg_common.environments.lockstep import LiveCounts
-from fedpg_common.learning.trajectories import Trajectories
 
 PROGRAM = """\
 import sys
 sys.path[:] = {path!r}
+from fedpg_common.environments.flights import Part
 from fedpg_common.environments.helper_process import main
 main({pipe}, {memory}, {processes})
 """
@@ -42,7 +43,7 @@ class Helper:
         """Start it, with the memory that it shares with others. Raises OSError."""
         self.pipe, theirs = Pipe()
         self._is_ready = False
-        self._answer: Trajectories | None = None
+        self._answer: Part | None = None
         pipe, memory = theirs.fileno(), counts.descriptor
         program = PROGRAM.format(path=sys.path, pipe=pipe, memory=memory, processes=counts.processes)
         try:
@@ -73,7 +74,7 @@ class Helper:
         except OSError as error:
             raise self._lost() from error
 
-    def look(self) -> Trajectories | None:
+    def look(self) -> Part | None:
         """What it has played, if it is done. Raises HelperFailedError."""
         if self._answer is None and self.pipe.poll():
             received = self._receive()
@@ -106,7 +107,7 @@ class Helper:
         return HelperFailedError(f"was killed by {killed}{hint}")
 
 
-def answers(helpers: list[Helper]) -> list[Trajectories]:
+def answers(helpers: list[Helper]) -> list[Part]:
     """What they have played, once all are done. Raises HelperFailedError as soon as one fails."""
     while True:
         # All are looked at: one that has failed may be waited for by another.

@@ -9,28 +9,33 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.environments.flights import Flights, Part, Simulation
 from fedpg_common.environments.guard import reason
 from fedpg_common.environments.lockstep import LiveCounts, ShareOfDraws
+from fedpg_common.environments.trading import Trade
 from fedpg_common.learning.policies import CategoricalActor
-from fedpg_common.learning.trajectories import Trajectories
+
+NOTHING = np.empty(0, np.int64)
 
 
 class Playable(Protocol):
-    """Environments whose episodes depend on nothing but their seeds and actions."""
+    """Environments whose episodes depend on nothing but their seeds and actions, so that they can be repeated."""
 
-    def sample(
-        self, choose: Callable[[NDArray[np.float32]], NDArray[Any]], horizon: int, seeds: NDArray[np.int64]
-    ) -> Trajectories:
-        """See `rollouts.sample`."""
+    def start(self, seeds: NDArray[np.int64], first: int, after: int) -> Flights:
+        """The batch's episodes from number `first` to before `after`."""
+        ...
+
+    def start_one(self, seed: int) -> tuple[Simulation, Sequence[float]]:
+        """One more episode, and its first observation."""
         ...
 
 
@@ -43,11 +48,14 @@ class Share:
     actor: CategoricalActor
     horizon: int
     seeds: NDArray[np.int64]
-    """Of the share's episodes."""
+    """Of all episodes of the batch."""
     rng: np.random.Generator | None
     """The whole batch's stream; None for greedy actions, in which processes need not wait for each other."""
     number: int
     """Of the share, from 0."""
+    first: int
+    after: int
+    """The share's episodes, at the beginning: from the one number to before the other."""
     shares: int
     """Of the batch."""
     core: int | None = None
@@ -61,14 +69,34 @@ class Failed:
     why: str
 
 
-def play(environments: Playable, share: Share, draws: ShareOfDraws | None) -> Trajectories:
+def play(environments: Playable, share: Share, draws: ShareOfDraws | None) -> Part:
     """The share's episodes, with `draws` of the whole batch's stream, or greedy without them."""
+    flights = environments.start(share.seeds, share.first, share.after)
     if draws is None:
-        return environments.sample(share.actor.greedy, share.horizon, share.seeds)
-    act, next_draws = share.actor.mlp.act, draws.next
-    played = environments.sample(lambda rows: act(rows, next_draws(len(rows))), share.horizon, share.seeds)
-    draws.end()
-    return played
+        act = share.actor.greedy
+        for _ in range(share.horizon):
+            flights.step(act(flights.observe()))
+            if not flights.episodes:
+                break
+    else:
+        trade = Trade(draws, share.horizon, lambda episode: environments.start_one(int(share.seeds[episode])))
+        _play_in_lockstep(flights, trade, share, draws)
+    return flights.part()
+
+
+def _play_in_lockstep(flights: Flights, trade: Trade, share: Share, draws: ShareOfDraws) -> None:
+    act, meet, draw, idle = share.actor.mlp.act, draws.meet, draws.draw, trade.idle
+    episodes = flights.episodes
+    for time in range(share.horizon):
+        if not episodes and trade.is_over():
+            draws.leave()
+            break
+        has_taken = trade.take(flights, time)
+        trade.settle(flights, time, has_taken, meet(len(episodes), has_taken, idle))
+        numbers = draw(len(episodes))
+        actions = act(flights.observe(), numbers) if episodes else NOTHING
+        trade.write_down(time, actions)
+        flights.step(actions)
 
 
 def main(pipe_descriptor: int, memory_descriptor: int, processes: int) -> None:
@@ -104,9 +132,7 @@ def _go_to(core: int | None) -> None:
             os.sched_setaffinity(0, anywhere)
 
 
-def _played(
-    share: Share, made: dict[bytes, Playable], counts: LiveCounts, check: Callable[[], None]
-) -> Trajectories | Failed:
+def _played(share: Share, made: dict[bytes, Playable], counts: LiveCounts, check: Callable[[], None]) -> Part | Failed:
     try:
         if share.make not in made:
             made[share.make] = pickle.loads(share.make)()  # of whoever started this process

@@ -6,7 +6,6 @@ however many there are.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import threading
@@ -16,12 +15,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpg_common.environments.flights import merged
 from fedpg_common.environments.helper import Helper, HelperFailedError, answers, can_help
 from fedpg_common.environments.helper_process import Playable, Share, play
 from fedpg_common.environments.lockstep import LiveCounts, ShareOfDraws
 from fedpg_common.errors import EnvironmentFailedError
 from fedpg_common.learning.policies import CategoricalActor
-from fedpg_common.learning.trajectories import Trajectories, joined
+from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.machine import cores_from_here
 
 SHARE_MIN = 2
@@ -92,10 +92,12 @@ class Helpers:
             helpers = self._ready_helpers(shares - 1)
             if not helpers or not self._worth.is_expected():
                 return None
-            parts = np.array_split(seeds, 1 + len(helpers))
+            shares = 1 + len(helpers)
+            borders = [len(seeds) * number // shares for number in range(shares + 1)]
+            ranges = zip(borders, borders[1:], cores_from_here(), strict=False)
             works = [
-                Share(make, actor, horizon, part, rng, number, len(parts), core)
-                for number, (part, core) in enumerate(zip(parts, cores_from_here(), strict=False))
+                Share(make, actor, horizon, seeds, rng, number, first, after, shares, core)
+                for number, (first, after, core) in enumerate(ranges)
             ]
             try:
                 return self._play(environments, helpers, works)
@@ -136,14 +138,14 @@ class Helpers:
 
         rng, draws = works[0].rng, None
         if rng is not None:
-            draws = ShareOfDraws(self._counts, 0, len(works), copy.deepcopy(rng), check)
+            draws = ShareOfDraws(self._counts, 0, len(works), _copied(rng), check)
         own = play(environments, works[0], draws)
         own_s = self._clock() - began_s
-        whole = joined([own, *answers(helpers)])
+        whole = merged([own, *answers(helpers)], len(works[0].seeds))
         if rng is not None and draws is not None:
             rng.random(whole.steps, np.float32)
             own_s -= draws.waited_s
-        self._worth.judge(self._clock() - began_s, own_s * whole.steps / own.steps)
+        self._worth.judge(self._clock() - began_s, own_s * whole.steps / len(own.rewards))
         return whole
 
     def _ready_helpers(self, wanted: int) -> list[Helper]:
@@ -162,6 +164,13 @@ class Helpers:
             log.warning("all episodes are played in one process, with the same results: another one %s",
                         error if isinstance(error, HelperFailedError) else f"cannot be started: {error}")  # fmt: skip
             return []
+
+
+def _copied(rng: np.random.Generator) -> np.random.Generator:
+    """The same stream; `copy.deepcopy` takes longer."""
+    bits = type(rng.bit_generator)(0)
+    bits.state = rng.bit_generator.state
+    return np.random.Generator(bits)
 
 
 class Worth:

@@ -25,9 +25,13 @@ DRAWS_AT_ONCE = 1024
 LOOKS = 32
 """Between two looks at the clock."""
 ROW = 8
-"""Numbers a process: a cache line of its own."""
-LIVE_BITS = 32
-LIVE_MASK = (1 << LIVE_BITS) - 1
+"""Words a process: a cache line of its own."""
+WISH, OFFER = 2, 3
+"""Words of a process's row, for `trading`."""
+LOG = 4096
+"""Words for the actions of an episode that is offered, by the process that offers it."""
+LIVE_MASK, TAKEN, GONE, STEP_AT = (1 << 32) - 1, 1 << 32, 1 << 33, 34
+"""Of the word that tells how many episodes live: their number, two flags, and where the time step begins."""
 
 
 class LiveCounts:
@@ -40,15 +44,17 @@ class LiveCounts:
     def __init__(self, processes: int, descriptor: int | None = None) -> None:
         """Make room for so many processes, or map the room behind a descriptor. Raises OSError."""
         self.processes = processes
-        size = processes * ROW * 8
+        size = processes * (ROW + LOG) * 8
         self.descriptor = _open_memory(size) if descriptor is None else descriptor
         self._memory = mmap.mmap(self.descriptor, size)
         self.words = memoryview(self._memory).cast("q")
+        self._zeros = memoryview(bytes(size)).cast("q")
+        self.log_at = processes * ROW
+        """Where the first process's log begins."""
 
     def clear(self) -> None:
         """Forget all numbers, before a batch starts."""
-        for place in range(len(self.words)):
-            self.words[place] = 0
+        self.words[:] = self._zeros
 
     def close(self) -> None:
         """Release the memory."""
@@ -72,14 +78,17 @@ class ShareOfDraws:
     """What one process draws of a batch's stream, for the episodes of its share."""
 
     def __init__(
-        self, counts: LiveCounts, own: int, shares: int, rng: np.random.Generator, check: Callable[[], None]
+        self, memory: LiveCounts, own: int, shares: int, rng: np.random.Generator, check: Callable[[], None]
     ) -> None:
         """Share number `own`, from 0, of `shares`; of `rng` more is drawn than is used.
 
         `check` is called while one of the others is late, and raises if it will never answer.
         """
-        self._words = counts.words
-        self._own = own
+        self.memory = memory
+        self.own = own
+        self.shares = shares
+        self.elsewhere = 1
+        """Episodes that lived in the other shares at the last time step; before the first, there may be some."""
         self._others = [share for share in range(shares) if share != own]
         self._rng = rng
         self._check = check
@@ -89,45 +98,62 @@ class ShareOfDraws:
         self.waited_s = 0.0
         """For the others' counts."""
 
-    def next(self, live: int) -> NDArray[np.float32]:
-        """The uniform numbers of the next time step for this share's `live` episodes, shape (live,)."""
-        self._tell(live)
+    def meet(self, live: int, has_taken: bool, idle: Callable[[], bool]) -> bool:
+        """Tell the others how many episodes live here at the next time step, and learn how many live there.
+
+        `has_taken` says that one of them lived in the other share, of two, until now; returns whether that one has
+        taken one from here: it is counted there. While nothing is learned, `idle` does something else for a moment, or
+        returns that there is nothing.
+        """
+        self._tell(live, TAKEN if has_taken else 0)
         before = after = 0
+        is_taken = False
         for other in tuple(self._others):
-            theirs = self._ask(other)
-            if not theirs:
+            word = self._ask(other, idle)
+            theirs = word & LIVE_MASK
+            is_taken = is_taken or bool(word & TAKEN)
+            if word & GONE:
                 self._others.remove(other)  # it tells nothing more
-            elif other < self._own:
+            elif other < self.own:
                 before += theirs
             else:
                 after += theirs
-        if self._used + before + live + after > len(self._numbers):
-            more = self._rng.random(DRAWS_AT_ONCE + before + live + after, np.float32)
+        self._before, self._after = before - (has_taken and self.own == 1), after - (has_taken and self.own == 0)
+        self.elsewhere = self._before + self._after
+        return is_taken
+
+    def draw(self, live: int) -> NDArray[np.float32]:
+        """The uniform numbers of this time step for the `live` episodes that are here now, shape (live,)."""
+        total = self._before + live + self._after
+        if self._used + total > len(self._numbers):
+            more = self._rng.random(DRAWS_AT_ONCE + total, np.float32)
             self._numbers, self._used = np.concatenate((self._numbers[self._used :], more)), 0
-        first = self._used + before
-        self._used = first + live + after
+        first = self._used + self._before
+        self._used += total
         return self._numbers[first : first + live]
 
-    def end(self) -> None:
-        """Tell the others that no episode of this share lives any more."""
-        self._tell(0)
+    def leave(self) -> None:
+        """Tell the others that no episode will live here any more."""
+        self._tell(0, GONE)
 
-    def _tell(self, live: int) -> None:
+    def _tell(self, live: int, flags: int) -> None:
         self._step = step = self._step + 1
-        self._words[self._own * ROW + (step & 1)] = step << LIVE_BITS | live
+        self.memory.words[self.own * ROW + (step & 1)] = step << STEP_AT | flags | live
 
-    def _ask(self, other: int) -> int:
-        words, step, place = self._words, self._step, other * ROW + (self._step & 1)
+    def _ask(self, other: int, idle: Callable[[], bool]) -> int:
+        words, step, place = self.memory.words, self._step, other * ROW + (self._step & 1)
         word = words[place]
-        if word >> LIVE_BITS == step:
-            return word & LIVE_MASK
+        if word >> STEP_AT == step:
+            return word
         began_s = time.perf_counter()
         while True:
             for _ in range(LOOKS):
                 word = words[place]
-                if word >> LIVE_BITS == step:
+                if word >> STEP_AT == step:
                     self.waited_s += time.perf_counter() - began_s
-                    return word & LIVE_MASK
+                    return word
+                if idle():
+                    break
             if time.perf_counter() - began_s > AWAKE_S:
                 self._check()
                 time.sleep(ASLEEP_S)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-import struct
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.environments.flights import Flights, Simulation, merged
 from fedpg_common.environments.helpers import Helpers, borrow, give_back
 from fedpg_common.environments.physics import checked_option
 from fedpg_common.errors import UsageError
@@ -66,6 +65,8 @@ class LunarLanderBatch(EnvironmentBatch):
         self._helpers: Helpers | None = None
         self._landers = [self._make()]
         self._live: list[_Lander] = []
+        self._used = 0
+        """Landers of the batch that is played as a whole."""
         self.action_space = Discrete(4)
         self.observation_size = 8
 
@@ -103,42 +104,32 @@ class LunarLanderBatch(EnvironmentBatch):
             shared = self._helpers.rollout("LunarLander-v3", self, self._make_another, actor, horizon, seeds, rng)
             if shared is not None:
                 return shared
-        return self.sample(actor.greedy if rng is None else lambda rows: actor.sample(rows, rng), horizon, seeds)
-
-    def sample(
-        self, choose: Callable[[NDArray[np.float32]], NDArray[np.int64]], horizon: int, seeds: NDArray[np.int64]
-    ) -> Trajectories:
-        """As `rollouts.sample`, with less between the landers' steps: a numpy call costs as much as half of one."""
-        observations = _Rows(self.observation_size)
-        current = observations.add(self.reset(seeds).ravel().tolist(), len(seeds))
-        landers, live = self._live, list(range(len(seeds)))
-        actions: list[NDArray[np.int64]] = []
-        rewards: list[float] = []
-        episodes: list[int] = []
+        flights = self.start(seeds, 0, len(seeds))
         for _ in range(horizon):
-            chosen = choose(current)
-            actions.append(chosen)
-            episodes += live
-            states: list[float] = []
-            survivors: list[int] = []
-            for place, (lander, action) in enumerate(zip(landers, chosen.tolist(), strict=True)):
-                state, reward, has_ended, _, _ = lander.step(action)
-                rewards.append(reward)
-                if not has_ended:
-                    states += state
-                    survivors.append(place)
-            if len(survivors) < len(live):
-                if not survivors:
-                    break
-                landers, live = [landers[place] for place in survivors], [live[place] for place in survivors]
-            current = observations.add(states, len(survivors))
-        return Trajectories(
-            observations=observations.array[: len(rewards)],
-            actions=np.concatenate(actions),
-            rewards=np.array(rewards),
-            episodes=np.array(episodes, np.int64),
-            count=len(seeds),
-        )
+            rows = flights.observe()
+            flights.step(actor.greedy(rows) if rng is None else actor.sample(rows, rng))
+            if not flights.episodes:
+                break
+        return merged([flights.part()], len(seeds))
+
+    def start(self, seeds: NDArray[np.int64], first: int, after: int) -> Flights:
+        """The batch's episodes from number `first` to before `after`, for who plays these."""
+        self._used = 0
+        landers, states = [], []
+        for seed in seeds[first:after].tolist():
+            lander, state = self.start_one(seed)
+            landers.append(lander)
+            states.append(state)
+        return Flights(self.observation_size, landers, states, first)
+
+    def start_one(self, seed: int) -> tuple[Simulation, State]:
+        """One more episode, and its first observation."""
+        if self._used == len(self._landers):
+            self._landers.append(self._make())
+        lander = self._landers[self._used]
+        self._used += 1
+        state: State = lander.reset(seed=seed)[0]
+        return lander, state
 
     def _end_help(self) -> None:
         if self._helpers is not None:
@@ -151,31 +142,6 @@ class LunarLanderBatch(EnvironmentBatch):
         for lander in self._landers:
             lander.close()  # type: ignore[no-untyped-call]
         self._landers, self._live = [], []
-
-
-class _Rows:
-    """Rows of float32 that become more and more."""
-
-    def __init__(self, size: int) -> None:
-        self.array = np.empty((256, size), np.float32)
-        self._bytes = self.array.data.cast("B")
-        self._size = size
-        self._used = 0
-
-    def add(self, numbers: list[float], count: int) -> NDArray[np.float32]:
-        """So many rows that hold the numbers (count · size,); what is returned stays as it is."""
-        first, after = self._used, self._used + count
-        if after > len(self.array):
-            self.array = np.resize(self.array, (2 * after, self._size))
-            self._bytes = self.array.data.cast("B")
-        _floats(len(numbers)).pack_into(self._bytes, 4 * self._size * first, *numbers)
-        self._used = after
-        return self.array[first:after]
-
-
-@cache
-def _floats(count: int) -> struct.Struct:
-    return struct.Struct(f"{count}f")
 
 
 class _Lander(gymnasium_lander.LunarLander):
