@@ -36,7 +36,8 @@ SECTIONS = (
         "LunarLander, 64 against 48 on HalfCheetah, in batches of b, and computes two gradients of each but those of "
         "its first step. The last column is its time over the agent's if all that cost it what it costs the agent, "
         "which steps several times as many episodes at once: the floor of a loop that is made of the agent's parts. "
-        "CartPole's is compiled as a whole, keeps for one gradient what acting has computed, and lies below it.",
+        "CartPole's is compiled as a whole, keeps for one gradient what acting has computed, and lies below it. The "
+        "second table has the time on the clock, with one core for the agent and all cores for the server.",
     ),
     (
         "alternatives.py",

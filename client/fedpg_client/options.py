@@ -144,7 +144,7 @@ UseProxy = Annotated[
 ThreadsOption = Annotated[
     int,
     typer.Option(
-        help="Threads that share this agent's episodes, where the simulation lets them. The same gradient with "
+        help="Threads or processes that share this agent's episodes, where they can. The same gradient with "
         "any number.",
         envvar="FEDPG_THREADS",
         metavar="N",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import itertools
 import math
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -19,3 +24,21 @@ def cores(quota: Path = CPU_QUOTA) -> int:
     except (OSError, ValueError, ZeroDivisionError):  # there is none, or it is "max"
         return allowed
     return max(1, min(allowed, share))
+
+
+def cores_from_here() -> Iterator[int | None]:
+    """The cores that this process may use, over and over, beginning with the one that it uses now.
+
+    None for each of them where the system does not say.
+    """
+    ask = _core_of_thread()
+    here = -1 if ask is None else ask()
+    if here < 0:
+        return itertools.repeat(None)
+    return itertools.cycle([here, *sorted(os.sched_getaffinity(0) - {here})])
+
+
+@functools.cache
+def _core_of_thread() -> Callable[[], int] | None:
+    """The C library's function that says on which core the calling thread runs, where it has one."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None

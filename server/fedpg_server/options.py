@@ -59,7 +59,7 @@ CopyHint = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="Threads that share the server's own episodes, where the simulation lets them. The same parameters "
+        help="Threads or processes that share the server's own episodes, where they can. The same parameters "
         "with any number.",
         envvar="FEDPG_THREADS",
         metavar="N",

@@ -27,9 +27,9 @@ class EnvironmentBatch(ABC):
     """As a policy sees it. A Box's dimension with finite bounds has −1 and 1, to which those are scaled (`actions`)."""
 
     def use_threads(self, count: int) -> None:  # noqa: B027  # most batches have nothing to do
-        """Step the episodes of a batch in up to `count` threads from now on, where that is faster: same bits.
+        """Share the episodes of a batch among up to `count` threads from now on, where that is faster: same bits.
 
-        Only where the simulation lets other threads run meanwhile; otherwise nothing changes.
+        They are processes where the simulation holds the interpreter's lock. For most environments nothing changes.
         """
 
     def drawing(self, round_number: int, step: int = 0, *, finite_rewards: bool = True) -> AbstractContextManager[None]:

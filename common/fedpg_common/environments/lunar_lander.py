@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from functools import partial
 from typing import Any
 
@@ -24,8 +25,12 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
+from fedpg_common.environments.flights import Flights, Simulation, merged
+from fedpg_common.environments.helpers import Helpers, borrow, give_back
 from fedpg_common.environments.physics import checked_option
 from fedpg_common.errors import UsageError
+from fedpg_common.learning.policies import CategoricalActor
+from fedpg_common.learning.trajectories import Trajectories
 
 HALF_WIDTH = VIEWPORT_W / SCALE / 2
 HALF_HEIGHT = VIEWPORT_H / SCALE / 2
@@ -53,9 +58,15 @@ class LunarLanderBatch(EnvironmentBatch):
             raise UsageError(f"enable_wind must be true or false, not {enable_wind!r}")
         for name, value in (("wind_power", wind_power), ("turbulence_power", turbulence_power)):
             checked_option(name, value)
-        self._make = partial(_Lander, None, False, gravity, enable_wind, wind_power, turbulence_power)
+        options = gravity, enable_wind, wind_power, turbulence_power
+        self._make = partial(_Lander, None, False, *options)
+        self._make_another = pickle.dumps(partial(LunarLanderBatch, *options))
+        """For a process that helps."""
+        self._helpers: Helpers | None = None
         self._landers = [self._make()]
         self._live: list[_Lander] = []
+        self._used = 0
+        """Landers of the batch that is played as a whole."""
         self.action_space = Discrete(4)
         self.observation_size = 8
 
@@ -65,7 +76,7 @@ class LunarLanderBatch(EnvironmentBatch):
             self._landers.append(self._make())
         self._live = self._landers[: len(seeds)]
         states = [lander.reset(seed=seed)[0] for lander, seed in zip(self._live, seeds.tolist(), strict=True)]
-        return np.array(states, np.float32)
+        return np.array(states, np.float32).reshape(-1, self.observation_size)
 
     def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_]]:
         """See `EnvironmentBatch.step`."""
@@ -77,8 +88,57 @@ class LunarLanderBatch(EnvironmentBatch):
         """See `EnvironmentBatch.keep`."""
         self._live = [lander for lander, stays in zip(self._live, live.tolist(), strict=True) if stays]
 
+    def use_threads(self, count: int) -> None:
+        """See `EnvironmentBatch.use_threads`. Box2D holds the interpreter's lock, so that they are processes."""
+        self._end_help()
+        if count > 1:
+            self._helpers = borrow(count - 1)
+
+    def rollout(
+        self, actor: object, horizon: int, seeds: NDArray[np.int64], rng: np.random.Generator | None
+    ) -> Trajectories | None:
+        """Shared with other processes, once they are there. Raises EnvironmentFailedError if one of them fails."""
+        if not isinstance(actor, CategoricalActor):
+            return None
+        if self._helpers is not None:
+            shared = self._helpers.rollout("LunarLander-v3", self, self._make_another, actor, horizon, seeds, rng)
+            if shared is not None:
+                return shared
+        flights = self.start(seeds, 0, len(seeds))
+        for _ in range(horizon):
+            rows = flights.observe()
+            flights.step(actor.greedy(rows) if rng is None else actor.sample(rows, rng))
+            if not flights.episodes:
+                break
+        return merged([flights.part()], len(seeds))
+
+    def start(self, seeds: NDArray[np.int64], first: int, after: int) -> Flights:
+        """The batch's episodes from number `first` to before `after`, for who plays these."""
+        self._used = 0
+        landers, states = [], []
+        for seed in seeds[first:after].tolist():
+            lander, state = self.start_one(seed)
+            landers.append(lander)
+            states.append(state)
+        return Flights(self.observation_size, landers, states, first)
+
+    def start_one(self, seed: int) -> tuple[Simulation, State]:
+        """One more episode, and its first observation."""
+        if self._used == len(self._landers):
+            self._landers.append(self._make())
+        lander = self._landers[self._used]
+        self._used += 1
+        state: State = lander.reset(seed=seed)[0]
+        return lander, state
+
+    def _end_help(self) -> None:
+        if self._helpers is not None:
+            give_back(self._helpers)
+            self._helpers = None
+
     def close(self) -> None:
         """Destroy the landers' worlds."""
+        self._end_help()
         for lander in self._landers:
             lander.close()  # type: ignore[no-untyped-call]
         self._landers, self._live = [], []

@@ -114,7 +114,7 @@ class CategoricalPolicy(Policy):
 
     def actor(self, theta: Vector) -> CategoricalActor:
         """See `Policy.actor`."""
-        return CategoricalActor(self._open(theta))
+        return CategoricalActor(self.sizes, self.activation, theta)
 
     def score(
         self,
@@ -219,11 +219,16 @@ def _forward(tensors: list[torch.Tensor], x: torch.Tensor, activation: str) -> t
 
 
 class CategoricalActor:
-    """A categorical policy at fixed parameters."""
+    """A categorical policy at fixed parameters. It can be pickled for another process."""
 
-    def __init__(self, mlp: Mlp) -> None:
-        """`mlp` is its network."""
-        self.mlp = mlp
+    def __init__(self, sizes: tuple[int, ...], activation: str, theta: Vector) -> None:
+        """The network with layers between `sizes` at θ (d,), which is copied."""
+        self._made_of = sizes, activation, theta.copy()
+        self.mlp = kernels().open_mlp(sizes, activation, theta)
+
+    def __reduce__(self) -> tuple[type[CategoricalActor], tuple[tuple[int, ...], str, Vector]]:
+        """Its network is opened again there."""
+        return CategoricalActor, self._made_of
 
     def sample(self, observations: Array, rng: np.random.Generator) -> NDArray[np.int64]:
         """Invert the cumulative distribution at one uniform number per row."""

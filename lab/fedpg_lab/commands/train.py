@@ -69,7 +69,7 @@ InProcess = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        help="Threads that share the server's own episodes, where the simulation lets them.",
+        help="Threads or processes that share the server's own episodes, where they can.",
         metavar="N",
         show_default="the cores that it may use",
         min=1,
