@@ -81,6 +81,9 @@ FEDERATIONS: dict[str, dict[str, Any]] = {
         "byzantine": 2, "attack": {"name": "boundary", "starts_at": 2, "on": 1, "off": 1},
     },
     "one that knows all": {"byzantine": 1, "attack": "worst-down"},
+    "attackers that follow what the rule remembers": {
+        "byzantine": 2, "attack": {"name": "worst-down", "follow": True, "starts_at": 3}, "aggregator": "history",
+    },
     "two groups of attackers": {"byzantine": {"1": "alie", "2": "ipm-optimised", "3": "alie"}, "agents": 8},
     "the defence, which evaluates first": {"byzantine": 2, "attack": "frame", "algorithm": "fedpg-guard"},
     "an algorithm that hands out momentum": {"byzantine": 2, "attack": "mimic", "algorithm": "res-nharpg"},

@@ -7,6 +7,7 @@ remember of them, and `Frame` looks at one round.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 from fedpg_common.errors import UsageError
@@ -79,6 +80,8 @@ class Frame(SceneAttack):
     As many as attack: those whose gradients go farthest along the honest mean. Attackers stand on the other side of it,
     where the rule gives these agents the least weight, and attackers no less than `stealth`.
     """
+
+    tries_rule: ClassVar[bool] = True
 
     def __init__(self, stealth: float = 0.5, reach: float = 8.0) -> None:
         """`stealth` is the weight that each attacker must keep, `reach` how far to look, in honest spreads."""

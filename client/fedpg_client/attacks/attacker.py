@@ -17,9 +17,10 @@ from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.shipped import ATTACKS
 
 from fedpg_client.attacks.base import HONEST, Attack, Context, Knowledge
+from fedpg_client.attacks.following import Following
 from fedpg_client.attacks.omniscience import foresee
 from fedpg_client.attacks.protocol.base import ProtocolAttack
-from fedpg_client.attacks.schedule import ALWAYS, Schedule, take_schedule
+from fedpg_client.attacks.schedule import ALWAYS, FOLLOW, Schedule, take_follow, take_schedule
 from fedpg_client.attacks.shared import SharedSearches
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Attacker:
     """The server's rule, for an attack that colludes."""
     searches: SharedSearches = field(default_factory=SharedSearches, compare=False)
     """Those of the attackers in this process."""
+    following: Following | None = field(default=None, compare=False)
+    """Of attackers that follow what the server's rule remembers."""
 
     def in_round(self, round_number: int) -> Attack:
         """The attack, or an honest agent in a round without it."""
@@ -73,6 +76,8 @@ class Attacker:
         if self.attack.knowledge < Knowledge.COLLUDERS:
             return gradient
         is_omniscient = self.attack.knowledge >= Knowledge.OMNISCIENT
+        if self.following is not None:
+            return self._follow(self.following, gradient, context)
         if not self.schedule.is_active(context.round_number):
             if self.pool is not None and not is_omniscient:  # an omniscient attacker can do without
                 self.pool.contribute(context.round_number, gradient)
@@ -85,6 +90,21 @@ class Attacker:
             pooled = {**pooled, **self.pool.exchange(context.round_number, gradient)}
         return self.searches.collude(self.attack, dict(sorted(pooled.items())), context)
 
+    def looks_at(self, round_number: int) -> bool:
+        """Whether an omniscient attacker recomputes the honest gradients of a round: where it attacks, or follows."""
+        return self.following is not None or self.schedule.is_active(round_number)
+
+    def _follow(self, following: Following, gradient: Vector, context: Context) -> Vector:
+        """As `agree`; the rule is followed also in rounds without attack."""
+        pooled, context = foresee(self.pool, gradient, context)
+        context = replace(context, rule_memory=following.memory_before(context.round_number))
+        if not self.schedule.is_active(context.round_number):
+            following.see(pooled, context, None)
+            return gradient
+        submitted = self.searches.collude(self.attack, pooled, context)
+        following.see(pooled, context, submitted)
+        return submitted
+
 
 def build_attacker(choice: Choice | None) -> Attacker:
     """The attacker that a description names; None for an honest agent. With whom it colludes is still to be added.
@@ -95,6 +115,7 @@ def build_attacker(choice: Choice | None) -> Attacker:
         return Attacker()
     try:
         schedule, own = take_schedule(choice.settings)
+        follows, own = take_follow(own)
     except ValueError as error:
         raise UsageError(f"attack {choice.name}: {error}") from error
     attack = ATTACKS.build(replace(choice, settings=own))
@@ -102,7 +123,17 @@ def build_attacker(choice: Choice | None) -> Attacker:
         raise UsageError(f"attack {choice.name}: {show(type(attack).__name__)} is not a subclass of Attack")
     if isinstance(attack, ProtocolAttack) and schedule != ALWAYS:
         raise UsageError(f"attack {choice.name}: it is on the protocol and has no rounds: leave out its schedule")
-    return Attacker(attack, schedule)
+    if follows and not can_follow(attack):
+        raise UsageError(
+            f"attack {choice.name}: only omniscient attackers that try the server's rule, and all submit the same, can "
+            f"follow what it remembers: leave out {FOLLOW}"
+        )
+    return Attacker(attack, schedule, following=Following() if follows else None)
+
+
+def can_follow(attack: Attack) -> bool:
+    """Whether an attack makes use of what the server's rule remembers, and knows what all attackers submit."""
+    return attack.knowledge >= Knowledge.OMNISCIENT and attack.tries_rule and attack.unanimous
 
 
 def knowledge_of(choice: Choice | None) -> Knowledge:

@@ -14,7 +14,7 @@ that an agent that was started again does in a round what it would have done:
             return to_finite_float32(self._factor * gradient.astype(np.float64))
 
 It is chosen as `attack = "my_attacks:Inflated"`. When it attacks (`starts_at`, `ends_at`, `on`, `off`) is not its own
-business: see `fedpg_client.attacks.schedule`.
+business, nor is whether it follows what the server's rule remembers (`follow`): see `fedpg_client.attacks.schedule`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from fedpg_common.checks import is_number, show
 from fedpg_common.choices import Choice
+from fedpg_common.learning.aggregators import Memory
 from fedpg_common.learning.parameters import ParameterSpec, Vector
 from fedpg_common.learning.policies import Actor, Policy
 from fedpg_common.learning.trajectories import Trajectories
@@ -93,6 +94,9 @@ class Context:
     recomputed, each its share. In `collude` of an omniscient attack alone; empty otherwise."""
     aggregator: Choice | None = None
     """The server's rule, for an attack that colludes; None if the attacker was not told."""
+    rule_memory: Memory = field(default_factory=dict)
+    """What that rule remembers of the rounds before, as far as attackers know that follow it (`following`). In
+    `collude` of an omniscient attack alone; empty otherwise."""
 
     @property
     def tensors(self) -> ParameterSpec:
@@ -123,6 +127,8 @@ class Attack:
     """What it has to know. `collude` is called where that is COLLUDERS or more."""
     searches: ClassVar[bool] = False
     """Whether `collude` is a search that follows from its arguments and the settings alone: done once per process."""
+    tries_rule: ClassVar[bool] = False
+    """Whether `collude` runs the server's rule on candidates: such an attack can follow what the rule remembers."""
     unanimous: ClassVar[bool] = False
     """Whether all that collude submit the same vector. A promise, which `fedpg check` puts to the test."""
     casts_vote: ClassVar[bool] = True

@@ -40,6 +40,7 @@ FACTORS = (0.0, 0.1, 0.3, 1.0, 3.0)
 class EdgeAttack(SceneAttack):
     """Submits the worst vector by `objective`, of those along `steps` with which the attackers keep their weight."""
 
+    tries_rule: ClassVar[bool] = True
     objective: ClassVar[Objective] = staticmethod(ascent)
 
     def __init__(self, reach: float = 8.0, stealth: float = 0.0) -> None:

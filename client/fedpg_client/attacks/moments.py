@@ -71,6 +71,8 @@ class IPM(SceneAttack):
 class OptimisedALIE(SceneAttack):
     """ALIE on honest gradients, with the z, of either sign, that moves μ farthest from the honest mean."""
 
+    tries_rule: ClassVar[bool] = True
+
     def __init__(self, largest: float = 10.0) -> None:
         """`largest` bounds |z|."""
         self._largest = checked_number("largest", largest, 1e-3, FACTOR_MAX)
@@ -84,6 +86,8 @@ class OptimisedALIE(SceneAttack):
 
 class OptimisedIPM(SceneAttack):
     """IPM with the factor that moves μ farthest from the honest mean."""
+
+    tries_rule: ClassVar[bool] = True
 
     def __init__(self, largest: float = 30.0) -> None:
         """`largest` bounds the factor."""

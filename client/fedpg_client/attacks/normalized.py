@@ -43,6 +43,8 @@ DELTAS: dict[str, Callable[[Array], Array]] = {
 class Normalized(SceneAttack):
     """The paper's search: from λ_0 and ζ_0, with steps that decay by a third."""
 
+    tries_rule: ClassVar[bool] = True
+
     def __init__(
         self,
         delta: str = "sgn",

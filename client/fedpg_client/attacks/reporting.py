@@ -72,7 +72,7 @@ class Reported(Attack):
 def reported(attack: Attack, name: str) -> Attack:
     """The attack, with failures that name it."""
     # How much it has to know is said by its class, and not by the instance.
-    declared = {name: getattr(attack, name) for name in ("knowledge", "unanimous", "casts_vote")}
+    declared = {name: getattr(attack, name) for name in ("knowledge", "tries_rule", "unanimous", "casts_vote")}
     wrapped: Reported = type("Reported", (Reported,), declared)()
     wrapped._name, wrapped._attack = name, attack
     return wrapped

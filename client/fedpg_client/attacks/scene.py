@@ -1,8 +1,8 @@
 """A round as attackers see it that know the other agents' gradients, and how they try a vector on the server's rule.
 
-The rule is public, and attackers run it themselves. They know neither what it remembers of earlier rounds nor what the
-server samples: it is tried on a fresh memory, with the honest mean for the server's own gradient, and without inner
-steps.
+The rule is public, and attackers run it themselves. They do not know what the server samples: it is tried with the
+honest mean for the server's own gradient, and without inner steps. What it remembers of earlier rounds they know if
+they have followed it (`following`); otherwise it is tried on an empty memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.learning.aggregators import Aggregate, Aggregator, RoundPlan, Tryable, Votes, build_aggregator
+from fedpg_common.learning.aggregators import Aggregate, Aggregator, Memory, RoundPlan, Tryable, Votes, build_aggregator
 from fedpg_common.learning.parameters import Vector
 from numpy.typing import NDArray
 
@@ -77,11 +77,23 @@ class Scene:
             matrix = matrix.copy()
             matrix[list(rows)] = submitted
         with _one_sentence():
-            return self.rule.aggregate(self._votes(matrix), {})
+            return self.rule.aggregate(self._votes(matrix), self.context.rule_memory)
+
+    def memory_after(self, vector: Array | Vector | None) -> Memory:
+        """What the rule remembers behind this round, if all attackers submit the vector (d,).
+
+        With None, all are honest. Raises UsageError if the rule cannot be run.
+        """
+        matrix = self.gradients
+        if vector is not None:
+            matrix = matrix.copy()
+            matrix[list(self.attackers)] = vector
+        with _one_sentence():
+            return self.rule.aggregate(self._votes(matrix), self.context.rule_memory).memory
 
     def foresee(self, vectors: Iterable[Array], pushers: tuple[int, ...] | None = None) -> None:
         """Try vectors (d,) together of which `aggregate` may be asked: faster, where the rule knows how."""
-        if not isinstance(self.rule, Tryable):
+        if not isinstance(self.rule, Tryable) or self.context.rule_memory:  # that is for an empty memory
             return
         rows = self.attackers if pushers is None else pushers
         submitted = {vector.tobytes(): vector for vector in map(to_finite_float32, vectors)}

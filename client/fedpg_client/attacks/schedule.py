@@ -9,6 +9,8 @@ from typing import Any
 from fedpg_common.checks import is_whole, show
 
 SETTINGS = ("starts_at", "ends_at", "on", "off")
+FOLLOW = "follow"
+"""A setting beside those, of attacks that try the server's rule: whether they follow what it remembers."""
 ROUNDS_MAX = 2**53
 
 
@@ -52,3 +54,11 @@ def take_schedule(settings: Mapping[str, Any]) -> tuple[Schedule, dict[str, Any]
     """The schedule among an attack's settings, and the attack's own. Raises ValueError."""
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
     return Schedule(**{name: value for name, value in settings.items() if name in SETTINGS}), own
+
+
+def take_follow(settings: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Whether the attackers follow what the rule remembers, and the other settings. Raises ValueError."""
+    follow = settings.get(FOLLOW, False)
+    if not isinstance(follow, bool):
+        raise ValueError(f"{FOLLOW} must be true or false, not {show(follow)}")
+    return follow, {name: value for name, value in settings.items() if name != FOLLOW}

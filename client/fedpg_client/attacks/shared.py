@@ -58,6 +58,8 @@ def _key(attack: Attack, pooled: Mapping[int, Vector], context: Context) -> byte
         context.attackers, context.round_number, context.batch_size, context.run_seed, context.aggregator, context.task,
     )  # fmt: skip
     digest = hashlib.sha256(repr(told).encode())
-    for vector in (*pooled.values(), *context.honest.values()):
+    remembered = context.rule_memory
+    digest.update(repr(sorted(remembered)).encode())
+    for vector in (*pooled.values(), *context.honest.values(), *(remembered[name] for name in sorted(remembered))):
         digest.update(vector.tobytes())
     return digest.digest()

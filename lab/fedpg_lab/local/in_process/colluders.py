@@ -67,9 +67,9 @@ class Colluders:
             noted[agent] = gradient, _recalling(context, recall)
         self.sampling.noted.clear()
         knows_all = self.attacker.attack.knowledge >= Knowledge.OMNISCIENT
-        is_active = any(self.attacker.schedule.is_active(context.round_number) for _, context in noted.values())
+        looks = any(self.attacker.looks_at(context.round_number) for _, context in noted.values())
         brought = {
-            agent: contribution(gradient, context) if knows_all and is_active else gradient
+            agent: contribution(gradient, context) if knows_all and looks else gradient
             for agent, (gradient, context) in noted.items()
         }
         attacker = replace(self.attacker, pool=Meeting(brought) if len(noted) > 1 else None)
