@@ -105,7 +105,7 @@ def test_without_its_parts_it_is_fedpg_br_to_the_bit(bench: Bench) -> None:
 def test_each_part_can_be_left_out_and_works_with_any_aggregator(
     bench: Bench, left_out: str | None, aggregator: str
 ) -> None:
-    settings: dict[str, Any] = {left_out: False} if left_out else {}
+    settings: dict[str, Any] = {part: part != left_out for part in PARTS}
     learner = bench.learner(aggregator=aggregator, **settings)
     state = learner.initial_state()
     for number in range(1, 4):
@@ -229,9 +229,17 @@ def test_the_gate_lowers_the_learning_rate_only_where_returns_are_steady(bench: 
     steady = with_memory(state, gate=[1.0, 1.0], **marks(greedy=[50.0] * 12))
     restless = with_memory(state, gate=[1.0, 1.0], **marks(greedy=[50.0, 10.0] * 6))
     weak = {agent: np.float32(1e-3) * row for agent, row in bench.updates(1).items()}
-    assert bench.learner().improve(steady, ROUND, weak).learning_rate < 0.1 * TASK.learning_rate
-    assert bench.learner(gate=False).improve(steady, ROUND, weak).learning_rate == TASK.learning_rate
-    assert bench.learner().improve(restless, ROUND, weak).learning_rate == TASK.learning_rate
+    assert bench.learner(gate=True).improve(steady, ROUND, weak).learning_rate < 0.1 * TASK.learning_rate
+    assert bench.learner(gate=True).improve(restless, ROUND, weak).learning_rate == TASK.learning_rate
+
+
+def test_on_a_plateau_the_learning_rate_remains_the_tasks(bench: Bench) -> None:
+    """Steady returns and votes that are nearly all noise: what is learnt until then need not be all there is."""
+    plateau = with_memory(bench.learner().initial_state(), gate=[1.0, 1.0], **marks(greedy=[50.0] * 12))
+    weak = {agent: np.float32(1e-3) * row for agent, row in bench.updates(1).items()}
+    result = bench.learner().improve(plateau, ROUND, weak)
+    assert result.inner.figures["gate"] < 0.1
+    assert result.learning_rate == TASK.learning_rate
 
 
 # The guard ------------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class _Seen:
 
 
 class FedPGGuard(FedPGBR):
-    """FedPG-BR with a trusted scale, an anchor, a gate on the learning rate, bounds, and a guard on its result.
+    """FedPG-BR with a trusted scale, an anchor, bounds, a guard on its result; on request a gate on the rate.
 
     Every part can be left out, and works with any aggregator. The evaluation of the round decides nothing: the guard
     plays episodes of its own.
@@ -65,14 +65,15 @@ class FedPGGuard(FedPGBR):
         tools: Tools,
         scale: bool = True,
         anchor: bool = True,
-        gate: bool = True,
+        gate: bool = False,
         guard: bool = True,
         bound: bool = True,
         reset: bool = True,
     ) -> None:
         """`scale`: aggregators are told the server's scale. `anchor`: during an alarm only agents that agree with the
-        server's own gradients are heard. `gate`: while returns are steady, noise has a smaller learning rate. `guard`:
-        worse policies are rejected. `bound`: |μ| ≤ 2.5 scales. `reset`: Adam starts afresh at an alarm.
+        server's own gradients are heard. `gate`: while returns are steady, noise has a smaller learning rate; off,
+        since a plateau is steady, too, and is not left then. `guard`: worse policies are rejected.
+        `bound`: |μ| ≤ 2.5 scales. `reset`: Adam starts afresh at an alarm.
         """
         super().__init__(tools)
         parts = {"scale": scale, "anchor": anchor, "gate": gate, "guard": guard, "bound": bound, "reset": reset}
