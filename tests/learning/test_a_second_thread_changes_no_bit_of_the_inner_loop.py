@@ -89,7 +89,8 @@ def test_many_loops_leave_neither_threads_nor_memory() -> None:
 
 
 def _in_child(tools: Tools, answer: Any) -> None:
-    answer.send((rounds(tools, 3), threads_now()))
+    before = threads_now()  # libraries may have made theirs again
+    answer.send((rounds(tools, 3), threads_now() - before))
 
 
 @needs_proc
@@ -102,7 +103,7 @@ def test_a_process_that_was_forked_off_makes_its_own_thread() -> None:
     child.start()
     try:
         assert mine.poll(60)
-        assert mine.recv() == (expected, 2)
+        assert mine.recv() == (expected, 1)
         child.join(60)
         assert child.exitcode == 0
     finally:
