@@ -279,7 +279,7 @@ def test_a_saved_page_holds_everything_and_no_name_ends_its_data(tmp_path: Path,
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["missing"], 6, "there is no folder missing"),
+        (["missing"], 6, "there is no folder missing: give one with runs"),
         (["file"], 6, "file is not a folder"),
         (["folder", "--port", "70000"], 2, "--port must be 0 to 65535, not 70000"),
         (["folder", "--save", "page.html"], 6, "there is no run in folder"),

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from fedpg_common.cli.ending import unwinding
 from fedpg_common.errors import AddressError, StorageError, UsageError
-from fedpg_common.files import Kind, look, shown
+from fedpg_common.files import shown
 
 EVENT_FILES = "events.out.tfevents.*"
 
@@ -45,10 +45,9 @@ def tensorboard_command(
     """
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"--port must be 0 to 65535, not {port}")
-    kind = look(folder)
-    if kind is not Kind.FOLDER:
-        what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
-        raise StorageError(what)
+    from fedpg_lab.runs.folders import require_folder
+
+    require_folder(folder)
     if not has_events(folder):
         raise StorageError(
             f"no run in {shown(folder)} has TensorBoard files: they are left out with --no-tensorboard, and a new "

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common.cli.ending import unwinding
-from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.files import Kind, look, shown
+from fedpg_common.errors import UsageError
+from fedpg_common.files import shown
 
 if TYPE_CHECKING:
     from fedpg_lab.watch.catalogue import Catalogue
@@ -87,10 +87,9 @@ def watch_command(
         watch_server(server, tls, host, port, browser)
         return
     folder = folder or Path("runs")
-    kind = look(folder)
-    if kind is not Kind.FOLDER:
-        what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
-        raise StorageError(what)
+    from fedpg_lab.runs.folders import require_folder
+
+    require_folder(folder)
     from fedpg_common.transport.channels import tls_files
 
     from fedpg_lab.watch.catalogue import Catalogue

@@ -65,13 +65,18 @@ def load_run(folder: Path) -> RunData:
         return RunData(folder, store.federation, store.records())
 
 
-def require_run(folder: Path) -> None:
-    """Raise StorageError, which says what is there instead, unless `folder` is a folder with a store."""
+def require_folder(folder: Path) -> None:
+    """Raise StorageError, which says what to give instead, unless `folder` is a folder."""
     kind = look(folder)
     if kind is Kind.MISSING:
-        raise StorageError(f"there is no folder {shown(folder)}")
-    if kind is Kind.FILE:
-        raise StorageError(f"{shown(folder)} is not a folder: give a run folder")
+        raise StorageError(f"there is no folder {shown(folder)}: give one with runs, as fedpg train makes them in runs")
+    if kind is not Kind.FOLDER:
+        raise StorageError(f"{shown(folder)} is not a folder: give a run folder, or one with runs")
+
+
+def require_run(folder: Path) -> None:
+    """Raise StorageError, which says what is there instead, unless `folder` is a folder with a store."""
+    require_folder(folder)
     if not exists(folder / STORE_NAME):
         raise StorageError(f"there is no run in {shown(folder)}: it has no {STORE_NAME}")
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.federation import Federation
-from fedpg_common.files import Kind, look, shown
+from fedpg_common.files import shown
 from fedpg_server.learning.totals import Returns
 from fedpg_server.storage.reading import StoredRun
 from fedpg_server.storage.store import STORE_NAME, Store
 
-from fedpg_lab.runs.folders import SUMMARY_NAME, walk_runs
+from fedpg_lab.runs.folders import SUMMARY_NAME, require_folder, walk_runs
 from fedpg_lab.runs.states import State
 
 
@@ -51,10 +51,7 @@ def list_runs(folder: Path) -> list[RunLine]:
 
     Raises StorageError if there is no such folder, or it cannot be read itself.
     """
-    kind = look(folder)
-    if kind is not Kind.FOLDER:
-        what = f"there is no folder {shown(folder)}" if kind is Kind.MISSING else f"{shown(folder)} is not a folder"
-        raise StorageError(what)
+    require_folder(folder)
     lines = []
     for place, failure in walk_runs(folder):
         if failure is None:
