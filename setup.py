@@ -39,7 +39,9 @@ class BuildKernels(build_ext):
     def _compile(self, ext: Extension, target: Path, own: list[list[str]], cache: str) -> None:
         # Zig compiles its own C library first and would leave fifty megabytes in the user's cache.
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-        for compiler in (*own, ["cc"], ["gcc"], ["clang"], [sys.executable, "-m", "ziglang", "cc"]):
+        # Zig compiles for the very processor that it runs on unless it is told otherwise; an image is moved to others.
+        zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
+        for compiler in (*own, ["cc"], ["gcc"], ["clang"], zig):
             try:
                 subprocess.run([*compiler, *FLAGS, "-o", str(target), *ext.sources, "-lm"], check=True, env=environment)
                 return

@@ -71,7 +71,7 @@ typedef struct {
 } Loop;
 
 static void end_helper(Helper *helper);
-void fedpg_gradient_before(Loop *loop, int64_t rows);
+static void gradient_before(Loop *loop, int64_t rows);
 
 EXPORT void fedpg_loop_close(void *opened) {
     Loop *loop = opened;
@@ -395,7 +395,7 @@ static void *help(void *opened) {
         int32_t state = wait_while(&loop->helper, IDLE, IDLE);
         if (state == ENDING) return NULL;
         if (!takes(&loop->helper, BUSY)) continue;
-        fedpg_gradient_before(loop, loop->helper.rows);
+        gradient_before(loop, loop->helper.rows);
         tell(&loop->helper, IDLE);
     }
 }
@@ -430,7 +430,7 @@ static void ask(Loop *loop, int64_t rows) {
 /* Until what was asked for is done, by the helper or here. */
 static void await(Loop *loop, int64_t rows) {
     if (takes(&loop->helper, IDLE))
-        fedpg_gradient_before(loop, rows);
+        gradient_before(loop, rows);
     else
         wait_while(&loop->helper, BUSY, ASKED);
 }
@@ -497,6 +497,11 @@ EXPORT FOR_EVERY_WIDTH void fedpg_gradient_before(Loop *loop, int64_t rows) {
         add_gradient(network, space, block, values);
     }
     read_gradient(network, space, loop->snapshot);
+}
+
+/* For those that are compiled before it: clang does not take a function for one of several widths once it was used. */
+static void gradient_before(Loop *loop, int64_t rows) {
+    fedpg_gradient_before(loop, rows);
 }
 
 /* adam.adam_step; 0 and no change where a result would not be finite. */
