@@ -18,6 +18,7 @@ from fedpg_common.descriptions import describe
 from fedpg_common.federation import Federation
 from fedpg_lab.local.processes import LocalFederation
 from fedpg_lab.runs.folders import load_run
+from fedpg_server.storage.store import STORE_NAME
 
 ROUNDS = 3
 CASES = ((10, (16, 16), 1), (100, (16, 16), 10), (1000, (16, 16), 100), (10, (300, 300), 1))
@@ -34,10 +35,15 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return kilobytes["Pss:"] / 1e3, (kilobytes["Private_Dirty:"] + kilobytes["Private_Clean:"]) / 1e3
 
 
+def rounds_of(folder: Path) -> int:
+    """How many rounds the run has; 0 as long as its server has not made the store."""
+    return len(load_run(folder).records) if (folder / STORE_NAME).exists() else 0
+
+
 def measure(federation: Federation, agents_per_process: int, folder: Path) -> tuple[tuple[float, float], list[float]]:
     """The server's PSS and own memory, and the own memory of the agents' processes, after a few rounds."""
     with LocalFederation(federation, folder, agents_per_process=agents_per_process, observers=()) as processes:
-        while processes.supervise() and len(load_run(folder).records) < ROUNDS:
+        while processes.supervise() and rounds_of(folder) < ROUNDS:
             time.sleep(0.2)
         return memory_mb(processes.server_pid), [memory_mb(pid)[1] for pid in processes.agent_pids]
 
