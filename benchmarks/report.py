@@ -65,7 +65,7 @@ SECTIONS = (
         "transactions one after the other, of the votes and of the state that they lead to, each with two writes that "
         "wait for the disk; the rest is processor time of the server: by a profile at ten agents, a fifth of it "
         "closes, records and announces the round, two fifths guard, check and judge the agents' calls, and two fifths "
-        "are the event loop's, which hands work to the store and the learner and back.",
+        "lie in none of these, so far as the profile tells.",
     ),
     (
         "aggregation.py",
