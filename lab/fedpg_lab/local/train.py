@@ -102,7 +102,7 @@ class NewFolders:
         """Remove what is new, unless the run has, or had, a store. Whether there is no run."""
         store = self._folder / STORE_NAME
         with suppress(StorageError):  # of a path that cannot even be looked at: there is no store
-            if exists(store) or exists(mark_path(store)):  # one that has been removed leaves policies behind
+            if exists(store) or _has_content(mark_path(store)):  # one that has been removed leaves policies behind
                 return False
         if self._folder in self._missing:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -110,6 +110,11 @@ class NewFolders:
             for place in self._missing[1:]:
                 place.rmdir()
         return True
+
+
+def _has_content(path: Path) -> bool:
+    """Whether a file holds anything: on a full disk, a store that could not be made has left an empty mark."""
+    return exists(path) and path.stat().st_size > 0
 
 
 def _make(

@@ -177,8 +177,9 @@ def run_main(options: RunOptions, telling: Connection) -> ExitCode:
         with telling_of_waits(teller.on_wait):
             play(options, teller.on_round)
     except FedPGError as error:
-        print(f"fedpg: {error}", file=sys.stderr, flush=True)
         teller.tell("failed", str(error), int(error.exit_code))
+        with suppress(OSError):  # a disk that is full holds no more of the log either
+            print(f"fedpg: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:  # the keyboard's reaches the parent alone
         who = "its environment raised KeyboardInterrupt, or somebody sent it SIGINT"
