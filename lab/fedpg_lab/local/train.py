@@ -156,6 +156,7 @@ def _watch(processes: LocalFederation | InProcessFederation, display: Display) -
     try:
         with asking(processes) as fetch:
             drawing: threading.Thread | None = None
+            said = ""
             while processes.supervise():
                 try:
                     status = fetch()
@@ -165,6 +166,9 @@ def _watch(processes: LocalFederation | InProcessFederation, display: Display) -
                         drawing.start()
                 except (UnreachableError, RefusedError) as error:
                     log.debug("%s", error)  # the server starts, ends or comes back
+                    if processes.note not in ("", said):
+                        said = processes.note  # there is no state yet that it could stand beside
+                        display.say(said)
                 processes.wait_for_end(STATUS_EVERY_S)
     except (KeyboardInterrupt, SystemExit):
         display.say("ending server and agents; Ctrl-C again ends them at once")
