@@ -39,7 +39,8 @@ typedef struct {
     float *snapshot;          /* result (d): the last batch's gradient at theta_0 */
 } Call;
 
-/* A gradient of a batch. */
+/* A gradient of a batch: at theta_n, and at theta_0, whose ratios are to the former. */
+enum { NOW, BEFORE, SIDES };
 typedef struct {
     Network network;
     Workspace space;
@@ -51,7 +52,7 @@ typedef struct {
 } Side;
 
 typedef struct {
-    Side now, before; /* at theta_n and theta_0; the latter's ratios are to the former */
+    Side sides[SIDES];
     CartPole cart;
     int64_t count, horizon, room;
     int32_t has_time_baseline;
@@ -96,7 +97,7 @@ EXPORT void fedpg_loop_close(void *opened) {
     Loop *loop = opened;
     if (loop == NULL) return;
     end_helper(&loop->helper);
-    close_side(&loop->now), close_side(&loop->before);
+    close_side(&loop->sides[NOW]), close_side(&loop->sides[BEFORE]);
     free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->actions), free(loop->episodes);
     free(loop->starts), free(loop->rewards), free(loop->scratch), free(loop->poles), free(loop->live);
     free(loop->is_prepared);
@@ -116,9 +117,9 @@ EXPORT void *fedpg_loop_open(
     loop->helper = (Helper){.work = follow, .argument = loop, .is_wanted = threads > 1};
     loop->room = count * horizon + GROUP - 1;
     size_t room = (size_t)loop->room, groups = (size_t)(count + GROUP - 1) / GROUP;
-    int32_t is_done = open_side(&loop->now, layers, sizes, relu, theta, room, room * (size_t)padded(sizes[0]));
-    is_done = is_done && open_side(&loop->before, layers, sizes, relu, theta, room, 0);
-    loop->before.values[0] = loop->now.values[0]; /* the same inputs */
+    int32_t is_done = open_side(&loop->sides[NOW], layers, sizes, relu, theta, room, room * (size_t)padded(sizes[0]));
+    is_done = is_done && open_side(&loop->sides[BEFORE], layers, sizes, relu, theta, room, 0);
+    loop->sides[BEFORE].values[0] = loop->sides[NOW].values[0]; /* the same inputs */
     loop->uniforms = zeros(room), loop->borders = zeros(room), loop->advantages = zeros(room);
     loop->actions = calloc(room, sizeof(int64_t)), loop->episodes = calloc(room, sizeof(int64_t));
     loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
@@ -133,15 +134,16 @@ EXPORT void *fedpg_loop_open(
         fedpg_loop_close(loop);
         return NULL;
     }
-    for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0, loop->now.ratios[i] = 1.0f;
+    for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0, loop->sides[NOW].ratios[i] = 1.0f;
     return loop;
 }
 
 /* The last batch's observations (rows, 4), actions and episodes, for who looks at it. */
 EXPORT void fedpg_loop_batch(const void *opened, int64_t rows, float *observations, int64_t *actions, int64_t *episodes) {
     const Loop *loop = opened;
+    const Side *side = &loop->sides[NOW];
     for (int64_t r = 0; r < rows; r++)
-        memcpy(observations + 4 * r, loop->now.values[0] + r * loop->now.network.strides[0], 4 * sizeof(float));
+        memcpy(observations + 4 * r, side->values[0] + r * side->network.strides[0], 4 * sizeof(float));
     memcpy(actions, loop->actions, (size_t)rows * sizeof(int64_t));
     memcpy(episodes, loop->episodes, (size_t)rows * sizeof(int64_t));
 }
@@ -297,7 +299,8 @@ INLINE void show_rows(Loop *loop, int64_t rows) {
 /* Episodes in lock-step with the network at theta_n, as fedpg_cartpole_rollout has them; its activations stay where they
  * are. Returns the rows. */
 INLINE int64_t play(Loop *loop, const uint32_t *words) {
-    const Network *network = &loop->now.network;
+    const Side *side = &loop->sides[NOW];
+    const Network *network = &side->network;
     const int32_t layers = network->layers;
     int64_t stride = network->strides[0], last_stride = network->strides[layers];
     int64_t most = loop->count * loop->horizon, alive = loop->count, rows = 0, drawn = 0, step = 0;
@@ -307,7 +310,7 @@ INLINE int64_t play(Loop *loop, const uint32_t *words) {
     for (; step < loop->horizon && alive; step++) {
         int64_t groups = (alive + GROUP - 1) / GROUP;
         float *at[LAYERS_MAX + 1];
-        for (int l = 0; l <= layers; l++) at[l] = loop->now.values[l] + rows * network->strides[l];
+        for (int l = 0; l <= layers; l++) at[l] = side->values[l] + rows * network->strides[l];
         /* In this order, so that the processor finds work that waits for nothing while a layer's sums wait for each other. */
         for (int64_t g = 0; g < groups; g++) show(poles + g, at[0] + g * GROUP * stride, stride);
         for (int64_t g = 0; g < groups; g++) speed_up(&loop->cart, poles + g);
@@ -361,14 +364,14 @@ INLINE int all_finite(int64_t count, const float *x) {
 
 /* The outputs of some rows at theta_0, and their ratios. */
 INLINE void prepare_before(Loop *loop, int64_t start, int64_t rows) {
-    Side *side = &loop->before;
+    Side *side = &loop->sides[BEFORE];
     const Network *network = &side->network;
     const int32_t layers = network->layers;
     float *values[LAYERS_MAX + 1];
     for (int l = 0; l <= layers; l++) values[l] = side->values[l] + start * network->strides[l];
     forward(network, rows, values[0], network->strides[0], values);
     categorical_outputs(
-        rows, OUTPUTS, values[layers], network->strides[layers], loop->actions + start, loop->now.log_probs + start,
+        rows, OUTPUTS, values[layers], network->strides[layers], loop->actions + start, loop->sides[NOW].log_probs + start,
         side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, side->log_probs + start, side->ratios + start);
 }
 
@@ -380,7 +383,7 @@ INLINE int prepare_next(Loop *loop) {
     if (start >= there) return 0;
     if (!__atomic_compare_exchange_n(&loop->taken, &block, block + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return 0;
     int64_t rows = there - start < GRADIENT_BLOCK ? there - start : GRADIENT_BLOCK;
-    Side *side = &loop->now;
+    Side *side = &loop->sides[NOW];
     int64_t stride = side->network.strides[side->network.layers];
     categorical_outputs(
         rows, OUTPUTS, side->values[side->network.layers] + start * stride, stride, loop->actions + start, NULL,
@@ -390,26 +393,31 @@ INLINE int prepare_next(Loop *loop) {
     return 1;
 }
 
-/* One of the two gradients, of rows that are all there. What the helper has not prepared, whoever comes first does. */
-INLINE void gradient_of(Loop *loop, Side *side, int64_t rows) {
+/* Add some prepared rows to a gradient. */
+INLINE void add_rows_to(const Loop *loop, Side *side, int64_t start, int64_t rows, float scale) {
     const Network *network = &side->network;
-    Workspace *space = &side->space;
     const int32_t layers = network->layers;
+    float *values[LAYERS_MAX + 1];
+    for (int l = 0; l <= layers; l++) values[l] = side->values[l] + start * network->strides[l];
+    categorical_slopes(
+        rows, OUTPUTS, side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, loop->advantages + start,
+        side->ratios + start, scale, side->space.slopes, network->strides[layers]);
+    add_gradient(network, &side->space, rows, values);
+}
+
+/* The gradients of a batch from side `first` to before `end`. What nobody has prepared yet, whoever needs it first does. */
+EXPORT FOR_EVERY_WIDTH void fedpg_loop_gradients(Loop *loop, int32_t first, int32_t end) {
+    int64_t rows = loop->rows;
     float scale = (float)(-1.0 / (double)rows);
-    memset(space->totals_memory, 0, space->totals_bytes);
+    for (int i = first; i < end; i++) memset(loop->sides[i].space.totals_memory, 0, loop->sides[i].space.totals_bytes);
     for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
         int spins = 0;
         while (!__atomic_load_n(&loop->is_prepared[start / GRADIENT_BLOCK], __ATOMIC_ACQUIRE))
             if (!prepare_next(loop)) rest(&spins);
-        float *values[LAYERS_MAX + 1];
-        for (int l = 0; l <= layers; l++) values[l] = side->values[l] + start * network->strides[l];
-        categorical_slopes(
-            block, OUTPUTS, side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, loop->advantages + start,
-            side->ratios + start, scale, space->slopes, network->strides[layers]);
-        add_gradient(network, space, block, values);
+        for (int i = first; i < end; i++) add_rows_to(loop, &loop->sides[i], start, block, scale);
     }
-    read_gradient(network, space, side->gradient);
+    for (int i = first; i < end; i++) read_gradient(&loop->sides[i].network, &loop->sides[i].space, loop->sides[i].gradient);
 }
 
 /* What the helper does: prepare the rows while they are played, and then the gradient at theta_0. */
@@ -421,10 +429,8 @@ EXPORT FOR_EVERY_WIDTH void fedpg_loop_follow(Loop *loop) {
         else
             rest(&spins);
     }
-    if (loop->has_both)
-        gradient_of(loop, &loop->before, loop->rows);
-    else
-        while (prepare_next(loop)) continue;
+    while (prepare_next(loop)) continue;
+    if (loop->has_both) fedpg_loop_gradients(loop, BEFORE, SIDES);
 }
 
 /* For what is compiled before it: clang does not take a function for one of several widths once it was used. */
@@ -442,22 +448,21 @@ INLINE int64_t sample(Loop *loop, const uint32_t *words, int has_both) {
     return rows;
 }
 
-/* Both gradients, or that at theta_n alone, of the batch. */
-INLINE void compute_gradients(Loop *loop, int64_t rows) {
-    gradient_of(loop, &loop->now, rows);
-    int is_done = loop->is_asked && is_helped(&loop->helper);
-    if (loop->has_both && !is_done) gradient_of(loop, &loop->before, rows);
+/* Both gradients of the batch, or that at theta_n alone. Without a helper a block is read once for both. */
+static void compute_gradients(Loop *loop) {
+    fedpg_loop_gradients(loop, NOW, loop->has_both && !loop->is_asked ? SIDES : BEFORE);
+    if (loop->is_asked && !is_helped(&loop->helper) && loop->has_both) fedpg_loop_gradients(loop, BEFORE, SIDES);
 }
 
 INLINE double loss_of(const Loop *loop, int64_t rows) {
     double sum = -0.0; /* to which the first is added without a change */
-    for (int64_t r = 0; r < rows; r++) sum += (double)(loop->advantages[r] * loop->now.log_probs[r]);
+    for (int64_t r = 0; r < rows; r++) sum += (double)(loop->advantages[r] * loop->sides[NOW].log_probs[r]);
     return -sum / (double)rows;
 }
 
 INLINE double mean_ratio(const Loop *loop, int64_t rows) {
     double sum = 0.0;
-    for (int64_t r = 0; r < rows; r++) sum += (double)loop->before.ratios[r];
+    for (int64_t r = 0; r < rows; r++) sum += (double)loop->sides[BEFORE].ratios[r];
     return sum / (double)rows;
 }
 
@@ -479,42 +484,43 @@ INLINE int adam(const Call *call, int64_t d, const float *g, int64_t taken, floa
 /* Take the steps of a call. Returns how many batches were sampled, -1 without memory. */
 EXPORT FOR_EVERY_WIDTH int64_t fedpg_loop_run(void *opened, Call *call) {
     Loop *loop = opened;
-    int64_t d = loop->now.network.parameters, taken = 0, n = 0;
+    Side *now = &loop->sides[NOW], *before = &loop->sides[BEFORE];
+    int64_t d = now->network.parameters, taken = 0, n = 0;
     int is_corrected = call->mu || call->wants_snapshot;
     float *scratch = malloc((size_t)(3 * d + 1) * sizeof(float));
     if (scratch == NULL) return -1;
     find_helper(&loop->helper);
-    fill_network(&loop->now.network, call->theta), fill_network(&loop->before.network, call->theta_0);
+    fill_network(&now->network, call->theta), fill_network(&before->network, call->theta_0);
     call->is_aborted = 0;
     for (; n < call->steps && !call->is_aborted; n++) {
         int64_t rows = sample(loop, call->words + n * 2 * WORDS, is_corrected && call->has_moved);
         call->rows[n] = rows;
-        compute_gradients(loop, rows);
+        compute_gradients(loop);
         call->losses[n] = loss_of(loop, rows);
         float *direction = call->directions + n * d;
         int is_same = !call->has_moved; /* at theta_0 as at theta_n: every ratio is 1 */
-        if (is_corrected && is_same && !all_finite(rows, loop->now.log_probs)) {
+        if (is_corrected && is_same && !all_finite(rows, now->log_probs)) {
             for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK)
                 prepare_before(loop, start, rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK);
-            gradient_of(loop, &loop->before, rows);
+            fedpg_loop_gradients(loop, BEFORE, SIDES);
             is_same = 0;
         }
-        const float *snapshot = is_same || !is_corrected ? loop->now.gradient : loop->before.gradient;
+        const float *snapshot = is_same || !is_corrected ? now->gradient : before->gradient;
         double ratio = is_same || !is_corrected ? 1.0 : mean_ratio(loop, rows);
         memcpy(call->snapshot, snapshot, (size_t)d * sizeof(float));
         call->ratios[n] = ratio, call->outcomes[n] = 0;
         if (call->mu) {
-            for (int64_t i = 0; i < d; i++) direction[i] = loop->now.gradient[i] - snapshot[i] + call->mu[i];
+            for (int64_t i = 0; i < d; i++) direction[i] = now->gradient[i] - snapshot[i] + call->mu[i];
             if (!(ratio >= call->ratio_low && ratio <= call->ratio_high)) { /* not a number is out of range, too */
                 call->is_aborted = 1;
                 continue;
             }
         } else {
-            memcpy(direction, loop->now.gradient, (size_t)d * sizeof(float));
+            memcpy(direction, now->gradient, (size_t)d * sizeof(float));
         }
         if (adam(call, d, direction, taken, scratch)) {
             taken++, call->has_moved = 1, call->outcomes[n] = 1;
-            fill_network(&loop->now.network, call->theta);
+            fill_network(&now->network, call->theta);
         }
     }
     free(scratch);
