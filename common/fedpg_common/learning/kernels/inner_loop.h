@@ -1,9 +1,10 @@
 /* The server's variance-reduced steps on CartPole, all in one call. A part of kernels.c, which includes it at its end.
  *
  * What it computes is `variance_reduced_steps` of fedpg_server/learning/algorithms/inner_loop.py, bit for bit. It is faster
- * for three reasons: no interpreter between the parts; the activations of acting are those of the gradient at the same
- * parameters, and are kept; and at few episodes, where a step of the poles waits for one number after the other, an action
- * is decided by an approximation wherever that is far enough from the border for the exact one to be the same.
+ * for four reasons: no interpreter between the parts; the activations of acting are those of the gradient at the same
+ * parameters, and are kept; at few episodes, where a step of the poles waits for one number after the other, an action is
+ * decided by an approximation wherever that is far enough from the border for the exact one to be the same; and a second
+ * thread, where there is a core for it, computes all that needs no advantages while a long batch is still being played.
  */
 
 #include "second_thread.h"
@@ -56,21 +57,23 @@ typedef struct {
     CartPole cart;
     int64_t count, horizon, room;
     int32_t has_time_baseline;
-    double gamma, rounding;
+    double rounding;
     /* of a batch's rows, with room for count * horizon */
     float *uniforms, *borders, *advantages;
     int64_t *actions, *episodes, *starts; /* the last: the first row of each time step */
-    double *rewards, *scratch;
+    double *to_go;          /* (horizon + 1): rewards-to-go, by the steps that are left */
+    double *means, *scales; /* (horizon + 1): of an episode's, by its length; a scale is UNKNOWN before the first such */
+    int64_t *lengths;       /* (count) */
     Poles *poles;  /* of each GROUP episodes that are alive */
     int64_t *live; /* (count): their numbers */
     /* What both threads look at while a batch goes on. */
-    int32_t has_both; /* gradients, or that at theta_n alone */
-    int64_t played;   /* rows that are there */
-    int64_t rows;     /* of the whole batch, whose advantages are there, too; until then UNKNOWN */
-    int64_t taken;    /* blocks of rows that somebody prepares or has prepared */
-    int32_t *is_prepared; /* of each block */
-    int32_t is_asked;     /* whether the helper has been asked: its caller's alone */
+    int32_t has_both;     /* gradients are wanted, not that at theta_n alone */
+    int64_t played;       /* rows that are there */
+    int64_t rows;         /* of the whole batch, once its advantages are there; until then UNKNOWN */
+    int64_t taken;        /* blocks of rows that one of the threads prepares or has prepared */
+    int32_t *is_prepared; /* (blocks) */
     Helper helper;
+    int32_t is_asked; /* whether the helper has been asked to work on this batch: the caller alone looks at this */
 } Loop;
 
 static void follow(void *opened);
@@ -99,8 +102,8 @@ EXPORT void fedpg_loop_close(void *opened) {
     end_helper(&loop->helper);
     close_side(&loop->sides[NOW]), close_side(&loop->sides[BEFORE]);
     free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->actions), free(loop->episodes);
-    free(loop->starts), free(loop->rewards), free(loop->scratch), free(loop->poles), free(loop->live);
-    free(loop->is_prepared);
+    free(loop->starts), free(loop->to_go), free(loop->means), free(loop->scales), free(loop->lengths);
+    free(loop->poles), free(loop->live), free(loop->is_prepared);
     free(loop);
 }
 
@@ -112,7 +115,7 @@ EXPORT void *fedpg_loop_open(
     Loop *loop = calloc(1, sizeof(Loop));
     if (loop == NULL) return NULL;
     loop->cart = (CartPole){physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
-    loop->count = count, loop->horizon = horizon, loop->gamma = gamma, loop->rounding = rounding;
+    loop->count = count, loop->horizon = horizon, loop->rounding = rounding;
     loop->has_time_baseline = has_time_baseline;
     loop->helper = (Helper){.work = follow, .argument = loop, .is_wanted = threads > 1};
     loop->room = count * horizon + GROUP - 1;
@@ -123,18 +126,21 @@ EXPORT void *fedpg_loop_open(
     loop->uniforms = zeros(room), loop->borders = zeros(room), loop->advantages = zeros(room);
     loop->actions = calloc(room, sizeof(int64_t)), loop->episodes = calloc(room, sizeof(int64_t));
     loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
-    loop->rewards = malloc(room * sizeof(double));
-    loop->scratch = calloc(room + 4 * (size_t)count, sizeof(double));
+    loop->to_go = calloc((size_t)horizon + 1, sizeof(double)), loop->means = calloc((size_t)horizon + 1, sizeof(double));
+    loop->scales = calloc((size_t)horizon + 1, sizeof(double)), loop->lengths = calloc((size_t)count + 1, sizeof(int64_t));
     loop->poles = (Poles *)zeros(groups * sizeof(Poles) / sizeof(float));
     loop->live = calloc(groups * GROUP, sizeof(int64_t));
     loop->is_prepared = calloc(room / GRADIENT_BLOCK + 1, sizeof(int32_t));
     is_done = is_done && loop->uniforms && loop->borders && loop->advantages && loop->actions && loop->episodes &&
-              loop->starts && loop->rewards && loop->scratch && loop->poles && loop->live && loop->is_prepared;
+              loop->starts && loop->to_go && loop->means && loop->scales && loop->lengths && loop->poles && loop->live &&
+              loop->is_prepared;
     if (!is_done) {
         fedpg_loop_close(loop);
         return NULL;
     }
-    for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0, loop->sides[NOW].ratios[i] = 1.0f;
+    for (size_t i = 0; i < room; i++) loop->sides[NOW].ratios[i] = 1.0f;
+    for (int64_t left = 1; left <= horizon; left++)
+        loop->to_go[left] = 1.0 + gamma * loop->to_go[left - 1], loop->scales[left] = UNKNOWN;
     return loop;
 }
 
@@ -339,6 +345,32 @@ INLINE int64_t play(Loop *loop, const uint32_t *words) {
     return rows;
 }
 
+/* Mean and scale of the rewards-to-go of an episode of this length, in the order of fedpg_advantages. */
+static void learn_length(Loop *loop, int64_t length) {
+    double sum = 0.0, squares = 0.0;
+    for (int64_t left = length; left > 0; left--) sum += loop->to_go[left];
+    double mean = sum / (double)length;
+    for (int64_t left = length; left > 0; left--) {
+        double deviation = loop->to_go[left] - mean;
+        squares += deviation * deviation;
+    }
+    loop->means[length] = mean, loop->scales[length] = whitening((double)length, mean, squares, loop->rounding);
+}
+
+/* fedpg_advantages, where every reward is 1: they depend on an episode's length and on how many of its steps are left. */
+INLINE void whiten(Loop *loop, int64_t rows) {
+    for (int64_t step = 0, r = 0; r < rows; step++)
+        for (; r < loop->starts[step + 1]; r++) loop->lengths[loop->episodes[r]] = step + 1;
+    for (int64_t i = 0; i < loop->count; i++)
+        if (loop->scales[loop->lengths[i]] < 0.0) learn_length(loop, loop->lengths[i]);
+    for (int64_t step = 0, r = 0; r < rows; step++) {
+        for (; r < loop->starts[step + 1]; r++) {
+            int64_t length = loop->lengths[loop->episodes[r]];
+            loop->advantages[r] = (float)((loop->to_go[length - step] - loop->means[length]) * loop->scales[length]);
+        }
+    }
+}
+
 /* gradient.less_the_others: minus the mean of the other episodes at the same time. */
 INLINE void take_others(const Loop *loop, int64_t rows) {
     float *values = loop->advantages;
@@ -375,7 +407,8 @@ INLINE void prepare_before(Loop *loop, int64_t start, int64_t rows) {
         side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, side->log_probs + start, side->ratios + start);
 }
 
-/* Prepare the next block of rows for the gradients, if it has been played and no other thread takes it. Returns whether. */
+/* Prepare the next block of rows for the gradients, up to what needs advantages: if it has been played, and no other thread
+ * takes it. Returns whether. Blocks are whole until the number of rows is known. */
 INLINE int prepare_next(Loop *loop) {
     int64_t block = __atomic_load_n(&loop->taken, __ATOMIC_RELAXED), start = block * GRADIENT_BLOCK;
     int64_t there = __atomic_load_n(&loop->rows, __ATOMIC_ACQUIRE);
@@ -441,8 +474,7 @@ INLINE int64_t sample(Loop *loop, const uint32_t *words, int has_both) {
     loop->has_both = has_both, loop->is_asked = 0, loop->played = 0, loop->rows = UNKNOWN, loop->taken = 0;
     memset(loop->is_prepared, 0, (size_t)(loop->room / GRADIENT_BLOCK + 1) * sizeof(int32_t));
     int64_t rows = play(loop, words);
-    fedpg_advantages(
-        rows, loop->count, loop->rewards, loop->episodes, loop->gamma, loop->rounding, loop->scratch, loop->advantages);
+    whiten(loop, rows);
     if (loop->has_time_baseline) take_others(loop, rows);
     __atomic_store_n(&loop->rows, rows, __ATOMIC_RELEASE);
     return rows;

@@ -706,6 +706,13 @@ EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
 
 /* Advantages -------------------------------------------------------------------------------------------------------- */
 
+/* What an episode's deviations from its mean are multiplied by: nothing where they are but rounding. */
+INLINE double whitening(double length, double mean, double squares, double epsilon) {
+    double degrees = length - 1.0 > 1.0 ? length - 1.0 : 1.0;
+    double std = sqrt(squares / degrees), rounding = 8.0 * length * epsilon * fabs(mean);
+    return std > rounding ? 1.0 / std : 0.0;
+}
+
 /* Rewards-to-go, whitened per episode: the arithmetic of gradient.advantages, in its order. `scratch` is (rows + 4 count). */
 EXPORT void fedpg_advantages(
     int64_t rows, int64_t count, const double *rewards, const int64_t *episodes, double gamma, double epsilon,
@@ -720,11 +727,7 @@ EXPORT void fedpg_advantages(
         to_go[t] -= means[episodes[t]];
         squares[episodes[t]] += to_go[t] * to_go[t];
     }
-    for (int64_t i = 0; i < count; i++) {
-        double degrees = lengths[i] - 1.0 > 1.0 ? lengths[i] - 1.0 : 1.0;
-        double std = sqrt(squares[i] / degrees), rounding = 8.0 * lengths[i] * epsilon * fabs(means[i]);
-        last[i] = std > rounding ? 1.0 / std : 0.0;
-    }
+    for (int64_t i = 0; i < count; i++) last[i] = whitening(lengths[i], means[i], squares[i], epsilon);
     for (int64_t t = 0; t < rows; t++) result[t] = (float)(to_go[t] * last[episodes[t]]);
 }
 
