@@ -233,7 +233,7 @@ INLINE void start_poles(int64_t count, const uint32_t *words, Poles *poles, int6
         Poles *group = poles + i / GROUP;
         group->x[i % GROUP] = state[0], group->x_dot[i % GROUP] = state[1];
         group->angle[i % GROUP] = state[2], group->angle_dot[i % GROUP] = state[3];
-        group->cosine[i % GROUP] = cos(state[2]), group->sine[i % GROUP] = sin(state[2]);
+        group->cosine[i % GROUP] = c_cosine(state[2]), group->sine[i % GROUP] = c_sine(state[2]);
         live[i] = i;
     }
 }
@@ -267,7 +267,7 @@ INLINE int move(Poles *poles, int64_t alive) {
     poles->x += TIME_STEP_S * poles->x_dot, poles->angle += TIME_STEP_S * poles->angle_dot;
     int fallen = 0;
     for (int64_t i = 0; i < GROUP && i < alive; i++) {
-        poles->cosine[i] = cos(poles->angle[i]), poles->sine[i] = sin(poles->angle[i]);
+        poles->cosine[i] = c_cosine(poles->angle[i]), poles->sine[i] = c_sine(poles->angle[i]);
         fallen |= has_fallen(poles->x[i], poles->angle[i]);
     }
     return fallen;
