@@ -40,8 +40,7 @@ class BuildKernels(build_ext):
         # Zig compiles its own C library first and would leave fifty megabytes in the user's cache.
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
         # Zig compiles for the very processor that it runs on unless it is told otherwise; an image is moved to others.
-        # What it links in for the choice of vectors has a sine, too, which is not the C library's: see LOOK_UP_SINE.
-        zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline", "-DLOOK_UP_SINE"]
+        zig = [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"]
         for compiler in (*own, ["cc"], ["gcc"], ["clang"], zig):
             try:
                 subprocess.run([*compiler, *FLAGS, "-o", str(target), *ext.sources, "-lm"], check=True, env=environment)

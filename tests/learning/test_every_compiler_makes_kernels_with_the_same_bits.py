@@ -1,6 +1,6 @@
 """Whatever compiles the kernels, CartPole's episodes have the bits of Gymnasium's sine and cosine.
 
-Zig, which compiles where nothing else is at hand, links a sine of its own in unless told to look up the C library's.
+Zig, which compiles where nothing else is at hand, has a sine of its own, which is not to be used.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fedpg_common.tasks import CARTPOLE
 SOURCE = Path(library.__file__).with_name("kernels.c")
 FLAGS = ["-O1", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-w"]
 COMPILERS = {
-    "cc, looking up": ["cc", "-DLOOK_UP_SINE"],
+    "cc": ["cc"],
     "clang": ["clang"],
-    "zig": [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline", "-DLOOK_UP_SINE"],
+    "zig": [sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"],
 }
 
 

@@ -15,6 +15,7 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #define HAS_THREADS
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -22,20 +23,18 @@
 #include <unistd.h>
 #endif
 
-/* Zig links a sine of its own in, hidden, in place of the C library's: there this is defined, and that one is looked up. */
-#if defined(LOOK_UP_SINE) && defined(HAS_THREADS)
-#include <dlfcn.h>
+/* The C library's sine and cosine, as the process has them. Linked in the usual way they may be others: Zig brings its own
+ * along, hidden, which differ in the last bit. */
 typedef double Function(double);
-static Function *c_sine, *c_cosine;
+static Function *c_sine = sin, *c_cosine = cos;
+#ifdef HAS_THREADS
 __attribute__((constructor)) static void look_up_sine(void) {
     void *process = dlopen(NULL, RTLD_LAZY);
-    c_sine = (Function *)dlsym(process, "sin"), c_cosine = (Function *)dlsym(process, "cos");
+    if (process == NULL) return;
+    Function *sine = (Function *)dlsym(process, "sin"), *cosine = (Function *)dlsym(process, "cos");
+    if (sine && cosine) c_sine = sine, c_cosine = cosine;
+    dlclose(process);
 }
-static int has_sine(void) { return c_sine && c_cosine; }
-#else
-#define c_sine sin
-#define c_cosine cos
-static int has_sine(void) { return 1; }
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__)
@@ -48,8 +47,7 @@ static int has_sine(void) { return 1; }
 
 enum { LAYERS_MAX = 16, GRADIENT_BLOCK = 64, VERSION = 4 };
 
-/* No version fits without the C library's sine: numpy computes all, with the same results. */
-EXPORT int32_t fedpg_version(void) { return has_sine() ? VERSION : 0; }
+EXPORT int32_t fedpg_version(void) { return VERSION; }
 
 /* Functions --------------------------------------------------------------------------------------------------------- */
 
