@@ -14,8 +14,8 @@ from fedpg_common.federation import Federation
 from fedpg_common.learning.policies import make_policy
 from fedpg_common.tasks import CARTPOLE
 from fedpg_common.worlds import World
-from support.drawn_worlds import drawn
 from fedpg_server.learning.worlds import Worlds
+from support.drawn_worlds import drawn
 from support.lab import Command, digests, run_federation
 
 
