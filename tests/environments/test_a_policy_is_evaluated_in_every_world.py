@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fedpg_common.environments import make_environments
+from fedpg_common.environments.helper import can_help
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.policies import make_policy
-from fedpg_common.tasks import CARTPOLE
+from fedpg_common.tasks import CARTPOLE, HALF_CHEETAH, LUNAR_LANDER, Task
 from fedpg_common.worlds import World
 from fedpg_server.learning.worlds import Worlds
 from support.drawn_worlds import drawn
 from support.lab import Command, digests, run_federation
+from support.protocol import wait_until
 
 
 def test_a_run_in_many_worlds_is_repeatable_and_evaluated_in_each(tmp_path: Path, fedpg: Command) -> None:
@@ -74,3 +78,24 @@ def test_a_world_that_cannot_be_made_for_evaluation_names_the_agent() -> None:
     policy = make_policy(CARTPOLE, 4, make_environments(CARTPOLE).action_space)
     with pytest.raises(UsageError, match=r"the world of agent 2: .* length must be a positive number, not -1"):
         Worlds(federation, policy)
+
+
+@pytest.mark.parametrize("task", [HALF_CHEETAH, LUNAR_LANDER], ids=lambda task: task.name)
+def test_worlds_are_played_by_any_number_of_threads_with_the_same_returns(task: Task) -> None:
+    federation = Federation(replace(task, evaluation_horizon=20), 2, environments={2: World({"gravity": -5.0})})
+    with closing(make_environments(task)) as batch:
+        policy = make_policy(task, batch.observation_size, batch.action_space)
+    theta = policy.initial_parameters(np.random.default_rng(0))
+    pool = HelperPool()
+    helpers = pool.borrow(2)  # as a server's own environments do
+    try:
+        with closing(Worlds(federation, policy)) as alone, closing(Worlds(federation, policy, 3, pool)) as shared:
+            expected = alone.evaluate(theta, np.arange(7))
+            assert expected[1] != expected[2]
+            assert shared.evaluate(theta, np.arange(7)) == expected
+            if task == LUNAR_LANDER and can_help():
+                wait_until(lambda: shared.evaluate(theta, np.arange(7)) == expected and len(helpers.ready()) == 2)
+            assert shared.evaluate(theta, np.arange(7)) == expected
+    finally:
+        pool.give_back(helpers)
+    assert helpers.ready() == []

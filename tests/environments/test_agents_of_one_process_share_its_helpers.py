@@ -30,7 +30,7 @@ FEDERATION = Federation(TASK, AGENTS)
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Helpers]:
     """The sets of helpers that are made from now on."""
-    found = []
+    found: list[Helpers] = []
 
     class Noted(Helpers):
         def __init__(self, most: int) -> None:

@@ -78,7 +78,7 @@ def play(options: RunOptions, on_round: OnRound) -> None:
             log.warning(rarely)
         worlds = None
         if federation.worlds_every:
-            worlds = Worlds(federation, policy)
+            worlds = Worlds(federation, policy, options.threads, helpers)
             resources.callback(worlds.close)
         learner = Learner(federation, environments, policy, worlds)
         agents = resources.enter_context(Agents(federation, policy.spec, options.threads, helpers))
