@@ -28,6 +28,16 @@ def judging_paths(command: F) -> F:
     return command
 
 
+def explained(text: str) -> Callable[[F], F]:
+    """A command whose help goes on with this text after its docstring, which is the first sentence."""
+
+    def explain(command: F) -> F:
+        command.__doc__ = f"{command.__doc__ or ''}\n\n{text}"
+        return command
+
+    return explain
+
+
 def print_version(wanted: bool) -> None:
     """The callback of --version: print it and end."""
     if wanted:
