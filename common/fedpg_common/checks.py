@@ -12,6 +12,8 @@ from fedpg_common.errors import UsageError
 FLOAT_MAX = sys.float_info.max
 SHOWN_MAX = 80
 """Characters of a bad value that an error repeats."""
+SHORT_MAX = 4
+"""Characters of a short name."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -42,8 +44,13 @@ def show(value: object) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The one of the `known` names that was probably meant; "" if none is near."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
+    """The one of the `known` names that was probably meant; "" if none is near.
+
+    Of a short name, most letters of a longer one are soon among its own: foo is not a misspelt flood.
+    """
+    text = str(name)
+    alike = difflib.get_close_matches(text, list(known), n=3)
+    return next((near for near in alike if len(text) > SHORT_MAX or abs(len(near) - len(text)) <= 1), "")
 
 
 def unknown(what: str, name: object, known: Iterable[str], otherwise: str = "") -> UsageError:
