@@ -12,6 +12,8 @@ from fedpg_common.errors import UsageError
 FLOAT_MAX = sys.float_info.max
 SHOWN_MAX = 80
 """Characters of a bad value that an error repeats."""
+ALIKE_MIN = 0.65
+"""How similar a name must be to be the one that was meant, by difflib's ratio."""
 SHORT_MAX = 4
 """Characters of a short name."""
 
@@ -48,9 +50,10 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
     Of a short name, most letters of a longer one are soon among its own: foo is not a misspelt flood.
     """
-    text = str(name)
-    alike = difflib.get_close_matches(text, list(known), n=3)
-    return next((near for near in alike if len(text) > SHORT_MAX or abs(len(near) - len(text)) <= 1), "")
+    text = str(name).lower()
+    names = {one.lower(): one for one in known}
+    alike = difflib.get_close_matches(text, list(names), n=3, cutoff=ALIKE_MIN)
+    return next((names[near] for near in alike if len(text) > SHORT_MAX or abs(len(near) - len(text)) <= 1), "")
 
 
 def unknown(what: str, name: object, known: Iterable[str], otherwise: str = "") -> UsageError:

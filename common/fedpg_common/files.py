@@ -73,7 +73,8 @@ def reason(error: OSError | ValueError) -> str:
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises StorageError."""
-    require_place(path, "choose another folder")
+    if (file := _file_in_place(path)) is not None:
+        raise StorageError(f"cannot write in {shown(path)}: {shown(file)} is not a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,12 +86,15 @@ def require_place(folder: Path, instead: str) -> None:
 
     `instead` says what to do, for example "choose another --out".
     """
+    if (file := _file_in_place(folder)) is not None:
+        raise StorageError(f"{shown(file)} is not a folder: {instead}")
+
+
+def _file_in_place(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
-        kind = look(place)
-        if kind is Kind.FILE:
-            raise StorageError(f"{shown(place)} is not a folder: {instead}")
-        if kind is Kind.FOLDER:
-            return
+        if (kind := look(place)) is not Kind.MISSING:
+            return place if kind is Kind.FILE else None
+    return None
 
 
 def why_no_file(path: Path) -> str:
