@@ -12,7 +12,9 @@ round and the server's whole state:
     oracle            plays the whole round for each of some votes, the server's inner steps and the guard's verdict
                       included, and submits the one that leaves the policy with the lowest sampled return
 
-Prints a line of JSON per run:
+Prints a line of JSON per run. `below_475_after_1000` is the share of the rounds behind trajectory 1,000 with a greedy
+return below 475; `learning` and `fallen` are its two parts: before and after the honest agents' *sampled* returns,
+which are what is learnt from, first were 300 on average over ten rounds, at `learnt_at`.
 
     python benchmarks/defence.py --algorithm fedpg-guard fedpg-br --attack none boundary --seed 0 1
 """
@@ -24,11 +26,12 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
+from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.bootstrap import use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.descriptions import describe
@@ -46,6 +49,10 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 REACHED = 400.0
+STABLE, SETTLED = 475.0, 1000
+"""Rounds with a lower return after so many trajectories are counted: while the run still learns, and after that."""
+LEARNT, WINDOW = 300.0, 10
+"""A run has learnt once the honest agents' sampled returns reach so much on average over so many rounds."""
 FINAL = 0.95
 """The final return is the mean over the rounds behind this part of the trajectories."""
 HARMLESS = ("none", "alone")
@@ -179,16 +186,18 @@ class Bench:
         is_shipped = attack not in (*OMNISCIENT, *HARMLESS)
         self._agents = Agents(federation if is_shipped else replace(federation, byzantine={}), policy.spec)
 
-    def play(self, state: State, number: int) -> RoundResult:
-        """One round."""
+    def play(self, state: State, number: int) -> tuple[RoundResult, float]:
+        """One round, and the honest agents' mean sampled return in it; not a number where no agent plays."""
         plan = self.learner.plan(number)
         if self._is_alone:
-            return self.learner.improve(state, plan, {})
+            return self.learner.improve(state, plan, {}), math.nan
         works = self._agents.work(plan, state.theta, self.learner.recursion(state, plan))
         updates = {agent: work.gradient for agent, work in works.items()}
+        reports = [pb.WorkReport.FromString(works[a].report) for a in works if a not in self._federation.byzantine]
+        sampled = fmean(report.mean_return for report in reports)
         if self._attack is not None and self._federation.byzantine:
             updates = self._attack(Round(self.learner, state, plan, self._federation, updates, self._tools))
-        return self.learner.improve(state, plan, updates)
+        return self.learner.improve(state, plan, updates), sampled
 
 
 def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, object]:
@@ -196,13 +205,15 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
     bench = Bench(federation, attack)
     state, total, number = bench.learner.initial_state(), 0, 0
     curve: list[tuple[int, float]] = []
+    sampled: list[float] = []
     weights: list[dict[int, float]] = []
     figures: list[Mapping[str, float]] = []
     start_s = time.process_time()
     while total < federation.task.trajectories:
         number += 1
-        result = bench.play(state, number)
+        result, mean_return = bench.play(state, number)
         state, total = result.state, total + result.trajectories
+        sampled.append(mean_return)
         curve.append((total, fmean(bench.learner.evaluate(state.theta, number).returns)))
         figures.append({**result.aggregate.figures, **result.inner.figures})
         weights.append(dict(result.aggregate.weights or {}))
@@ -210,7 +221,6 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
             print(number, *curve[-1], {name: round(value, 3) for name, value in figures[-1].items()}, flush=True)
     byzantine = federation.byzantine
     honest = [agent for agent in range(1, federation.agents + 1) if agent not in byzantine]
-    late = [value for at, value in curve if at > 1000]
     return {
         "algorithm": federation.algorithm.label,
         "aggregator": None if federation.aggregator is None else federation.aggregator.label,
@@ -221,7 +231,7 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         "final": round(fmean(value for at, value in curve if at > FINAL * total), 1),
         "reaches_400_at": next((at for at, value in curve if value >= REACHED), None),
         "mean_return": round(fmean(value for _, value in curve), 1),
-        "below_475_after_1000": round(fmean(value < 475 for value in late), 3) if late else None,
+        **late_falls(curve, sampled),
         "weight_honest": round(fmean(each.get(agent, 0.0) for each in weights for agent in honest), 3),
         "weight_byzantine": round(fmean(each.get(agent, 0.0) for each in weights for agent in byzantine), 3)
         if byzantine
@@ -231,6 +241,20 @@ def run(federation: Federation, attack: str, show_rounds: bool) -> dict[str, obj
         "digest": digest(state.theta)[:12],
         "cpu_s": round(time.process_time() - start_s, 1),
     }
+
+
+def late_falls(curve: Sequence[tuple[int, float]], sampled: Sequence[float]) -> dict[str, float | None]:
+    """The shares of the rounds behind trajectory 1,000 that are below 475: all, while learning, and after that."""
+    means = (fmean(sampled[end - WINDOW : end]) for end in range(WINDOW, len(sampled) + 1))
+    learnt = next((number for number, mean in enumerate(means, WINDOW - 1) if mean >= LEARNT), len(curve))
+    late = [(number, value < STABLE) for number, (at, value) in enumerate(curve) if at > SETTLED]
+    shares = {
+        "below_475_after_1000": fmean(is_low for _, is_low in late) if late else None,
+        "learning": fmean(is_low and number < learnt for number, is_low in late) if late else None,
+        "fallen": fmean(is_low and number >= learnt for number, is_low in late) if late else None,
+    }
+    rounded = {name: None if share is None else round(share, 3) for name, share in shares.items()}
+    return {**rounded, "learnt_at": curve[learnt][0] if learnt < len(curve) else None}
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.learning.parameters import ParameterSpec
@@ -97,13 +98,14 @@ class AgentOptions:
 
 @dataclass
 class AgentProcess:
-    """Several agents in one process, a thread each. They share the process, and attackers a search that all make."""
+    """Several agents in one process, a thread each. They share the process, what helps it, and attackers a search."""
 
     agents: Sequence[AgentOptions]
     stop: threading.Event = field(default_factory=threading.Event)
     on_fate: OnFate = tell_nobody
     """Told at once of each agent that ends, also while others go on; from any agent's thread."""
     _searches: SharedSearches = field(default_factory=SharedSearches, init=False)
+    _helpers: HelperPool = field(default_factory=HelperPool, init=False)
     _channels: list[InterruptibleChannel] = field(default_factory=list, init=False)
     """Those of all agents, closed ones too."""
     _threads: dict[int, int] = field(default_factory=dict, init=False)
@@ -207,6 +209,7 @@ class AgentProcess:
         task = options.world.of(replace(task, module_folder=options.module_folder))
         environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
+        environments.share_helpers(self._helpers)
         environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
         check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.bootstrap import log_to_stderr, take_short_turns, use_one_thread
+from fedpg_common.bootstrap import log_to_stderr, look_for_garbage_rarely, take_short_turns, use_one_thread
 from fedpg_common.cli import ending
 from fedpg_common.cli.command_line import VERSION, Command, judging_paths
 from fedpg_common.cli.federation_options import Description, federation_options
@@ -70,6 +70,7 @@ def server(
 
     use_one_thread()
     take_short_turns()
+    look_for_garbage_rarely()
     parse_address(listen)
     federation, trajectories = None, None
     if resume:

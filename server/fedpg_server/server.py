@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
 from fedpg_common.federation import Federation
@@ -106,12 +107,16 @@ async def serve(
     with telling_of_waits(tell_of_wait), ThreadPoolExecutor(1, "learner") as thread:
         environments = await run_in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
         try:
-            await run_in(thread, environments.use_threads, options.threads or cores())
+            threads, helpers = options.threads or cores(), HelperPool()
+            await run_in(thread, environments.share_helpers, helpers)
+            await run_in(thread, environments.use_threads, threads)
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
             await run_in(thread, check_worlds, federation, policy)
             if rarely := why_no_worlds(federation):
                 log.warning(rarely)
-            worlds = await run_in(thread, Worlds, federation, policy) if federation.worlds_every else None
+            worlds = None
+            if federation.worlds_every:
+                worlds = await run_in(thread, Worlds, federation, policy, threads, helpers)
             try:
                 learner = Learner(federation, environments, policy, worlds)
                 return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)

@@ -29,6 +29,16 @@ def judging_paths(command: F) -> F:
     return command
 
 
+def explained(text: str) -> Callable[[F], F]:
+    """A command whose help goes on with this text after its docstring, which is the first sentence."""
+
+    def explain(command: F) -> F:
+        command.__doc__ = f"{command.__doc__ or ''}\n\n{text}"
+        return command
+
+    return explain
+
+
 def in_plain_words(params: list[Any]) -> list[Any]:
     """The parameters of a command, to be told of in help without the names of Python's types.
 

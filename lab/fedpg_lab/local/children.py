@@ -28,7 +28,7 @@ from typing import Any
 from fedpg_client.cli import run_until_signalled
 from fedpg_client.fates import Fate
 from fedpg_client.process import AgentOptions, AgentProcess
-from fedpg_common.bootstrap import log_to_stderr, take_short_turns, use_one_thread
+from fedpg_common.bootstrap import log_to_stderr, look_for_garbage_rarely, take_short_turns, use_one_thread
 from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_server.server import ServerOptions, serve
 
@@ -175,6 +175,7 @@ def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
         tell("bound", address)
 
     take_short_turns()
+    look_for_garbage_rarely()
     try:
         code = asyncio.run(serve(options, on_bound, on_wait))
         if code == ExitCode.OK:  # a process that something else ends with status 0 does not come here

@@ -233,7 +233,7 @@ def _environment(task: Task, episode: Episode, render_mode: str) -> Iterator[Gua
         with _drawing(task):
             if _is_mujoco(registered):
                 # Imports mujoco, which settles once what it draws with.
-                from fedpg_common.environments.half_cheetah import warnings_logged
+                from fedpg_common.environments.mujoco_batch import warnings_logged
 
                 stack.enter_context(warnings_logged())
             with episode.global_random.during_making(0):
