@@ -18,7 +18,7 @@ FLAGS = [
     "-Wno-psabi", "-pthread",
 ]  # fmt: skip
 FOLDER = "common/fedpg_common/learning/kernels"
-SOURCE, PARTS = f"{FOLDER}/kernels.c", [f"{FOLDER}/inner_loop.h"]
+SOURCE, PARTS = f"{FOLDER}/kernels.c", [f"{FOLDER}/inner_loop.h", f"{FOLDER}/second_thread.h"]
 
 
 class BuildKernels(build_ext):

@@ -34,6 +34,7 @@ import grpc
 import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
+from fedpg_common.bootstrap import look_for_garbage_rarely, take_short_turns
 from fedpg_common.descriptions import describe, federation_to_toml
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import ParameterSpec, TensorSpec, Vector
@@ -197,6 +198,8 @@ def serve_protocol(agents: int, rounds: int, folder: Path, pipe: Connection) -> 
         store.close()
         return stopwatch.rounds()
 
+    take_short_turns()  # as a server's process does
+    look_for_garbage_rarely()
     pipe.send(asyncio.run(serve()))
 
 

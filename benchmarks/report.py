@@ -61,11 +61,12 @@ SECTIONS = (
         "protocol.py",
         "The protocol alone",
         "A round over gRPC on loopback, with agents that answer at once with 5,000 numbers and a learner that does "
-        "nothing. Every vote is in the store before it is answered. Beyond gRPC's messages a round costs two "
-        "transactions one after the other, of the votes and of the state that they lead to, each with two writes that "
-        "wait for the disk; the rest is processor time of the server: by a profile at ten agents, a fifth of it "
-        "closes, records and announces the round, two fifths guard, check and judge the agents' calls, and two fifths "
-        "lie in none of these, so far as the profile tells.",
+        "nothing. Every vote is in the store before it is answered. Beyond gRPC's messages a round costs one "
+        "transaction, of the votes that close it and of the state that they lead to, with two writes that wait for the "
+        "disk one after the other; the rest is processor time of the server. Pieces of it that were timed by "
+        "themselves, at ten agents: the transaction, without the disk, 0.5 ms; the gate, for twenty calls, 0.3 ms; "
+        "checking and judging ten votes 0.3 ms, a third of that for SHA-256; record and announcement 0.1 ms. What "
+        "remains lies in none of these: threads and the event loop are woken more often than by gRPC alone.",
     ),
     (
         "aggregation.py",

@@ -179,6 +179,8 @@ def why_refused(verdict: Verdict, update: Update) -> str:
     sentence = f"gradient refused, {verdict.label}"
     if verdict is not Verdict.NOT_FINITE or np.isfinite(update.gradient).all():
         return sentence
+    if update.spoilt_by_attack:
+        return f"{sentence}: its attack has made it so"
     if not math.isfinite(update.mean_return):
         return f"{sentence}: the environment's rewards add up to {update.mean_return}"
     return f"{sentence}: rewards are finite, so observations, or a step in float32, are not"

@@ -12,7 +12,7 @@ import typer
 from fedpg_common.bootstrap import log_to_stderr, use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.cli import ending
-from fedpg_common.cli.command_line import VERSION, judging_paths
+from fedpg_common.cli.command_line import VERSION, Command, judging_paths
 from fedpg_common.cli.options import LogLevel
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.modules import make_folders_importable
@@ -53,7 +53,7 @@ SETTINGS_OF_THE_SERVER = ("aggregator.", "algorithm.", "task.", "heterogeneity."
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
-@app.command()
+@app.command(cls=Command)
 @judging_paths
 def agent(
     server: Server,

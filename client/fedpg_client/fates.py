@@ -31,7 +31,16 @@ class Ended:
     """One sentence; empty if `code` is OK."""
 
 
-Fate = Refused | Ended
+@dataclass(frozen=True)
+class Waits:
+    """An agent has been waiting for its environment for long, or does so no more."""
+
+    agent: int
+    what: str
+    """For which method, and since when; empty when it is over."""
+
+
+Fate = Refused | Ended | Waits
 OnFate = Callable[[Fate], None]
 
 

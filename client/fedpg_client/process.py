@@ -15,6 +15,8 @@ import numpy as np
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
+from fedpg_common.environments.helpers import HelperPool
+from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
@@ -32,7 +34,7 @@ from fedpg_client.attacks.reporting import build_reported
 from fedpg_client.attacks.shared import SharedSearches
 from fedpg_client.calls import FederationCalls
 from fedpg_client.collusion.channel import PoolClient, PoolServer
-from fedpg_client.fates import Ended, OnFate, tell_nobody
+from fedpg_client.fates import Ended, OnFate, Waits, tell_nobody
 from fedpg_client.interruptible import InterruptibleChannel
 from fedpg_client.patience import CONNECT_PATIENCE_S, PATIENCE_S
 from fedpg_client.retry import Caller, StoppedError
@@ -96,19 +98,22 @@ class AgentOptions:
 
 @dataclass
 class AgentProcess:
-    """Several agents in one process, a thread each. They share the process, and attackers a search that all make."""
+    """Several agents in one process, a thread each. They share the process, what helps it, and attackers a search."""
 
     agents: Sequence[AgentOptions]
     stop: threading.Event = field(default_factory=threading.Event)
     on_fate: OnFate = tell_nobody
     """Told at once of each agent that ends, also while others go on; from any agent's thread."""
     _searches: SharedSearches = field(default_factory=SharedSearches, init=False)
+    _helpers: HelperPool = field(default_factory=HelperPool, init=False)
     _channels: list[InterruptibleChannel] = field(default_factory=list, init=False)
     """Those of all agents, closed ones too."""
+    _threads: dict[int, int] = field(default_factory=dict, init=False)
+    """The agent of each thread."""
 
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
-        with ThreadPoolExecutor(len(self.agents), "agent") as threads:
+        with telling_of_waits(self._tell_of_wait), ThreadPoolExecutor(len(self.agents), "agent") as threads:
             futures = [threads.submit(self._run_one, options) for options in self.agents]
             # Python's signal handlers run in the main thread, when it wakes; and the system may hand the signal to
             # another thread, which does not wake it.
@@ -119,7 +124,19 @@ class AgentProcess:
             codes = [future.result() for future in futures]
         return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
 
+    def _tell_of_wait(self, thread: int, waiting: Waiting | None) -> None:
+        """Say in the log, and to whoever watches, that an agent's environment does not return, or has."""
+        agent = self._threads.get(thread)
+        if agent is None:
+            return
+        if waiting is None:
+            log.info("agent %d: its environment has returned", agent)
+        else:
+            log.warning("agent %d: %s", agent, waiting)
+        self.on_fate(Waits(agent, str(waiting or "")))
+
     def _run_one(self, options: AgentOptions) -> ExitCode:
+        self._threads[threading.get_ident()] = options.index
         fate: Ended | None = None
         try:
             with ExitStack() as resources:
@@ -192,6 +209,7 @@ class AgentProcess:
         task = options.world.of(replace(task, module_folder=options.module_folder))
         environments = make_environments(task, GlobalRandom(joined.seed, Role.AGENT, options.index))
         resources.callback(environments.close)
+        environments.share_helpers(self._helpers)
         environments.use_threads(options.threads)
         policy = make_policy(task, environments.observation_size, environments.action_space)
         check_fit(task, policy.spec, wire.spec_from_messages(list(joined.parameters)))

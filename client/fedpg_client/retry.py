@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import grpc
 import numpy as np
 from fedpg_common.errors import RefusedError, UnreachableError
+from fedpg_common.transport.channels import why_untrusted
 
 Request = TypeVar("Request", contravariant=True)
 Reply = TypeVar("Reply")
@@ -34,10 +35,6 @@ REFUSALS = frozenset(
     }
 )
 """The server understood and will not have it: the same call again gets the same answer. All else is retried."""
-
-HOSTNAME = "Hostname Verification Check failed"
-UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate signature failure", HOSTNAME)
-"""In the text of an UNAVAILABLE: this end's authority has not signed the server's certificate, or for another host."""
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +59,7 @@ class UntrustedServerError(ServerRefusedError):
         """Say it in a sentence; the library's own words, which nest several causes, go to the log."""
         super().__init__(code, details)
         log.debug("no trust in %s: %s", address, details)
-        fault = (
-            "is for another host name: `fedpg certs --server-name` adds names to it"
-            if HOSTNAME in details
-            else "is not signed by the authority in this agent's ca.pem"
-        )
-        self.args = (f"the certificate of the server at {address} {fault}",)
+        self.args = (f"the certificate of the server at {address} {why_untrusted(details)}",)
 
 
 class Pending(Protocol[Reply_co]):
@@ -112,7 +104,7 @@ class Caller:
                 return self._attempt(method, request, timeout_s)
             except grpc.RpcError as error:
                 code, details = describe(error)
-            if any(text in details for text in UNTRUSTED):
+            if why_untrusted(details):
                 raise UntrustedServerError(code, details, self.address)
             if code in REFUSALS:
                 raise ServerRefusedError(code, details)

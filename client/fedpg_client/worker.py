@@ -38,6 +38,8 @@ class Update:
     mean_return: float
     mean_length: float
     loss: float
+    spoilt_by_attack: bool = False
+    """Whether it is for the agent's attack to explain, should the gradient not be finite."""
 
 
 @dataclass
@@ -102,6 +104,7 @@ class Worker:
             gradient = difference(self.policy, batch, weights, estimate, recursion)
         elif recursion is not None and product is not None:
             gradient = momentum_part(gradient, product, recursion.weight)
+        is_own = not np.isfinite(gradient).all() and not _tampers_with_trajectories(attack)
         gradient = attack.tamper_gradient(gradient, context)
         gradient = self.attacker.agree(gradient, context)
         return Update(
@@ -111,6 +114,7 @@ class Worker:
             mean_return=float(np.concatenate([sampled.returns() for sampled in work.sampled]).mean()),
             mean_length=float(np.concatenate([sampled.lengths() for sampled in work.sampled]).mean()),
             loss=estimate.loss,
+            spoilt_by_attack=not is_own,
         )
 
     def _sample_in_chunks(
@@ -207,3 +211,7 @@ class Worker:
 
     def _stream(self, purpose: Purpose, round_number: int, step: int = 0) -> np.random.Generator:
         return stream(self.seed, Role.AGENT, purpose, agent=self.agent, round_number=round_number, step=step)
+
+
+def _tampers_with_trajectories(attack: Attack) -> bool:
+    return type(attack).tamper_trajectories is not Attack.tamper_trajectories

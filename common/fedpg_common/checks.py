@@ -12,6 +12,10 @@ from fedpg_common.errors import UsageError
 FLOAT_MAX = sys.float_info.max
 SHOWN_MAX = 80
 """Characters of a bad value that an error repeats."""
+ALIKE_MIN = 0.65
+"""How similar a name must be to be the one that was meant, by difflib's ratio."""
+SHORT_MAX = 4
+"""Characters of a short name."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -42,8 +46,14 @@ def show(value: object) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The one of the `known` names that was probably meant; "" if none is near."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
+    """The one of the `known` names that was probably meant; "" if none is near.
+
+    Of a short name, most letters of a longer one are soon among its own: foo is not a misspelt flood.
+    """
+    text = str(name).lower()
+    names = {one.lower(): one for one in known}
+    alike = difflib.get_close_matches(text, list(names), n=3, cutoff=ALIKE_MIN)
+    return next((names[near] for near in alike if len(text) > SHORT_MAX or abs(len(near) - len(text)) <= 1), "")
 
 
 def unknown(what: str, name: object, known: Iterable[str], otherwise: str = "") -> UsageError:

@@ -73,11 +73,41 @@ def reason(error: OSError | ValueError) -> str:
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises StorageError."""
-    require_text(path)
+    if (file := _file_in_place(path)) is not None:
+        raise StorageError(f"cannot write in {shown(path)}: {shown(file)} is not a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot write in {shown(path)}: {reason(error)}") from error
+
+
+def require_place(folder: Path, instead: str) -> None:
+    """Raise StorageError where a folder is to be or to be made, but a file stands in its place, or in that of a parent.
+
+    `instead` says what to do, for example "choose another --out".
+    """
+    if (file := _file_in_place(folder)) is not None:
+        raise StorageError(f"{shown(file)} is not a folder: {instead}")
+
+
+def _file_in_place(folder: Path) -> Path | None:
+    for place in (folder, *folder.parents):
+        if (kind := look(place)) is not Kind.MISSING:
+            return place if kind is Kind.FILE else None
+    return None
+
+
+def why_no_file(path: Path) -> str:
+    """Why no file can be written at `path`, whoever asks: what is there, or above it, in words. "" if nothing is.
+
+    Raises StorageError as `look`.
+    """
+    if look(path) is Kind.FOLDER:
+        return "it is a folder"
+    parent = look(path.parent)
+    if parent is Kind.FOLDER:
+        return ""
+    return f"{shown(path.parent)} is a file" if parent is Kind.FILE else f"there is no folder {shown(path.parent)}"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from fedpg_common.bootstrap import log_to_stderr
 from fedpg_common.cli import ending
-from fedpg_common.cli.command_line import VERSION, judging_paths
-from typer.core import TyperCommand, TyperGroup
+from fedpg_common.cli.command_line import VERSION, Command, Group, judging_paths
+from typer.core import TyperCommand
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "train": ("fedpg_lab.commands.train:train_command",
@@ -67,11 +67,11 @@ class LazyCommand(TyperCommand):
         """Import the command."""
         module, _, function = self._target.partition(":")
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        alone.command(self.name)(judging_paths(getattr(import_module(module), function)))
+        alone.command(self.name, cls=Command)(judging_paths(getattr(import_module(module), function)))
         return typer.main.get_command(alone)
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """The commands of the table."""
 
     def __init__(self, **attributes: Any) -> None:

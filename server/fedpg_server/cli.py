@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fedpg_common.bootstrap import log_to_stderr, take_short_turns, use_one_thread
+from fedpg_common.bootstrap import log_to_stderr, look_for_garbage_rarely, take_short_turns, use_one_thread
 from fedpg_common.cli import ending
-from fedpg_common.cli.command_line import VERSION, judging_paths
+from fedpg_common.cli.command_line import VERSION, Command, judging_paths
 from fedpg_common.cli.federation_options import Description, federation_options
 from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
 from fedpg_common.cli.options import LogLevel, refuse_ignored_options
@@ -35,7 +35,7 @@ app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="markdown")
 log = logging.getLogger(__name__)
 
 
-@app.command()
+@app.command(cls=Command)
 @federation_options(envvars=True, file=True)
 @judging_paths
 def server(
@@ -70,6 +70,7 @@ def server(
 
     use_one_thread()
     take_short_turns()
+    look_for_garbage_rarely()
     parse_address(listen)
     federation, trajectories = None, None
     if resume:

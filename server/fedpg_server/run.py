@@ -7,7 +7,7 @@ keeps answering.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ from fedpg_common.learning.parameters import ParameterSpec, Vector
 from fedpg_common.transport import wire
 
 from fedpg_server.evaluations import Evaluations
+from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.records import Evaluation, RoundRecord
 from fedpg_server.learning.round_learner import RoundLearner, improve, recursion_of, round_vectors_of
@@ -31,7 +32,7 @@ from fedpg_server.protocol.gathering import GRACE_S
 from fedpg_server.protocol.restoring import restore_coordinator
 from fedpg_server.recorded_rounds import RecordedRounds
 from fedpg_server.run_calls import RunCalls, ServedRun
-from fedpg_server.storage.rows import FinishedRow, RecalledRound, Row
+from fedpg_server.storage.rows import FinishedRow, ImprovedRow, RecalledRound, Row
 from fedpg_server.storage.store import Store
 from fedpg_server.threads import run_in
 
@@ -40,6 +41,25 @@ T = TypeVar("T")
 
 LINGER_MAX_S = 10.0
 """How long an ended run waits for its agents to hear of it."""
+COPY_BACK_EVERY_S = 1.0
+"""The log of writes is brought back in every round, but no sooner than this after the last time: it costs three writes
+that wait for the disk, the last of them when the next transaction begins the log again."""
+
+
+def _improve(
+    learner: RoundLearner,
+    state: State,
+    plan: RoundPlan,
+    gradients: Mapping[int, Vector],
+    reports: Mapping[int, bytes],
+) -> RoundResult:
+    """As `improve`; and the distances between the votes, which the record needs, are known afterwards.
+
+    Those of a thousand votes take longer than the event loop may be held up.
+    """
+    result = improve(learner, state, plan, gradients, reports)
+    _ = result.votes.distances  # kept by the votes
+    return result
 
 
 class Run:
@@ -74,6 +94,7 @@ class Run:
         self._board = RoundBoard()
         self._evaluations = Evaluations(self._evaluate, self._finish)
         self._trajectories = records[-1].trajectories_total if records else 0
+        self._copied_back_s = -COPY_BACK_EVERY_S
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._learner_thread = learner_thread or ThreadPoolExecutor(1, "learner")
         self._made_learner_thread = learner_thread is None
@@ -136,17 +157,17 @@ class Run:
         ballots = self._driver.journal.ballots
         gradients = {agent: ballots[agent].gradient for agent in sorted(ballots)}
         reports = {agent: ballot.report for agent, ballot in ballots.items()}
-        result = await self._in_learner(improve, self._learner, state, plan, gradients, reports)
-        await self._evaluations.done()  # the round before is complete by now; records are stored in their order
+        result = await self._in_learner(_improve, self._learner, state, plan, gradients, reports)
         record = make_record(
             result, plan, self.federation, reports, self._trajectories, seconds=self._clock() - opened_s
         )
+        await self._evaluations.all_evaluated()  # the round before is complete by now: its record is stored before
         if result.evaluation is None:
-            await self._in_store(self._store.improve_round, record, result.state)
+            await self._driver.journal.store(ImprovedRow(record, result.state), at_once=True)
             self._evaluate_beside(record, result.state)
         else:
-            await self._finish(record, result.state.theta, result.state)
             self._trajectories = record.trajectories_total
+            await self._finish(record, result.state.theta, result.state)
         self._driver.feed(events.RoundImproved(round_number, record.accepted, record.filtered))
         return result.state
 
@@ -158,16 +179,21 @@ class Run:
     async def _evaluate(self, theta: Vector, round_number: int) -> Evaluation:
         return await self._in_learner(self._learner.evaluate, theta, round_number)
 
-    async def _finish(self, record: RoundRecord, theta: Vector, state: State | None = None) -> None:
-        """Store an evaluated round, and the state after it where that is not stored yet."""
-        if state is None:
-            await self._driver.journal.store(FinishedRow(record))
-        else:
-            await self._in_store(self._store.finish_round, record, state)
+    def _finish(self, record: RoundRecord, theta: Vector, state: State | None = None) -> Awaitable[None]:
+        """Store an evaluated round, and the state after it where that is not stored yet; then record it.
+
+        If another round follows, the record shares the transaction that closes that one.
+        """
+        is_last = self._trajectories >= self.federation.task.trajectories
+        stored = self._driver.journal.store(FinishedRow(record, state), at_once=is_last or state is not None)
+        return self._record(stored, record, theta)
+
+    async def _record(self, stored: Awaitable[None], record: RoundRecord, theta: Vector) -> None:
+        await stored
         self._recorded.add(record, theta)
 
     async def _collect(self, plan: RoundPlan, state: State, known: RecalledRound) -> None:
-        """Open the round and wait until it is closed, on disk too. `known` is what an earlier process collected."""
+        """Open the round and wait until it is closed. `known` is what an earlier process collected."""
         number = plan.round_number
         parameters = wire.vector_to_tensor(state.theta)
         parameters_digest = wire.tensor_digest(parameters)
@@ -182,9 +208,15 @@ class Run:
         if recursion is not None:
             round_.recursion.CopyFrom(wire.recursion_to_message(recursion))
         self._board.post(pb.AwaitRoundReply(state=pb.AwaitRoundReply.STATE_OPEN, round=round_))
-        await self._in_store(self._store.copy_back)  # while the agents work
+        await self._copy_back()  # while the agents work
         await self._driver.round_closed.wait()
         self._board.clear()
+
+    async def _copy_back(self) -> None:
+        """Bring the log of writes back into the store's file, unless that was done a moment ago."""
+        if (now_s := self._clock()) >= self._copied_back_s + COPY_BACK_EVERY_S:
+            self._copied_back_s = now_s
+            await self._in_store(self._store.copy_back)
 
     async def _linger(self) -> None:
         """Give the agents that are there time to hear that the run has ended."""

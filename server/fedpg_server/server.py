@@ -13,6 +13,8 @@ from pathlib import Path
 
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
+from fedpg_common.environments.helpers import HelperPool
+from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec
@@ -80,8 +82,12 @@ def check_options(options: ServerOptions) -> None:
         check_carried(options.federation, options.adam_from)
 
 
-async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> ExitCode:
+async def serve(
+    options: ServerOptions, on_bound: Callable[[str], None], on_wait: Callable[[str], None] = lambda _what: None
+) -> ExitCode:
     """Serve one run to its end. `on_bound` learns the address once calls can reach it.
+
+    `on_wait` learns, in a thread of its own, what the server's environment keeps it waiting for; "" once it returns.
 
     Returns OK when the run has ended, INTERRUPTED or TERMINATED after SIGINT or SIGTERM; all that was answered is
     stored by then. Raises FedPGError.
@@ -89,16 +95,28 @@ async def serve(options: ServerOptions, on_bound: Callable[[str], None]) -> Exit
     check_options(options)
     signalled = _watch_signals()
     federation = take_up(options.federation, options.folder, options.trajectories)
+
+    def tell_of_wait(_thread: int, waiting: Waiting | None) -> None:
+        if waiting is None:
+            log.info("the environment has returned")
+        else:
+            log.warning("%s", waiting)
+        on_wait(str(waiting or ""))
+
     # Environments may be bound to a thread: they are made, stepped and closed in this one.
-    with ThreadPoolExecutor(1, "learner") as thread:
+    with telling_of_waits(tell_of_wait), ThreadPoolExecutor(1, "learner") as thread:
         environments = await run_in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
         try:
-            await run_in(thread, environments.use_threads, options.threads or cores())
+            threads, helpers = options.threads or cores(), HelperPool()
+            await run_in(thread, environments.share_helpers, helpers)
+            await run_in(thread, environments.use_threads, threads)
             policy = make_policy(federation.task, environments.observation_size, environments.action_space)
             await run_in(thread, check_worlds, federation, policy)
             if rarely := why_no_worlds(federation):
                 log.warning(rarely)
-            worlds = await run_in(thread, Worlds, federation, policy) if federation.worlds_every else None
+            worlds = None
+            if federation.worlds_every:
+                worlds = await run_in(thread, Worlds, federation, policy, threads, helpers)
             try:
                 learner = Learner(federation, environments, policy, worlds)
                 return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)

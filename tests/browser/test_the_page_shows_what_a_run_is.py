@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,40 @@ def test_a_run_that_is_not_there_is_said_to_be_missing(tmp_path: Path, page: Pag
         watched_run(tmp_path / "runs" / "missing")
         page.wait(RUN_IS_SHOWN)
     page.problems.clear()  # the browser notes each refused call
+
+
+def test_an_unfinished_run_says_how_it_is_continued(tmp_path: Path, page: Page) -> None:
+    """With its folder as a shell takes it; a finished run does not."""
+    for name, rounds in (("half of it's", 3), ("whole", 20)):
+        federation = watched_federation()
+        target = 10**6 if rounds == 3 else 1
+        task = dataclasses.replace(federation.task, trajectories=target)
+        records = [watched_round(number) for number in range(1, rounds + 1)]
+        write_run(tmp_path / "runs" / name, dataclasses.replace(federation, task=task), records)
+    folder = shlex.quote(str(tmp_path / "runs" / "half of it's"))
+    with page_of(tmp_path / "runs") as server:
+        page.open(f"{server.url}run?run=half%20of%20it%27s")
+        page.wait(f"document.querySelector('#resume') && {RUN_IS_SHOWN}")
+        assert page.value("document.querySelector('#resume code').innerText") == f"fedpg train --resume {folder}"
+        page.open(f"{server.url}run?run=whole")
+        page.wait(f"document.querySelector('h1').innerText === 'whole' && {RUN_IS_SHOWN}")
+        assert page.value("document.querySelector('#resume')") is None
+
+
+def test_a_page_without_a_run_has_no_empty_parts(tmp_path: Path, page: Page) -> None:
+    watched_run(tmp_path / "runs" / "one")
+    with page_of(tmp_path / "runs") as server:
+        page.open(f"{server.url}run?run=none")
+        page.wait("document.body.innerText.includes(\"there is no run 'none'\")")
+        assert page.value("[...document.querySelectorAll('h2')].filter((one) => one.offsetParent).length") == 0
+    page.problems.clear()  # the refusal
+
+
+def test_a_wide_window_shows_every_column(tmp_path: Path, page: Page) -> None:
+    watched_run(tmp_path / "runs" / "one")
+    page.resize(1600, 900)
+    with page_of(tmp_path / "runs") as server:
+        for address in ("", "run?run=one"):
+            page.open(f"{server.url}{address}")
+            page.wait("document.querySelector('table.rows tbody tr')")
+            page.wait("[...document.querySelectorAll('.scroll')].every((one) => one.scrollWidth <= one.clientWidth)")

@@ -144,3 +144,23 @@ def test_on_a_command_line(fedpg: Command, command: tuple[str, ...], sentence: s
 
 def test_nothing_is_guessed_where_nothing_is_near() -> None:
     assert str(unknown("thing", "xyzzy", ["alpha", "beta"])) == "unknown thing 'xyzzy': choose one of alpha, beta"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("foo", ""),
+        ("bar", ""),
+        ("rim", "trim"),
+        ("kurm", "krum"),
+        ("ali", "alie"),
+        ("flod", "flood"),
+        ("nim", ""),
+        ("KRUM", "krum"),
+        ("agents", ""),
+    ],
+)
+def test_a_short_name_is_no_misspelling_of_a_long_one(name: str, meant: str) -> None:
+    sentence = str(unknown("attack", name, ["flood", "trim", "krum", "alie", "boundary", "min-max", "at_s"]))
+    assert ("did you mean" in sentence) == bool(meant)
+    assert f"did you mean {meant}?" in sentence or not meant

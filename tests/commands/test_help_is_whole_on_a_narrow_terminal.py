@@ -46,6 +46,7 @@ def test_each_option_is_named_in_full(command: tuple[str, ...], columns: int) ->
     text = re.sub(ESCAPE_SEQUENCE, "", screen.output)
     assert [option for option in options_of(*command) if option not in text.split()] == []
     assert "…" not in text, "a word is cut off"
+    assert re.findall(r"<(?:bool|str|path|int|float)>", text) == [], "Python's types are no words for people"
 
 
 @pytest.mark.parametrize("command", [("fedpg", "train"), ("fedpg", "compose"), ("fedpg-server",)], ids=" ".join)

@@ -208,6 +208,25 @@ def test_news_is_told_before_its_time_and_once() -> None:
     ]
 
 
+def test_what_is_wrong_is_told_once_and_then_every_minute() -> None:
+    lines = Lines()
+    failed = state(trajectories=20, latest=latest())
+    failed.agents[2].presence, failed.agents[2].note = Presence.PRESENCE_FAILED, "cold"
+    for second in range(0, 75, 5):
+        lines.clock.now_s = float(second)
+        lines.display.show(failed, "agent 3 is gone")
+    printed = lines.printed()
+    assert len(printed) == 8  # every ten seconds
+    told = [line.endswith("agent 3: failed: cold  agent 3 is gone") for line in printed]
+    assert told == [True, *[False] * 5, True, False]
+
+
+def test_a_refusal_is_told_once_in_a_line() -> None:
+    refused = state(votes=2, message="waiting for agent 3; agent 3: gradient refused, not finite")
+    refused.agents[2].note = "its latest submission was refused: not finite"
+    assert describe_state(refused, Pace(0.0, None)).count("not finite") == 1
+
+
 def test_a_reason_is_told_once_in_a_line() -> None:
     failed = state(
         joined=2, phase=pb.PHASE_JOINING, message="starting: 2 of 3 agents have joined; agent 3 has failed: cold"

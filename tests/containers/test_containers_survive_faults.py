@@ -20,7 +20,7 @@ from fedpg_lab.faults.docker.images import build_helper
 from fedpg_lab.faults.docker.probe import probe
 from fedpg_lab.runs.folders import RunData, load_run
 from support.containers import docker, things_of
-from support.fault_watch import Watch
+from support.fault_watch import STALLING, Watch
 from support.lab import Command, digests
 
 TRAJECTORIES = "2000"
@@ -28,15 +28,6 @@ NO_DEADLINE_S = "1e5"
 """Every round waits for everybody."""
 FEDERATION = describe("CartPole-v1", agents=3, trajectories=int(TRAJECTORIES), round_timeout_s=float(NO_DEADLINE_S))
 NETEM = frozenset({FaultKind.LATENCY, FaultKind.CORRUPTION})
-STALLING = [
-    Fault(FaultKind.KILL, (2,)),
-    Fault(FaultKind.STOP, (2, 3)),
-    Fault(FaultKind.PAUSE, (1,)),
-    Fault(FaultKind.PARTITION, (1, 2)),
-    Fault(FaultKind.BLACK_HOLE, (3,)),
-    Fault(FaultKind.RESET, (1, 3)),
-]
-"""Faults on agents that no round can do without."""
 NARROW = Fault(FaultKind.BANDWIDTH, (3,), bytes_per_s=20e3)
 """On from the start: however fast the machine, a round takes its time, and the run does not end before the faults."""
 SLOWING = [

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from fedpg_common.learning.kernels import kernels
+from support import long_episodes
 from support.container_story import Story
 from support.containers import docker
+from support.long_episodes import digest_of_long_episodes
 
 AGENT_BYTES_MAX = 600_000_000
 
@@ -29,6 +33,14 @@ def test_both_images_have_the_compiled_kernels(story: Story) -> None:
     ask = "from fedpg_common.learning.kernels import kernels; print(type(kernels()).__name__)"
     for image in ("fedpg-agent", "fedpg-server"):
         assert docker("run", "--rm", "--entrypoint", "python", image, "-c", ask).strip() == "_Compiled"
+
+
+def test_both_images_kernels_have_the_bits_of_those_here(story: Story) -> None:
+    # The images' are compiled by Zig, which comes with a sine of its own.
+    here = digest_of_long_episodes(kernels())
+    for image in ("fedpg-agent", "fedpg-server"):
+        script = ("run", "--rm", "--entrypoint", "python", image, "-c", Path(long_episodes.__file__).read_text())
+        assert docker(*script).strip() == here, image
 
 
 def test_grpc_writes_no_log_of_its_own(story: Story) -> None:

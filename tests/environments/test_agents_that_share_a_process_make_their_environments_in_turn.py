@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import mujoco
-from fedpg_common.environments.half_cheetah import HalfCheetahBatch, warnings_logged
+from fedpg_common.environments.half_cheetah import HalfCheetahBatch
+from fedpg_common.environments.mujoco_batch import warnings_logged
 
 AGENTS = 4
 

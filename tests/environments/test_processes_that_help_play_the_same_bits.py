@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fedpg_common.environments import helper, make_environments
 from fedpg_common.environments.flights import Flights, Simulation
-from fedpg_common.environments.helpers import Helpers, Worth, borrow, give_back
+from fedpg_common.environments.helpers import HelperPool, Helpers, Worth
 from fedpg_common.environments.lunar_lander import LunarLanderBatch
 from fedpg_common.environments.rollouts import rollout, sample
 from fedpg_common.errors import EnvironmentFailedError, ExitCode
@@ -196,14 +196,16 @@ def test_perceived_rewards_are_the_same_in_any_number_of_processes(actor: Catego
     def play() -> object:
         return bits(rollout(environments, policy, theta, 60, SEEDS, np.random.default_rng(1)))
 
-    before, helpers = play(), borrow(1)
+    before, pool = play(), HelperPool()
+    helpers = pool.borrow(1)
     try:
+        environments.share_helpers(pool)
         environments.use_threads(2)
         play()
         until(helpers.ready)
         assert play() == before
     finally:
-        give_back(helpers)
+        pool.give_back(helpers)
         environments.close()
 
 
@@ -211,8 +213,10 @@ def test_perceived_rewards_are_the_same_in_any_number_of_processes(actor: Catego
 def test_all_batches_of_a_process_share_its_helpers(actor: CategoricalActor) -> None:
     """As many processes for ten agents in one process as for one of them, and none when the last has closed."""
     batches = [LunarLanderBatch(gravity=-10.0 + number) for number in range(3)]
-    helpers = borrow(1)
+    pool = HelperPool()
+    helpers = pool.borrow(1)
     for batch in batches:
+        batch.share_helpers(pool)
         batch.use_threads(2)
         batch.rollout(actor, 5, SEEDS, None)
     until(helpers.ready)
@@ -221,7 +225,7 @@ def test_all_batches_of_a_process_share_its_helpers(actor: CategoricalActor) -> 
         shared, reference = batch.rollout(actor, 60, SEEDS, None), sample(batch, actor.greedy, 60, SEEDS)
         assert bits(shared) == bits(reference)
     assert helpers.ready() == [pid]
-    give_back(helpers)
+    pool.give_back(helpers)
     for batch in batches:
         assert is_running(pid)
         batch.close()
@@ -304,11 +308,13 @@ PARENT = """
 import sys, time
 import numpy as np
 from fedpg_common.environments.flights import Flights, Simulation
-from fedpg_common.environments.helpers import borrow
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.environments.lunar_lander import LunarLanderBatch
 from fedpg_common.learning.policies import CategoricalPolicy
 from fedpg_common.tasks import LUNAR_LANDER
-batch, helpers = LunarLanderBatch(), borrow(1)
+batch, pool = LunarLanderBatch(), HelperPool()
+helpers = pool.borrow(1)
+batch.share_helpers(pool)
 batch.use_threads(2)
 policy = CategoricalPolicy(LUNAR_LANDER, 8, batch.action_space)
 actor = policy.actor(policy.initial_parameters(np.random.default_rng(0)))

@@ -12,21 +12,12 @@ from fedpg_common.descriptions import describe
 from fedpg_lab.faults.backend import SERVER, Fault, FaultKind
 from fedpg_lab.faults.local_backend import LocalBackend
 from fedpg_lab.runs.folders import RunData, load_run
-from support.fault_watch import Watch
+from support.fault_watch import STALLING, Watch
 from support.lab import digests, run_federation
 
 FEDERATION = describe("CartPole-v1", agents=3, trajectories=1500, round_timeout_s=1e5)
 """Every round waits for everybody."""
 
-STALLING = [
-    Fault(FaultKind.KILL, (2,)),
-    Fault(FaultKind.STOP, (2, 3)),
-    Fault(FaultKind.PAUSE, (1,)),
-    Fault(FaultKind.PARTITION, (1, 2)),
-    Fault(FaultKind.BLACK_HOLE, (3,)),
-    Fault(FaultKind.RESET, (1, 3)),
-]
-"""Faults on agents that no round can do without."""
 SLOWING = [
     Fault(FaultKind.LATENCY, (1, 2), delay_s=0.03, jitter_s=0.02),
     Fault(FaultKind.BANDWIDTH, (3,), bytes_per_s=200e3),

@@ -142,16 +142,32 @@ def test_a_failing_environment_ends_the_run_with_its_sentence(tmp_path: Path) ->
     assert failed.value.exit_code == ExitCode.ENVIRONMENT
 
 
-def test_a_gradient_that_a_server_would_refuse_ends_the_run(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text(
-        "import numpy as np\n"
-        "from fedpg_client.attacks import Attack\n"
-        "class Nan(Attack):\n"
-        "    def tamper_gradient(self, gradient, context):\n"
-        "        return gradient * np.float32('nan')\n"
-    )
-    federation = describe("CartPole-v1", folder=tmp_path, byzantine={"2": "bad:Nan"}, **CARTPOLE)
-    with pytest.raises(AgentsLostError, match="agent 2 has no vote in round 1: gradient refused"):
+SPOILING = """
+from dataclasses import replace
+import numpy as np
+from fedpg_client.attacks import Attack, Knowledge
+NAN = np.float32("nan")
+class Gradient(Attack):
+    def tamper_gradient(self, gradient, context):
+        return gradient * NAN
+class Rewards(Attack):
+    def tamper_trajectories(self, trajectories, context):
+        return replace(trajectories, rewards=trajectories.rewards * NAN)
+class Agreed(Attack):
+    knowledge = Knowledge.COLLUDERS
+    def collude(self, pooled, context):
+        return pooled[context.agent] * NAN
+"""
+
+
+@pytest.mark.parametrize("attack", ["Gradient", "Rewards", "Agreed"])
+def test_a_gradient_that_a_server_would_refuse_ends_the_run_and_its_attack_is_to_blame(
+    tmp_path: Path, attack: str
+) -> None:
+    (tmp_path / "spoiling.py").write_text(SPOILING)
+    federation = describe("CartPole-v1", folder=tmp_path, byzantine={"2": f"spoiling:{attack}"}, **CARTPOLE)
+    sentence = "agent 2 has no vote in round 1: gradient refused, not finite: its attack has made it so"
+    with pytest.raises(AgentsLostError, match=sentence):
         run_here(federation, tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""What tests of a learner share: the environments and the policy of the task that a test file calls TASK."""
+"""What tests of a learner share: environments and a policy of what a file calls TASK, and its Bench on them."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def environments(request: pytest.FixtureRequest) -> Iterator[EnvironmentBatch]:
 def policy(request: pytest.FixtureRequest, environments: EnvironmentBatch) -> Policy:
     """The task's policy."""
     return make_policy(request.module.TASK, environments.observation_size, environments.action_space)
+
+
+@pytest.fixture
+def bench(request: pytest.FixtureRequest, environments: EnvironmentBatch, policy: Policy) -> object:
+    """What makes the learners of the task."""
+    return request.module.Bench(environments, policy)

@@ -1,282 +1,18 @@
-"""Res-NHARPG and ByzPG are what plain code says they are: what agents submit, what the server makes of it, and the same
-bits from whoever was started again.
-"""
+"""Res-NHARPG and ByzPG make of votes what plain code says, with the same bits from whoever was started again."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from fedpg_client.attacks import Attacker, build_attacker
-from fedpg_client.worker import Worker
-from fedpg_common.choices import Choice
-from fedpg_common.derived_seeds import agent_seed
-from fedpg_common.environments import EnvironmentBatch
-from fedpg_common.environments.rollouts import sample
 from fedpg_common.errors import UsageError
-from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
-from fedpg_common.learning.gradient import advantages, estimate
-from fedpg_common.learning.parameters import Vector
-from fedpg_common.learning.policies import GaussianPolicy, Policy, make_policy
-from fedpg_common.learning.recursion import Kind, Recursion, hessian_product
-from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
-from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.tasks import CARTPOLE
+from fedpg_common.learning.recursion import Kind
 from fedpg_server.learning.algorithms.adam import adam_step, fresh
-from fedpg_server.learning.learner import Learner
 from fedpg_server.learning.state import State, digest_of
-from gymnasium.spaces import Box, Discrete
-from numpy.typing import NDArray
-
-SEED, AGENTS, ROUND, BATCH = 7, 5, 3, 5
-TASK = dataclasses.replace(CARTPOLE, hidden=(8,), horizon=40, evaluation_horizon=9, activation="tanh")
-Numbers = NDArray[np.float64]
-
-
-@dataclasses.dataclass
-class Bench:
-    environments: EnvironmentBatch
-    policy: Policy
-
-    def learner(self, algorithm: str, aggregator: str = "mean", **settings: Any) -> Learner:
-        federation = Federation(TASK, AGENTS, Choice(algorithm, settings), Choice(aggregator), seed=SEED)
-        return Learner(federation, self.environments, self.policy)
-
-    def worker(self, agent: int, attacker: Attacker | None = None) -> Worker:
-        seed = agent_seed(SEED, agent)
-        return Worker(agent, AGENTS, seed, TASK, self.policy, self.environments, attacker or Attacker())
-
-    def theta(self, seed: int = 0, near: Vector | None = None) -> Vector:
-        """Parameters, or others at the distance of a step."""
-        rng = np.random.default_rng(seed)
-        if near is None:
-            return self.policy.initial_parameters(rng)
-        return (near + 0.01 * rng.standard_normal(near.size)).astype(np.float32)
-
-    def batch(self, theta: Vector, agent: int, count: int, step: int) -> Trajectories:
-        """What an agent samples in the round, by hand."""
-        streams = {
-            purpose: stream(agent_seed(SEED, agent), Role.AGENT, purpose, agent=agent, round_number=ROUND, step=step)
-            for purpose in (Purpose.ENVIRONMENT, Purpose.ACTION)
-        }
-        actor, seeds = self.policy.actor(theta), episode_seeds(streams[Purpose.ENVIRONMENT], count)
-        return sample(self.environments, lambda seen: actor.sample(seen, streams[Purpose.ACTION]), TASK.horizon, seeds)
-
-
-@pytest.fixture
-def bench(environments: EnvironmentBatch, policy: Policy) -> Bench:
-    return Bench(environments, policy)
-
-
-# The Hessian's product ------------------------------------------------------------------------------------------------
-
-
-def exact_product(
-    policy: Policy, theta: Vector, direction: Vector, batch: Trajectories, A: NDArray[np.float32]
-) -> Numbers:
-    """Σ_i ⟨∇ log p(τ_i), u⟩ ∇Φ_i + ∇²Φ_i u, differentiated twice by torch, trajectory by trajectory, in float64."""
-    u = torch.tensor(direction, dtype=torch.float64)
-    actions = torch.tensor(batch.actions)
-    actions = actions.double() if isinstance(policy, GaussianPolicy) else actions
-    result = torch.zeros_like(u)
-    for episode in range(batch.count):
-        variable = torch.tensor(theta, dtype=torch.float64, requires_grad=True)
-        rows = torch.tensor(batch.episodes == episode)
-        observations = torch.tensor(batch.observations, dtype=torch.float64)[rows]
-        log_probs = policy.log_prob(variable, observations, actions[rows])
-        phi = -(torch.tensor(A, dtype=torch.float64)[rows] * log_probs).sum() / batch.steps
-        (score,) = torch.autograd.grad(log_probs.sum(), variable, retain_graph=True)
-        (slope,) = torch.autograd.grad(phi, variable, create_graph=True)
-        (curvature,) = torch.autograd.grad(slope @ u, variable)
-        result += (score @ u) * slope.detach() + curvature
-    numbers: Numbers = result.numpy()
-    return numbers
-
-
-@pytest.mark.parametrize("length", [1e-4, 0.02, 3.0])
-@pytest.mark.parametrize("space", [Discrete(3), Box(-1, 1, (2,), np.float32)], ids=["discrete", "continuous"])
-def test_the_product_is_that_of_the_exact_derivatives(space: Any, length: float) -> None:
-    policy = make_policy(TASK, 3, space)
-    rng = np.random.default_rng(4)
-    theta = policy.initial_parameters(rng)
-    episodes = np.tile(np.arange(4), 15)
-    observations = rng.standard_normal((60, 3), np.float32)
-    actions = policy.actor(theta).sample(observations, rng)
-    batch = Trajectories(observations, actions, rng.standard_normal(60), episodes, 4)
-    A = advantages(batch, TASK.gamma)
-    drawn = rng.standard_normal(theta.size)
-    direction = (drawn * length / np.linalg.norm(drawn)).astype(np.float32)
-    expected = exact_product(policy, theta, direction, batch, A)
-    found = hessian_product(policy, theta, direction, batch, A)
-    assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
-
-
-def test_without_a_step_the_product_is_zero(bench: Bench) -> None:
-    theta = bench.theta()
-    batch = bench.batch(theta, 1, 2, 0)
-    product = hessian_product(bench.policy, theta, np.zeros_like(theta), batch, advantages(batch, TASK.gamma))
-    assert not product.any()
-
-
-def test_on_average_the_product_is_the_change_of_the_expected_gradient() -> None:
-    """Of one decision between two actions followed by one step: expectations are sums over four trajectories."""
-    policy = make_policy(dataclasses.replace(TASK, hidden=()), 1, Discrete(2))
-    rng = np.random.default_rng(1)
-    theta, u = (rng.standard_normal(policy.spec.size).astype(np.float32) for _ in range(2))
-    u = (u / np.linalg.norm(u)).astype(np.float32)
-
-    def expectation(at: Vector, direction: Vector | None) -> Numbers:
-        """E[∇L], or the expectation of its product, over trajectories of π_at, each a batch of its own."""
-        total = np.zeros(policy.spec.size)
-        for first in (0, 1):
-            for second in (0, 1):
-                seen, actions = np.array([[1.0], [-0.5]], np.float32), np.array([first, second])
-                rewards = np.array([float(first == 1), 3.0 * (first == second)])
-                batch = Trajectories(seen, actions, rewards, np.zeros(2, np.int64), 1)
-                A = advantages(batch, 0.9)
-                plain = estimate(policy, at, batch, A)
-                likelihood = math.exp(plain.log_probs.astype(np.float64).sum())
-                value = plain.gradient if direction is None else hessian_product(policy, at, direction, batch, A)
-                total += likelihood * value
-        return total
-
-    h = 0.02
-    ahead, behind = ((theta + sign * h * u).astype(np.float32) for sign in (1, -1))
-    change = (expectation(ahead, None) - expectation(behind, None)) / (2 * h)
-    assert np.linalg.norm(change) > 0.05
-    np.testing.assert_allclose(expectation(theta, u), change, atol=1e-3 * float(np.linalg.norm(change)))
-
-
-# What agents submit ---------------------------------------------------------------------------------------------------
-
-
-def test_with_momentum_an_agent_submits_what_the_round_adds_to_it(bench: Bench) -> None:
-    previous, eta = bench.theta(), 0.3
-    theta = bench.theta(1, near=previous)
-    update = bench.worker(2).work(ROUND, BATCH, theta, Recursion(Kind.MOMENTUM, previous, weight=eta))
-    q = stream(agent_seed(SEED, 2), Role.AGENT, Purpose.INTERPOLATION, agent=2, round_number=ROUND).random()
-    between = (previous.astype(np.float64) + q * (theta.astype(np.float64) - previous)).astype(np.float32)
-    there, here = bench.batch(between, 2, 2, step=1), bench.batch(theta, 2, 3, step=0)
-    g = estimate(bench.policy, theta, here, advantages(here, TASK.gamma)).gradient
-    v = exact_product(bench.policy, between, theta - previous, there, advantages(there, TASK.gamma))
-    assert np.linalg.norm(v) > 0.01 * np.linalg.norm(g)
-    np.testing.assert_allclose(
-        update.gradient, eta * g + (1 - eta) * v, atol=3e-3 * (1 - eta) * float(np.linalg.norm(v))
-    )
-    assert (update.trajectories, update.environment_steps) == (BATCH, here.steps + there.steps)
-    returns = np.concatenate([there.returns(), here.returns()])
-    assert update.mean_return == pytest.approx(returns.mean())
-
-
-def test_with_the_last_estimate_an_agent_submits_it_and_a_difference(bench: Bench) -> None:
-    previous = bench.theta()
-    theta = bench.theta(1, near=previous)
-    last = np.linspace(-1, 1, theta.size).astype(np.float32)
-    update = bench.worker(4).work(ROUND, BATCH, theta, Recursion(Kind.DIFFERENCE, previous, last))
-    batch = bench.batch(theta, 4, BATCH, step=0)
-    A = torch.tensor(advantages(batch, TASK.gamma), dtype=torch.float64)
-    seen, actions = torch.tensor(batch.observations, dtype=torch.float64), torch.tensor(batch.actions)
-
-    def slope(at: Vector, weights: torch.Tensor) -> Numbers:
-        variable = torch.tensor(at, dtype=torch.float64, requires_grad=True)
-        (found,) = torch.autograd.grad(-(weights * A * bench.policy.log_prob(variable, seen, actions)).mean(), variable)
-        numbers: Numbers = found.numpy()
-        return numbers
-
-    then, now = (
-        bench.policy.log_prob(torch.tensor(at, dtype=torch.float64), seen, actions) for at in (previous, theta)
-    )
-    omega = torch.exp(then - now)
-    assert float(omega.std()) > 1e-4
-    expected = last + slope(theta, torch.ones_like(A)) - slope(previous, omega)
-    np.testing.assert_allclose(update.gradient, expected, atol=2e-6)
-    assert update.trajectories == BATCH
-
-
-def test_without_a_recursion_it_submits_the_plain_gradient(bench: Bench) -> None:
-    theta = bench.theta()
-    batch = bench.batch(theta, 1, BATCH, step=0)
-    expected = estimate(bench.policy, theta, batch, advantages(batch, TASK.gamma)).gradient
-    assert bench.worker(1).work(ROUND, BATCH, theta).gradient.tobytes() == expected.tobytes()
-
-
-@pytest.mark.filterwarnings("error")
-def test_what_float32_cannot_hold_is_left_out(bench: Bench) -> None:
-    theta = bench.theta()
-    plain = bench.worker(1).work(ROUND, BATCH, theta).gradient
-    huge = np.full_like(theta, np.finfo(np.float32).max)
-    again = bench.worker(1).work(ROUND, BATCH, theta, Recursion(Kind.DIFFERENCE, huge, huge)).gradient
-    assert again.tobytes() == plain.tobytes()
-    far = Recursion(Kind.MOMENTUM, -huge, weight=0.5)
-    with np.errstate(all="ignore"):
-        submitted = bench.worker(1).work(ROUND, BATCH, theta, far).gradient
-    assert np.isfinite(submitted).all()
-
-
-def recursions(bench: Bench) -> list[Recursion]:
-    previous = bench.theta()
-    return [
-        Recursion(Kind.MOMENTUM, previous, weight=0.25),
-        Recursion(Kind.DIFFERENCE, previous, np.full_like(previous, 0.1)),
-    ]
-
-
-def test_attacks_tamper_with_what_is_submitted(bench: Bench) -> None:
-    theta = bench.theta(1, near=bench.theta())
-    for recursion in recursions(bench):
-        honest = bench.worker(3).work(ROUND, BATCH, theta, recursion).gradient.astype(np.float64)
-        for name, factor in (("sign-flipping", -2.5), ("zero-gradient", 0.0)):
-            attacker = build_attacker(Choice(name))
-            sent = bench.worker(3, attacker).work(ROUND, BATCH, theta, recursion).gradient
-            np.testing.assert_allclose(sent, factor * honest, rtol=1e-6)
-        for name in ("random-action", "reward-flipping", "random-noise", "boundary-split"):
-            sent = bench.worker(3, build_attacker(Choice(name))).work(ROUND, BATCH, theta, recursion).gradient
-            assert np.linalg.norm(sent - honest) > 1e-3 * np.linalg.norm(honest), name
-            assert np.isfinite(sent).all()
-
-
-def test_flipped_rewards_flip_both_estimates(bench: Bench) -> None:
-    previous = bench.theta()
-    theta, recursion = bench.theta(1, near=previous), Recursion(Kind.MOMENTUM, previous, weight=0.25)
-    honest = bench.worker(3).work(ROUND, BATCH, theta, recursion).gradient
-    flipped = bench.worker(3, build_attacker(Choice("reward-flipping"))).work(ROUND, BATCH, theta, recursion).gradient
-    np.testing.assert_allclose(flipped, -honest, rtol=1e-5, atol=1e-8)
-
-
-def test_omniscient_attackers_recompute_what_the_others_submit_bit_for_bit(bench: Bench) -> None:
-    theta = bench.theta(1, near=bench.theta())
-    for recursion in recursions(bench):
-        mimic = dataclasses.replace(build_attacker(Choice("mimic")), attackers=(1,), run_seed=SEED)
-        sent = bench.worker(1, mimic).work(ROUND, BATCH, theta, recursion).gradient
-        others = {
-            agent: bench.worker(agent).work(ROUND, BATCH, theta, recursion).gradient.tobytes()
-            for agent in range(2, AGENTS + 1)
-        }
-        assert sent.tobytes() in others.values()
-        assert len(set(others.values())) == AGENTS - 1
-
-
-# Res-NHARPG on the server ---------------------------------------------------------------------------------------------
-
-
-def play(learner: Learner, bench: Bench, rounds: range, state: State, absent: Mapping[int, int]) -> State:
-    """Rounds of honest agents; `absent` names one that does not vote, by round."""
-    for number in rounds:
-        plan = learner.plan(number)
-        recursion = learner.recursion(state, plan)
-        updates = {
-            agent: bench.worker(agent).work(number, plan.batch_size, state.theta, recursion).gradient
-            for agent in range(1, AGENTS + 1)
-            if absent.get(number) != agent
-        }
-        state = learner.improve(state, plan, updates).state
-    return state
+from support.recursions import AGENTS, TASK, Bench, Numbers, play
 
 
 @pytest.mark.parametrize(
@@ -356,9 +92,6 @@ def test_huge_momenta_stay_finite(bench: Bench) -> None:
     assert all(np.isfinite(vector).all() for vector in state.vectors.values())
 
 
-# ByzPG on the server --------------------------------------------------------------------------------------------------
-
-
 def test_byzpg_draws_large_batches_with_its_probability(bench: Bench) -> None:
     learner = bench.learner("byzpg", probability=0.3)
     plans = [learner.plan(number) for number in range(1, 2001)]
@@ -404,9 +137,6 @@ def test_byzpg_needs_nothing_of_the_past_with_a_large_batch(bench: Bench) -> Non
     for number in range(2, 30):
         plan = learner.plan(number)
         assert (learner.recursion(state, plan) is None) == (plan.batch_size == 3 * TASK.batch_size)
-
-
-# Both -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", ["res-nharpg", "byzpg"])

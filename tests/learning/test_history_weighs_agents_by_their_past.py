@@ -1,56 +1,15 @@
-"""The aggregator history does what its equations say, and forgets nothing that it must keep."""
+"""The aggregator history weighs agents by what they sent in the past, as its equations say."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pytest
-from fedpg_common.choices import Choice
-from fedpg_common.errors import UsageError
-from fedpg_common.learning.aggregators import Aggregate, Memory, RoundPlan, Votes, build_aggregator
-from fedpg_common.learning.aggregators.history import History, beta_of, relative_distances
-from fedpg_common.learning.aggregators.scale import scale_of
+from fedpg_common.learning.aggregators import Memory
+from fedpg_common.learning.aggregators.history import History, relative_distances
 from fedpg_common.learning.aggregators.shares import geometric_median
-from fedpg_common.learning.aggregators.sketch import Sketch
-from fedpg_common.tasks import CARTPOLE
-from fedpg_server.learning.state import AGGREGATOR, State, digest_of, from_bytes, to_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-
-Numbers = NDArray[np.float64]
-seeds = st.integers(0, 2**32 - 1)
-K, SIZE = 10, 400
-
-
-def votes_of(rows: Numbers, scale: float | None = 1.0, agents: tuple[int, ...] = (), size: int = 0) -> Votes:
-    """These rows as votes, of all agents unless they are named."""
-    matrix = rows.astype(np.float32)
-    matrix.flags.writeable = False
-    names = agents or tuple(range(1, len(rows) + 1))
-    task = dataclasses.replace(CARTPOLE, alpha=0.4)
-    return Votes(names, matrix, size or max(names), RoundPlan(1, 16, 3), task, server_scale=scale)
-
-
-def honest(rng: np.random.Generator, count: int = K, is_lopsided: bool = False) -> Numbers:
-    """Votes of noise 1; lopsided: seven tenths of its variance lie in one direction, as policy gradients have it."""
-    rows: Numbers = rng.standard_normal((count, SIZE)) / np.sqrt(SIZE)
-    if is_lopsided:
-        rows *= np.sqrt(0.3)
-        rows[:, 1] += np.sqrt(0.7) * rng.standard_normal(count)
-    return rows
-
-
-def weights_of(result: Aggregate) -> Numbers:
-    """The voters' weights, in order."""
-    assert result.weights is not None
-    return np.array(list(result.weights.values()))
-
-
-# Formulas -------------------------------------------------------------------------------------------------------------
+from support.histories import SIZE, K, Numbers, honest, seeds, votes_of, weights_of
 
 
 def plain_weights(rounds: list[Numbers]) -> Numbers:
@@ -174,9 +133,6 @@ def test_no_minority_moves_the_geometric_median_beyond_its_bound(seed: int, coun
     assert away <= 2 * (1 - alpha) / (1 - 2 * alpha) * reach * 1.01
 
 
-# What can be promised -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("is_lopsided", [False, True])
 @pytest.mark.parametrize("rounds", [1, 10, 200])
 def test_honest_deviations_are_about_one_whatever_the_horizon_and_the_round(rounds: int, is_lopsided: bool) -> None:
@@ -227,189 +183,3 @@ def test_who_behaves_again_is_heard_again() -> None:
         heard.append(weights_of(result)[0] > 0.25)
     assert not any(heard[20:60])
     assert all(heard[-10:]), "180 rounds later at the latest"
-
-
-# Absent agents and newcomers ------------------------------------------------------------------------------------------
-
-
-def test_the_history_of_an_absent_agent_stays_as_it_is() -> None:
-    rng = np.random.default_rng(1)
-    memory: Memory = {}
-    for _ in range(12):
-        rows = honest(rng)
-        rows[0, 0] += 1.0
-        memory = History().aggregate(votes_of(rows), memory).memory
-    before = memory["mean-39"].reshape(K, -1)[0].copy()
-    for _ in range(30):
-        result = History().aggregate(votes_of(honest(rng, K - 1), agents=tuple(range(2, K + 1)), size=K), memory)
-        memory = result.memory
-        assert set(result.weights or {}) == set(range(2, K + 1))
-    assert memory["mean-39"].reshape(K, -1)[0].tobytes() == before.tobytes()
-    assert memory["rounds"].tolist() == [12.0] + [42.0] * (K - 1)
-    back = History().aggregate(votes_of(honest(rng)), memory)
-    assert weights_of(back)[0] < 0.25, "absence launders nothing"
-
-
-def test_honest_newcomers_are_heard_while_the_gradient_drifts() -> None:
-    """They are compared by deviations from the rounds that they took part in, not by means over other rounds."""
-    rng = np.random.default_rng(2)
-    memory: Memory = {}
-    for number in range(1, 100):
-        away = np.zeros(SIZE)
-        away[0] = 5.0 * np.cos(number / 20)
-        present = tuple(range(1, K + 1)) if number > 80 else tuple(range(1, 7))
-        result = History().aggregate(votes_of(honest(rng, len(present)) + away, agents=present, size=K), memory)
-        memory = result.memory
-        if number > 80:
-            assert (weights_of(result) > 0.25).all()
-
-
-def test_an_old_agent_is_not_blamed_for_the_newcomers_noise() -> None:
-    rng = np.random.default_rng(3)
-    memory: Memory = {}
-    for _ in range(150):
-        memory = History().aggregate(votes_of(honest(rng, 1), agents=(1,), size=K), memory).memory
-    first = [weights_of(History().aggregate(votes_of(honest(rng)), memory))[0] for _ in range(20)]
-    assert np.mean(first) > 0.8
-
-
-# Memory ---------------------------------------------------------------------------------------------------------------
-
-
-def stored(memory: Memory) -> dict[str, Any]:
-    """A memory as bytes and back."""
-    return {name: from_bytes(to_bytes(vector)) for name, vector in memory.items()}
-
-
-@pytest.mark.parametrize("sketch", [None, 64])
-def test_a_restart_changes_no_bit(sketch: int | None) -> None:
-    rng = np.random.default_rng(4)
-    lasting, memory = History(sketch=sketch), dict[str, Any]()
-    for number in range(1, 9):
-        agents = tuple(agent for agent in range(1, K + 1) if agent != number)
-        votes = votes_of(honest(rng, len(agents)), agents=agents, size=K)
-        stayed = lasting.aggregate(votes, memory)
-        restarted = History(sketch=sketch).aggregate(votes, stored(memory))
-        assert np.asarray(stayed.vector).tobytes() == np.asarray(restarted.vector).tobytes()
-        assert digest_of(state(stayed.memory)) == digest_of(state(restarted.memory))
-        assert all(vector.dtype == np.float32 for vector in stayed.memory.values())
-        memory = dict(stayed.memory)
-
-
-def state(memory: Mapping[str, Any]) -> State:
-    """A state with this memory."""
-    return State().with_memory(AGGREGATOR, memory)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seeds)
-def test_sketches_keep_lengths_and_are_linear(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    sketch = Sketch([seed], 2_000, 500)
-    rows = rng.standard_normal((40, 2_000)) * rng.choice([0.1, 1.0, 10.0], 2_000)
-    ratios = np.square(sketch(rows)).sum(axis=1) / np.square(rows).sum(axis=1)
-    # 40 samples whose standard deviation is at most √(2/500) = 0.063
-    assert abs(ratios.mean() - 1) < 0.09
-    assert np.abs(ratios - 1).max() < 0.45
-    np.testing.assert_allclose(sketch(rows[:1] + rows[1:2]), sketch(rows[:1]) + sketch(rows[1:2]), atol=1e-9)
-    assert Sketch([seed], 2_000, 5_000)(rows) is rows
-
-
-def test_with_sketches_it_decides_nearly_the_same_with_a_fraction_of_the_memory() -> None:
-    rng = np.random.default_rng(5)
-    exact: Memory = {}
-    short: Memory = {}
-    for _ in range(40):
-        rows = rng.standard_normal((20, 3_000)) / np.sqrt(3_000)
-        rows[:6, :7] += 0.35
-        one = History(sketch=3_000).aggregate(votes_of(rows), exact)
-        other = History(sketch=500).aggregate(votes_of(rows), short)
-        exact, short = one.memory, other.memory
-        # q is off by some 3 %, a falling weight by three times as much; a jump at the cut is 0.07.
-        np.testing.assert_allclose(weights_of(other), weights_of(one), atol=0.2)
-    assert np.abs(weights_of(one) - weights_of(other)).mean() < 0.03
-    assert sum(map(len, short.values())) < sum(map(len, exact.values())) / 5
-    assert (weights_of(other)[:6] < 0.25).all()
-
-
-def test_the_sketch_is_drawn_from_votes_that_nobody_knows_beforehand() -> None:
-    rng = np.random.default_rng(6)
-    rows = honest(rng)
-    first = History(sketch=64).aggregate(votes_of(rows), {}).memory
-    again = History(sketch=64).aggregate(votes_of(rows[::-1]), {}).memory
-    other = History(sketch=64).aggregate(votes_of(honest(rng)), {}).memory
-    assert first["sketch"].tolist() == again["sketch"].tolist() != other["sketch"].tolist()
-    assert History(sketch=64).aggregate(votes_of(rows), first).memory["sketch"].tolist() == first["sketch"].tolist()
-
-
-# Scale and settings ---------------------------------------------------------------------------------------------------
-
-
-def test_the_scale_is_the_servers_or_one_that_a_minority_cannot_choose() -> None:
-    rng = np.random.default_rng(7)
-    rows = honest(rng)
-    assert scale_of(votes_of(rows, scale=3.0)) == 3.0
-    assert 0.8 < scale_of(votes_of(rows, scale=None)) < 1.2
-    for size in (0.0, 1e30):
-        rows[:3] = size
-        assert 0.5 < scale_of(votes_of(rows, scale=None)) < 1.5
-    assert scale_of(votes_of(np.zeros((3, 4)), scale=None)) > 0
-    assert scale_of(votes_of(np.full((1, 4), 2.0), scale=None)) == 4.0
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"horizons": [3, 9]}, "ascend from 1"),
-        ({"horizons": [1, 9, 3]}, "ascend"),
-        ({"horizons": "many"}, "list"),
-        ({"horizons": [1, float("inf")]}, "rounds"),
-        ({"knee": 0}, "knee must be a positive number"),
-        ({"power": "steep"}, "power"),
-        ({"cut": 1.0}, "cut must be larger than knee, which is 1.25, not 1.0"),
-        ({"sketch": 3}, "sketch"),
-        ({"sigma": 0.06}, "its settings are horizons"),
-    ],
-)
-def test_wrong_settings_are_refused_with_one_sentence(wrong: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match="aggregator history: ") as error:
-        build_aggregator(Choice("history", wrong))
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_betas_are_those_of_their_horizons() -> None:
-    assert [beta_of(horizon) for horizon in (1, 3, 9, 39, 199)] == pytest.approx([0, 0.5, 0.8, 0.95, 0.99])
-
-
-@pytest.mark.parametrize("is_lopsided", [False, True])
-@pytest.mark.parametrize("attackers", ["none", "far away", "in the middle"])
-def test_the_scale_is_about_right_without_the_servers_help(is_lopsided: bool, attackers: str) -> None:
-    """Whatever four of ten do about it. A single round's votes are a third too small where noise is lopsided."""
-    rng = np.random.default_rng(1)
-    memory: Memory = {}
-    scales, heard = [], []
-    for _ in range(40):
-        rows = honest(rng, is_lopsided=is_lopsided)
-        if attackers != "none":
-            rows[:4] = rows[4:].mean(axis=0)
-        if attackers == "far away":
-            rows[:4, 0] += 2.0
-        result = History().aggregate(votes_of(rows, scale=None), memory)
-        memory = result.memory
-        scales.append(result.figures["scale"])
-        heard.append(weights_of(result)[4:].mean())
-    assert 0.7 < np.mean(scales[9:]) < 1.25
-    assert np.mean(heard) > 0.6
-
-
-@given(seeds)
-def test_votes_of_smaller_batches_may_scatter_more(seed: int) -> None:
-    """The scale remembers noise per trajectory: four times the batch is half of the scale."""
-    rng = np.random.default_rng(seed)
-    small, large = honest(rng), 0.5 * honest(rng)
-    first = votes_of(small, scale=None)
-    memory = History().aggregate(first, {}).memory
-    second = dataclasses.replace(votes_of(large, scale=None), plan=RoundPlan(2, 64, 3))
-    result = History().aggregate(second, memory)
-    assert result.figures["scale"] == pytest.approx(0.5, rel=0.25)

@@ -1,4 +1,4 @@
-"""A verdict is answered after its transaction; verdicts share transactions, and a round's end waits for none."""
+"""A verdict is answered after its transaction; verdicts share transactions, and a round's end waits for one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_server.protocol.events import Answer, CloseRound, Effect, StoreVote
-from fedpg_server.protocol.journal import GATHER_S, Journal
-from fedpg_server.storage.rows import Ballot, ClosedRow, FinishedRow, Row, VoteRow
-from support.protocol import make_round_record
+from fedpg_server.protocol.journal import GATHER_S, LEARNER_S, Journal
+from fedpg_server.storage.rows import Ballot, ClosedRow, FinishedRow, ImprovedRow, Row, VoteRow
+from support.protocol import initial_state, make_round_record
 from support.simulated_clock import VirtualLoop
 
 
@@ -30,13 +30,15 @@ class Disk:
         await asyncio.sleep(0.1)
         votes = [f"vote {row.agent}" for row in rows if isinstance(row, VoteRow)]
         finished = [f"round {row.record.round_number}" for row in rows if isinstance(row, FinishedRow)]
-        self.events += [*votes, *("closed" for row in rows if isinstance(row, ClosedRow)), *finished, "on disk"]
+        closed = ["closed" for row in rows if isinstance(row, ClosedRow)]
+        improved = ["improved" for row in rows if isinstance(row, ImprovedRow)]
+        self.events += [*votes, *closed, *finished, *improved, "on disk"]
 
     def carry_out(self, effect: Effect) -> None:
         """What the journal leaves to others."""
         if isinstance(effect, CloseRound):
             assert self.journal.ballots  # the learner takes them from here
-            self.events.append("learner")
+            self.events.append(f"learner with {len(self.journal.ballots)}")
 
     def vote(self, agent: int) -> None:
         """A vote comes in. Its answer is taken down."""
@@ -93,7 +95,13 @@ def test_a_lone_vote_does_not_wait_for_long() -> None:
     assert GATHER_S <= 0.1
 
 
-def test_the_vote_that_closes_a_round_takes_the_others_along_at_once() -> None:
+def improve(disk: Disk) -> None:
+    """The learner is done. That its result is on disk is taken down."""
+    stored = disk.journal.store(ImprovedRow(make_round_record(1), initial_state()), at_once=True)
+    stored.add_done_callback(lambda _: disk.events.append("next round"))
+
+
+def test_the_vote_that_closes_a_round_takes_the_others_along() -> None:
     disk = Disk()
 
     def story(disk: Disk) -> None:
@@ -102,20 +110,49 @@ def test_the_vote_that_closes_a_round_takes_the_others_along_at_once() -> None:
         after(GATHER_S / 10, close, disk, 3)
 
     play(story, disk)
-    assert disk.events[:5] == ["vote 1", "vote 2", "vote 3", "closed", "on disk"]
-    assert disk.times_s == [pytest.approx(GATHER_S / 10)]
+    assert disk.events[:6] == ["learner with 3", "vote 1", "vote 2", "vote 3", "closed", "on disk"]
+    assert disk.times_s == [pytest.approx(GATHER_S / 10 + LEARNER_S)]
 
 
-def test_the_learner_begins_before_agents_are_answered_and_after_all_is_on_disk() -> None:
+def test_what_a_fast_learner_makes_of_the_votes_shares_their_transaction() -> None:
     disk = Disk()
 
     def story(disk: Disk) -> None:
         disk.vote(1)
         close(disk, 2)
+        after(LEARNER_S / 2, improve, disk)
 
     play(story, disk)
-    assert disk.events == ["vote 1", "vote 2", "closed", "on disk", "learner", "answer 1", "answer 2"]
-    assert set(disk.journal.ballots) == {1, 2}
+    assert disk.events == ["learner with 2", "vote 1", "vote 2", "closed", "improved", "on disk", "next round",
+                           "answer 1", "answer 2"]  # fmt: skip
+    assert disk.times_s == [pytest.approx(LEARNER_S / 2)]
+
+
+def test_votes_are_on_disk_and_answered_while_a_slow_learner_works() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        disk.vote(1)
+        close(disk, 2)
+        after(0.5, improve, disk)
+
+    play(story, disk)
+    assert disk.events == ["learner with 2", "vote 1", "vote 2", "closed", "on disk", "answer 1", "answer 2",
+                           "improved", "on disk", "next round"]  # fmt: skip
+    assert disk.times_s == [pytest.approx(LEARNER_S), pytest.approx(0.5)]
+
+
+def test_what_the_learner_makes_of_votes_is_never_on_disk_before_them() -> None:
+    disk = Disk()
+
+    def story(disk: Disk) -> None:
+        disk.vote(1)
+        after(GATHER_S + 0.05, close, disk, 2)  # while the first vote is written
+        after(GATHER_S + 0.05, improve, disk)
+
+    play(story, disk)
+    assert disk.events == ["learner with 2", "vote 1", "on disk", "answer 1", "vote 2", "closed", "improved", "on disk",
+                           "next round", "answer 2"]  # fmt: skip
 
 
 def test_a_round_that_closes_while_a_transaction_is_written_waits_for_that_alone() -> None:
@@ -147,8 +184,9 @@ def test_an_evaluated_round_shares_the_transaction_that_closes_the_next_one() ->
         after(GATHER_S / 10, close, disk, 3)
 
     play(story, disk)
-    assert disk.events == ["vote 3", "closed", "round 1", "on disk", "learner", "round 1 is recorded", "answer 3"]
-    assert disk.times_s == [pytest.approx(GATHER_S / 10)]
+    assert disk.events == ["learner with 1", "vote 3", "closed", "round 1", "on disk", "round 1 is recorded",
+                           "answer 3"]  # fmt: skip
+    assert disk.times_s == [pytest.approx(GATHER_S / 10 + LEARNER_S)]
 
 
 def test_an_evaluated_round_does_not_wait_for_long_when_nothing_else_happens() -> None:

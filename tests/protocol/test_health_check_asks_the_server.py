@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,13 +32,17 @@ async def listening(status: int, folder: Path | None = None) -> AsyncIterator[st
 
 
 def code_for(
-    status: int, monkeypatch: pytest.MonkeyPatch, server_folder: Path | None = None, own_folder: Path | None = None
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    server_folder: Path | None = None,
+    own_folder: Path | None = None,
+    check_health: Callable[[], int] = healthcheck.main,
 ) -> int:
     async def check() -> int:
         async with listening(status, server_folder) as port:
             # As the server is told in a container: on every interface, while the check goes over loopback.
             monkeypatch.setenv("FEDPG_LISTEN", f"0.0.0.0:{port}")
-            return await asyncio.to_thread(healthcheck.main)
+            return await asyncio.to_thread(check_health)
 
     if own_folder:
         monkeypatch.setenv("FEDPG_TLS", str(own_folder))
@@ -69,6 +73,22 @@ def test_it_uses_the_servers_own_certificate(tmp_path: Path, monkeypatch: pytest
     assert code_for(HealthCheckResponse.SERVING, monkeypatch, server, server) == 0
     assert code_for(HealthCheckResponse.SERVING, monkeypatch, server, stranger) == 1
     assert code_for(HealthCheckResponse.SERVING, monkeypatch, server, None) == 1
+
+
+def test_checks_are_quick_until_the_server_has_been_healthy_and_then_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def check() -> int:
+        return healthcheck.main(tmp_path / "was-healthy", waited.append)
+
+    assert code_for(HealthCheckResponse.NOT_SERVING, monkeypatch, check_health=check) == 1
+    assert code_for(HealthCheckResponse.SERVING, monkeypatch, check_health=check) == 0
+    assert waited == []
+    assert code_for(HealthCheckResponse.SERVING, monkeypatch, check_health=check) == 0
+    assert code_for(HealthCheckResponse.NOT_SERVING, monkeypatch, check_health=check) == 1
+    assert waited == [healthcheck.PAUSE_S] * 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("FEDPG_LISTEN", "nonsense"), ("FEDPG_TLS", "/nowhere")])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -68,7 +68,15 @@ class AbortedError(Exception):
 
 
 class Context:
-    """As much of a call's context as the service looks at."""
+    """As much of a call's context as the service and its gate look at."""
+
+    def __init__(self, request: bytes) -> None:
+        """Of a call with this request."""
+        self._request = request
+
+    async def read(self) -> bytes:
+        """The request."""
+        return self._request
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
         """Refuse."""
@@ -110,13 +118,10 @@ class Handlers:
         async def handler(_details: object) -> Any:
             return self._handlers[name]
 
-        async def request() -> AsyncIterator[bytes]:
-            yield data
-
         guarded: Any = await self._gate.intercept_service(handler, Details)  # type: ignore[arg-type]
         try:
             async with asyncio.timeout(GIVE_UP_S):
-                reply = await guarded.stream_unary(request(), Context())
+                reply = await guarded.stream_unary(None, Context(data))
             assert guarded.response_serializer(reply) is not None
         except AbortedError as aborted:
             return aborted.args[0]  # type: ignore[no-any-return]

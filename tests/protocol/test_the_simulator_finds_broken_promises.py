@@ -16,7 +16,6 @@ from fedpg_server import run as server_run
 from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.state import State
-from fedpg_server.protocol.events import CloseRound
 from fedpg_server.protocol.journal import Journal
 from fedpg_server.storage.rows import Row, VoteRow
 from fedpg_server.storage.store import Store
@@ -44,18 +43,15 @@ def test_a_store_that_loses_a_vote(tmp_path: Path) -> None:
 def test_a_server_that_answers_before_it_has_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer_first(self: Journal) -> None:
         while True:
-            await self._has_effects.wait()
+            await self._is_due.wait()
+            self._is_due.clear()
+            self._timer = None
             effects, self._effects = self._effects, []
-            self._has_effects.clear()
             rows = list(self._rows(effects))
             for effect in effects:
-                if not isinstance(effect, CloseRound):
-                    self._after_commit(effect)
+                self._after_commit(effect)
             await asyncio.sleep(0.05)
             await self._commit(rows)
-            for effect in effects:
-                if isinstance(effect, CloseRound):
-                    self._after_commit(effect)
 
     monkeypatch.setattr(Journal, "write", answer_first)
     kills = [KillPoint(point, is_before=True) for point in range(1, 20)]

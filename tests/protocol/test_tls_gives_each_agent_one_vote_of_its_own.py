@@ -216,7 +216,7 @@ def test_unusable_files_are_named_before_anything_is_sent(tmp_path: Path) -> Non
         (files.authority, b"no certificate", "ca.pem"),
         (files.certificate, b"no certificate", "cert.pem"),
         (files.key, b"no key", "key.pem"),
-        (files.key, AGENT_2.key_pem, "not a certificate and its key"),
+        (files.key, AGENT_2.key_pem, "the key of another certificate"),
         (files.certificate, make_identity("agent-1", AUTHORITY, expired=True).certificate_pem, "key.pem"),
     ):
         before = path.read_bytes()

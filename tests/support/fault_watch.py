@@ -7,12 +7,21 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_lab.faults.backend import Backend
+from fedpg_lab.faults.backend import Backend, Fault, FaultKind
 
 PATIENCE_S = 120.0
 """It ends a test that would otherwise hang."""
 STILL_S = 1.0
 """How long a round of some milliseconds is seen to make no progress before it counts as standing still."""
+STALLING = [
+    Fault(FaultKind.KILL, (2,)),
+    Fault(FaultKind.STOP, (2, 3)),
+    Fault(FaultKind.PAUSE, (1,)),
+    Fault(FaultKind.PARTITION, (1, 2)),
+    Fault(FaultKind.BLACK_HOLE, (3,)),
+    Fault(FaultKind.RESET, (1, 3)),
+]
+"""Faults on agents of three that no round can do without."""
 
 Harmed = TypeVar("Harmed", bound=Backend)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,13 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.descriptions import describe
 from fedpg_lab.faults.backend import Fault, FaultKind
 from fedpg_lab.faults.history import FaultSpan, History
-from fedpg_lab.faults.runner import run_scenario
+from fedpg_lab.faults.runner import POLL_S, run_scenario
 from fedpg_lab.faults.scenario import Scenario
-from fedpg_lab.faults.timeline import HealReason, PlannedFault, label_of
+from fedpg_lab.faults.timeline import INSTANT, HealReason, PlannedFault, label_of
+from hypothesis import strategies as st
+
+TICK_S = 1e-6
+"""What sums of floats may be off by."""
 
 
 def plan(
@@ -152,3 +157,30 @@ def play(
         federation.sleep,
     )
     return history, said
+
+
+def is_soon_after(time_s: float | None, due_s: float) -> bool:
+    """Whether it is that time, as exactly as a look every POLL_S can tell."""
+    return time_s is not None and due_s - TICK_S <= time_s <= due_s + POLL_S + TICK_S
+
+
+def planned_faults() -> st.SearchStrategy[list[PlannedFault]]:
+    """Faults of some rounds or some time, and restarts; half seconds, which floats can hold."""
+
+    def fault(number: int) -> st.SearchStrategy[PlannedFault]:
+        start = {"at_round": st.integers(1, 8), "after_s": st.integers(0, 12).map(lambda n: n / 2)}
+        lasting = st.builds(plan, st.just(number), **start, for_rounds=st.none() | st.integers(1, 4),
+                            at_most_s=st.integers(1, 12).map(lambda n: n / 2))  # fmt: skip
+        return lasting | st.builds(plan, st.just(number), st.just(FaultKind.RESTART), **start)
+
+    return st.integers(0, 8).flatmap(lambda count: st.tuples(*map(fault, range(1, count + 1))).map(list))
+
+
+def assert_all_is_healed(history: History, federation: PlayedFederation) -> None:
+    """Everything that has begun is healed, exactly once and not before, and the backend is closed last of all."""
+    assert all(span.heal_s is not None and span.heal_s >= span.begin_s for span in history.faults)
+    lasting = [span.planned.fault for span in history.faults if span.planned.fault.kind not in INSTANT]
+    assert Counter(fault for _, fault in federation.healed) == Counter(lasting)
+    assert [fault for _, fault in federation.applied] == [span.planned.fault for span in history.faults]
+    assert federation.calls[-1] == "close"
+    assert federation.calls.count("close") == 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.models import ParameterInfo
 
 from fedpg_common.cli.version import version
@@ -26,6 +27,50 @@ def judging_paths(command: F) -> F:
                 extra.readable = False
     command.__annotations__ = hints
     return command
+
+
+def explained(text: str) -> Callable[[F], F]:
+    """A command whose help goes on with this text after its docstring, which is the first sentence."""
+
+    def explain(command: F) -> F:
+        command.__doc__ = f"{command.__doc__ or ''}\n\n{text}"
+        return command
+
+    return explain
+
+
+def in_plain_words(params: list[Any]) -> list[Any]:
+    """The parameters of a command, to be told of in help without the names of Python's types.
+
+    A flag takes no value, and an argument's name says what it is.
+    """
+    for param in params:
+        if param.param_type_name == "argument":
+            param.metavar = param.metavar or param.name.upper()
+            param.display_type_rich = _no_type
+        elif getattr(param, "is_flag", False):
+            param.metavar = param.metavar or ""
+    return params
+
+
+def _no_type(ctx: Any) -> None:
+    """In place of an argument's type."""
+
+
+class Command(TyperCommand):
+    """A command whose help is for people."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See `in_plain_words`."""
+        return in_plain_words(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """Commands whose help is for people."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See `in_plain_words`."""
+        return in_plain_words(super().get_params(ctx))
 
 
 def print_version(wanted: bool) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
 from fedpg_common.learning.trajectories import Trajectories
+
+if TYPE_CHECKING:
+    from fedpg_common.environments.helpers import HelperPool
 
 
 class EnvironmentBatch(ABC):
@@ -30,6 +33,12 @@ class EnvironmentBatch(ABC):
         """Share the episodes of a batch among up to `count` threads from now on, where that is faster: same bits.
 
         They are processes where the simulation holds the interpreter's lock. For most environments nothing changes.
+        """
+
+    def share_helpers(self, pool: HelperPool) -> None:  # noqa: B027  # few batches have helpers
+        """To be called before `use_threads`: take processes that help from `pool`, which other batches take them from.
+
+        Without it, a batch has some of its own. For most environments nothing changes.
         """
 
     def drawing(self, round_number: int, step: int = 0, *, finite_rewards: bool = True) -> AbstractContextManager[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -17,6 +17,9 @@ from fedpg_common.environments.global_random import GlobalRandom
 from fedpg_common.environments.guard import NUMBER_MAX, Guard, name
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.trajectories import Trajectories
+
+if TYPE_CHECKING:
+    from fedpg_common.environments.helpers import HelperPool
 
 T = TypeVar("T")
 
@@ -76,6 +79,10 @@ class GuardedBatch(EnvironmentBatch):
         if not isinstance(ended, np.ndarray) or ended.shape != (self._live,) or ended.dtype != np.bool_:
             raise self._guard.wrong("step", f"ends must be an array of {self._live} truth values, not {name(ended)}")
         return self._observations("step", observations), self._rewards("step", rewards, self._live), ended
+
+    def share_helpers(self, pool: HelperPool) -> None:
+        """See `EnvironmentBatch.share_helpers`."""
+        self._asked("share_helpers", lambda: self._batch.share_helpers(pool))
 
     def use_threads(self, count: int) -> None:
         """See `EnvironmentBatch.use_threads`."""

@@ -30,29 +30,37 @@ ALONE_MOST = 64
 """Batches that are played alone, at most, before help is tried again."""
 
 log = logging.getLogger(__name__)
-_lent: dict[tuple[int, int], tuple[Helpers, int]] = {}
-"""By process and number, since a fork has none of its parent's; with how many have borrowed them."""
-_lending = threading.Lock()
 
 
-def borrow(most: int) -> Helpers:
-    """The helpers that all batches of this process share, as they share its cores. To be given back."""
-    with _lending:
-        key = os.getpid(), most
-        helpers, borrowers = _lent.get(key) or (Helpers(most), 0)
-        _lent[key] = helpers, borrowers + 1
-        return helpers
+class HelperPool:
+    """The helpers that several batches of a process share, as they share its cores.
 
+    Threads may use it together. It owns no process that nobody has borrowed.
+    """
 
-def give_back(helpers: Helpers) -> None:
-    """Borrow them no longer. The last one to do so ends them."""
-    with _lending:
-        key = helpers.pid, helpers.most
-        _, borrowers = _lent.pop(key)
-        if borrowers > 1:
-            _lent[key] = helpers, borrowers - 1
-        elif helpers.pid == os.getpid():
-            helpers.close()
+    def __init__(self) -> None:
+        """Nothing is lent yet."""
+        self._lent: dict[tuple[int, int], tuple[Helpers, int]] = {}
+        """By process and number, since a fork has none of its parent's; with how many have borrowed them."""
+        self._lending = threading.Lock()
+
+    def borrow(self, most: int) -> Helpers:
+        """Up to `most` processes, the same for all who borrow as many. To be given back."""
+        with self._lending:
+            key = os.getpid(), most
+            helpers, borrowers = self._lent.get(key) or (Helpers(most), 0)
+            self._lent[key] = helpers, borrowers + 1
+            return helpers
+
+    def give_back(self, helpers: Helpers) -> None:
+        """Borrow them no longer. The last one to do so ends them."""
+        with self._lending:
+            key = helpers.pid, helpers.most
+            _, borrowers = self._lent.pop(key)
+            if borrowers > 1:
+                self._lent[key] = helpers, borrowers - 1
+            elif helpers.pid == os.getpid():
+                helpers.close()
 
 
 class Helpers:

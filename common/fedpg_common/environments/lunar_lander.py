@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.flights import Flights, Simulation, merged
-from fedpg_common.environments.helpers import Helpers, borrow, give_back
+from fedpg_common.environments.helpers import HelperPool, Helpers
 from fedpg_common.environments.physics import checked_option
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.policies import CategoricalActor
@@ -62,6 +62,7 @@ class LunarLanderBatch(EnvironmentBatch):
         self._make = partial(_Lander, None, False, *options)
         self._make_another = pickle.dumps(partial(LunarLanderBatch, *options))
         """For a process that helps."""
+        self._pool = HelperPool()
         self._helpers: Helpers | None = None
         self._landers = [self._make()]
         self._live: list[_Lander] = []
@@ -88,11 +89,16 @@ class LunarLanderBatch(EnvironmentBatch):
         """See `EnvironmentBatch.keep`."""
         self._live = [lander for lander, stays in zip(self._live, live.tolist(), strict=True) if stays]
 
+    def share_helpers(self, pool: HelperPool) -> None:
+        """See `EnvironmentBatch.share_helpers`."""
+        self._end_help()
+        self._pool = pool
+
     def use_threads(self, count: int) -> None:
         """See `EnvironmentBatch.use_threads`. Box2D holds the interpreter's lock, so that they are processes."""
         self._end_help()
         if count > 1:
-            self._helpers = borrow(count - 1)
+            self._helpers = self._pool.borrow(count - 1)
 
     def rollout(
         self, actor: object, horizon: int, seeds: NDArray[np.int64], rng: np.random.Generator | None
@@ -133,7 +139,7 @@ class LunarLanderBatch(EnvironmentBatch):
 
     def _end_help(self) -> None:
         if self._helpers is not None:
-            give_back(self._helpers)
+            self._pool.give_back(self._helpers)
             self._helpers = None
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Reward
+
+if TYPE_CHECKING:
+    from fedpg_common.environments.helpers import HelperPool
 
 NOISE = 0x72657761
 """Keeps an episode's noise apart from what its environment draws from the same seed."""
@@ -56,6 +59,10 @@ class RewardBatch(EnvironmentBatch):
         noise = self._draws[:, self._used]
         self._used += 1
         return observations, self._perceived(rewards, noise), ended
+
+    def share_helpers(self, pool: HelperPool) -> None:
+        """See `EnvironmentBatch.share_helpers`."""
+        self._batch.share_helpers(pool)
 
     def use_threads(self, count: int) -> None:
         """See `EnvironmentBatch.use_threads`."""

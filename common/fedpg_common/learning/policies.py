@@ -18,20 +18,24 @@ from numpy.typing import NDArray
 
 from fedpg_common.checks import show
 from fedpg_common.errors import UsageError
+from fedpg_common.learning.gaussian import (
+    LOG_PROB_FLOOR,
+    LOG_SQRT_2PI,
+    LOG_STD_RANGE,
+    GaussianActor,
+    GaussianLikelihood,
+    GaussianNetwork,
+)
 from fedpg_common.learning.kernels import Mlp, kernels
-from fedpg_common.learning.networks import Array, Network, layer_tensors
+from fedpg_common.learning.networks import Array, layer_tensors
 from fedpg_common.learning.parameters import PARAMETERS_MAX, ParameterSpec, TensorSpec, Vector
 from fedpg_common.tasks import Task
 
 if TYPE_CHECKING:
     import torch
 
-LOG_PROB_FLOOR = -1e5
-"""Least log-probability of one dimension of a Gaussian action."""
-LOG_STD_RANGE = (-20.0, -2.0)
 ROWS_AT_ONCE = 4096
 """Steps that pass through the policy together: enough to be fast, few enough to stay in the processor's cache."""
-_LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class Actor(Protocol):
@@ -151,7 +155,7 @@ class GaussianPolicy(Policy):
 
     def actor(self, theta: Vector) -> Actor:
         """See `Policy.actor`."""
-        return _GaussianActor(_GaussianNetwork(self.spec, theta, self._activation))
+        return GaussianActor(GaussianNetwork(self.spec, theta, self._activation))
 
     def score(
         self,
@@ -165,10 +169,10 @@ class GaussianPolicy(Policy):
         """See `Policy.score`; `actions` is (n, A) float32."""
         gradient = np.zeros(self.spec.size, np.float32)
         log_probs, ratios = np.empty(len(actions), np.float32), np.ones(len(actions), np.float32)
-        network = _GaussianNetwork(self.spec, theta, self._activation)
+        network = GaussianNetwork(self.spec, theta, self._activation)
         for start in range(0, len(actions), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            likelihood = _GaussianLikelihood(self.spec, network, observations[rows], actions[rows])
+            likelihood = GaussianLikelihood(self.spec, network, observations[rows], actions[rows])
             log_probs[rows] = likelihood.log_probs
             if reference is not None:
                 with np.errstate(over="ignore"):
@@ -182,7 +186,7 @@ class GaussianPolicy(Policy):
         h = _forward(trunk, observations, self._activation)
         mean = (h @ w_mean.T).tanh()
         std = (h @ w_std.T).clamp(*LOG_STD_RANGE).exp().tanh()
-        log_prob = -0.5 * ((actions - mean) / std).square() - std.log() - _LOG_SQRT_2PI
+        log_prob = -0.5 * ((actions - mean) / std).square() - std.log() - LOG_SQRT_2PI
         return log_prob.clamp(min=LOG_PROB_FLOOR).sum(dim=1)
 
 
@@ -237,85 +241,3 @@ class CategoricalActor:
     def greedy(self, observations: Array) -> NDArray[np.int64]:
         """The first of the most likely actions."""
         return self.mlp.act(observations, None)
-
-
-class _GaussianNetwork:
-    """Trunk and heads."""
-
-    def __init__(self, spec: ParameterSpec, theta: Vector, activation: str) -> None:
-        views = spec.views(theta)
-        self.trunk = Network(spec, theta, activation)
-        self.w_mean = views["mean.weight"].copy()
-        self.w_std = views["std.weight"].copy()
-
-    def mean(self, h: Array) -> Array:
-        """μ (n, A) from the trunk's output h."""
-        mean: Array = h.dot(self.w_mean.T)
-        return np.tanh(mean, out=mean)
-
-    def unclamped_log_std(self, h: Array) -> Array:
-        """W_σ h (n, A)."""
-        log_std: Array = h.dot(self.w_std.T)
-        return log_std
-
-
-class _GaussianActor:
-    def __init__(self, network: _GaussianNetwork) -> None:
-        self._network = network
-
-    def sample(self, observations: Array, rng: np.random.Generator) -> Array:
-        """Mean plus standard deviation times a standard normal draw."""
-        h = self._network.trunk.forward(observations)[-1]
-        std = self._network.unclamped_log_std(h)
-        np.clip(std, *LOG_STD_RANGE, out=std)
-        np.exp(std, out=std)
-        np.tanh(std, out=std)
-        actions = rng.standard_normal(std.shape, np.float32)
-        actions *= std
-        actions += self._network.mean(h)
-        return actions
-
-    def greedy(self, observations: Array) -> Array:
-        """The mean."""
-        return self._network.mean(self._network.trunk.forward(observations)[-1])
-
-
-class _GaussianLikelihood:
-    def __init__(self, spec: ParameterSpec, network: _GaussianNetwork, observations: Array, actions: Array) -> None:
-        self._spec, self._network = spec, network
-        self._values = network.trunk.forward(observations)
-        h = self._values[-1]
-        self._mean = network.mean(h)
-        log_std = network.unclamped_log_std(h)
-        low, high = LOG_STD_RANGE
-        self._inside = (log_std >= low) & (log_std <= high)
-        self._exp = np.exp(np.clip(log_std, low, high))
-        self._std = np.tanh(self._exp)
-        self._z = (actions - self._mean) / self._std
-        log_probs = -0.5 * (self._z * self._z) - np.log(self._std) - np.float32(_LOG_SQRT_2PI)
-        self._above_floor = log_probs >= LOG_PROB_FLOOR
-        self.log_probs: Array = np.maximum(log_probs, LOG_PROB_FLOOR).sum(axis=1)
-
-    def gradient(self, coefficients: Array) -> Vector:
-        """Backpropagate ∂ log π/∂μ = z/σ and ∂ log π/∂σ = (z² − 1)/σ, z = (a − μ)/σ; a floored dimension is flat."""
-        z, std, mean = self._z, self._std, self._mean
-        scale = np.where(self._above_floor, coefficients[:, None], np.float32(0.0))
-        scale /= std
-        slope_mean = z * scale
-        slope_mean *= 1.0 - mean * mean
-        slope_std = z * z
-        slope_std -= 1.0
-        slope_std *= scale
-        slope_std *= 1.0 - std * std
-        slope_std *= self._exp
-        slope_std *= self._inside
-
-        h = self._values[-1]
-        slope = slope_mean.dot(self._network.w_mean)
-        slope += slope_std.dot(self._network.w_std)
-        gradient = np.empty(self._spec.size, np.float32)
-        views = self._spec.views(gradient)
-        np.dot(slope_mean.T, h, out=views["mean.weight"])
-        np.dot(slope_std.T, h, out=views["std.weight"])
-        self._network.trunk.backward(self._values, slope, views)
-        return gradient

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import grpc
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, load_pem_x509_certificate
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedpg_common.checks import show
 from fedpg_common.errors import UsageError
@@ -44,6 +45,13 @@ CONNECTION_IDLE_MAX_MS = 300_000
 
 _CLOSED = ("Socket closed", "Connection reset", "Broken pipe", "handshak", "GOAWAY")
 """In the text of a call that failed: something listens there, and has hung up."""
+_OTHER_HOST = "Hostname Verification Check failed"
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate signature failure", "BAD_SIGNATURE")
+"""In such a text: this end's authority has not signed the other end's certificate, or this is not its time."""
+_DATES = {
+    "certificate has expired": "has expired: `fedpg certs` renews it (unless this machine's clock is wrong)",
+    "certificate is not yet valid": "is not valid yet, by this machine's clock: set the clock",
+}
 
 _SHARED_OPTIONS: tuple[Option, ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
@@ -70,7 +78,7 @@ class TlsFiles:
         """The three files' contents.
 
         Raises UsageError for a file that cannot be read or is not PEM, a key of another certificate, and an own
-        certificate that has expired by this machine's clock, which is the one that TLS goes by.
+        certificate that has expired, or is not valid yet, by this machine's clock, which is the one that TLS goes by.
         """
         contents = []
         for path in (self.authority, self.certificate, self.key):
@@ -89,13 +97,26 @@ class TlsFiles:
             raise UsageError(f"TLS file {self.authority} holds no certificate in PEM") from error
         try:
             context.load_cert_chain(self.certificate, self.key, password="")
-            expires = load_pem_x509_certificate(certificate).not_valid_after_utc
+            own = load_pem_x509_certificate(certificate)
         except (ssl.SSLError, OSError, ValueError) as error:
+            if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+                raise UsageError(
+                    f"TLS file {self.key} is the key of another certificate than {self.certificate}"
+                ) from (error)
             raise UsageError(
                 f"TLS files {self.certificate} and {self.key} are not a certificate and its key in PEM"
             ) from error
-        if expires <= datetime.now(UTC):
-            raise UsageError(f"the TLS certificate {self.certificate} has expired on {expires:%Y-%m-%d}")
+        now = datetime.now(UTC)
+        if own.not_valid_after_utc <= now:
+            raise UsageError(
+                f"the TLS certificate {self.certificate} has expired on {own.not_valid_after_utc:%Y-%m-%d}"
+            )
+        if own.not_valid_before_utc > now:
+            valid, today = (f"{time:%Y-%m-%d %H:%M}" for time in (own.not_valid_before_utc, now))
+            raise UsageError(
+                f"the TLS certificate {self.certificate} is valid from {valid} UTC on, and by this machine's clock "
+                f"it is {today}: set the clock"
+            )
 
 
 def tls_files(folder: Path | None) -> TlsFiles | None:
@@ -176,6 +197,21 @@ def open_channel(
     return grpc.secure_channel(address, tls, options=options)
 
 
+def why_untrusted(details: str) -> str:
+    """Of a call that failed since this end does not trust the other's certificate, what is wrong with that; else "".
+
+    gRPC's own words nest several causes.
+    """
+    if _OTHER_HOST in details:
+        return "is for another host name: `fedpg certs --server-name` adds names to it"
+    if any(sign in details for sign in _UNTRUSTED):
+        for sign, meaning in _DATES.items():
+            if sign in details:
+                return meaning
+        return "is not signed by the authority in ca.pem here"
+    return ""
+
+
 def tls_hint(details: str, whose: str | None) -> str:
     """What may be wrong with TLS, to be added to a failed call's text; empty where nothing points to it.
 
@@ -190,8 +226,21 @@ def tls_hint(details: str, whose: str | None) -> str:
 
 
 def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials that demand a client certificate signed by the authority."""
+    """Credentials that demand a client certificate signed by the authority.
+
+    Raises UsageError as `TlsFiles.read`, and for a certificate that no client would take for a server's.
+    """
     authority, certificate, key = tls.read()
+    own = load_pem_x509_certificate(certificate)
+    try:
+        purposes = set(own.extensions.get_extension_for_class(ExtendedKeyUsage).value)
+    except ExtensionNotFound:  # one from elsewhere, which is for any purpose
+        purposes = {ExtendedKeyUsageOID.SERVER_AUTH}
+    if not purposes & {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}:
+        raise UsageError(
+            f"the TLS certificate {tls.certificate} is not for a server ({own.subject.rfc4514_string()}): "
+            "give the folder `server` of fedpg certs"
+        )
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
 
 

@@ -101,11 +101,13 @@ def certs_command(
 
     Exit codes: 0 done; 2 bad option; 6 the folder cannot be used, or the authority's key is needed.
     """
+    from fedpg_common.files import require_place
     from fedpg_common.transport.channels import REVOCATION_LIST, SERVER_NAME
 
     from fedpg_lab.deploy.authority import shortened
     from fedpg_lab.deploy.certificates import make_certificates
 
+    require_place(out, "choose another --out")
     names = ["localhost", "127.0.0.1", *(server_name or [])]
     now = datetime.datetime.now(datetime.UTC)
     made = make_certificates(

@@ -7,16 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
-from fedpg_common.cli.command_line import complete
+from fedpg_common.cli.command_line import explained
 from fedpg_common.cli.ending import code_of, unwinding
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.files import make_folder
 from fedpg_common.words import count
 
-from fedpg_lab.files.toml_files import names_in, package_folder
+from fedpg_lab.commands.experiment_options import (
+    HELP,
+    Aggregator,
+    Algorithm,
+    Attack,
+    File,
+    InProcess,
+    Jobs,
+    OnlyOption,
+    Out,
+    Quick,
+    ReportOnly,
+    SeedsOption,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,9 +42,6 @@ if TYPE_CHECKING:
 JOBS_MAX = 64
 NAMED_MAX = 20
 """Federations that an error lists."""
-SHIPPED = names_in(package_folder("experiments"))
-MATRIX = "A part of a matrix"
-"""A panel of the help."""
 
 
 @dataclass(frozen=True)
@@ -42,80 +53,7 @@ class Runs:
     """Each in one process, where that can be."""
 
 
-File = Annotated[
-    str,
-    typer.Argument(
-        help=f"An experiment file (NAME.toml), or one that comes with FedPG: {', '.join(SHIPPED)}.",
-        metavar="FILE",
-        autocompletion=complete(SHIPPED),
-    ),
-]
-
-Quick = Annotated[
-    bool, typer.Option("--quick", help="The small size that the file describes: minutes, not days.", metavar="")
-]
-
-Jobs = Annotated[int | None, typer.Option(help="Runs at a time.", metavar="N", show_default="one for each core")]
-
-SeedsOption = Annotated[
-    int | None, typer.Option(help="Seeds 0 to N - 1 in place of the file's.", metavar="N", show_default="file's")
-]
-
-InProcess = Annotated[
-    bool,
-    typer.Option(
-        "--in-process",
-        help="Each run in one process, without a network: the same parameters, several times sooner.",
-        metavar="",
-    ),
-]
-
-OnlyOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Only the runs with this in their name, for example CartPole or seed-0.",
-        metavar="TEXT",
-        show_default="all",
-    ),
-]
-
-ReportOnly = Annotated[
-    bool,
-    typer.Option("--report-only", help="Run nothing: report on the runs that there are, finished or not.", metavar=""),
-]
-
-Aggregator = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Only this row, by its name; an aggregator that is not there becomes one. Repeatable.",
-        metavar="NAME",
-        rich_help_panel=MATRIX,
-    ),
-]
-
-Algorithm = Annotated[
-    list[str] | None,
-    typer.Option(help="Only the row of this algorithm, likewise. Repeatable.", metavar="NAME", rich_help_panel=MATRIX),
-]
-
-Attack = Annotated[
-    list[str] | None,
-    typer.Option(help="Only the column of this attack, likewise. Repeatable.", metavar="NAME", rich_help_panel=MATRIX),
-]
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="A setting of that aggregator, algorithm or attack, or of the task, as for train. Repeatable.",
-        metavar="NAME=VALUE",
-        rich_help_panel=MATRIX,
-    ),
-]
-
-Out = Annotated[Path, typer.Option(help="Where the experiment's folder goes.", metavar="FOLDER")]
-
-
+@explained(HELP)
 def experiment_command(
     file: File,
     quick: Quick = False,
@@ -130,46 +68,7 @@ def experiment_command(
     settings: Settings = None,
     out: Out = Path("runs"),
 ) -> None:
-    """Run an experiment: a list of federations, each with several seeds; then report on it.
-
-    Runs go side by side, as many as there are cores. After an interruption or a failure, the same command resumes where
-    it stopped: complete runs are left alone. With more `--seeds` it adds runs.
-
-    The folder `runs/NAME` (with `--quick`, `runs/NAME-quick`) gets a run folder for each run, FEDERATION/seed-S, and at
-    the end figures (PNG and SVG), `table.md`, `table.csv`, and `report.html`, one page that holds it all.
-
-    An experiment file:
-
-        title = "Two methods under attack"
-        seeds = 3                           # or a list of seeds
-        [[federation]]                      # as many as wanted
-        task = "CartPole-v1"
-        algorithm = ["svrpg", "fedpg-br"]   # a list: a federation for each
-        agents = 10
-        byzantine = 3
-        attack = "sign-flipping"
-        sigma = 0.1                         # any field of a task file
-        [quick]                             # what --quick changes
-        seeds = 1
-        trajectories = 300                  # or a table by task
-
-    With `--in-process`, server and agents of a run work in one process, one after the other: the same parameters and
-    records, bit for bit, for a fraction of the time. Attacks on the protocol have their processes all the same.
-
-    In place of federations a file may have a matrix of rules and attacks, as `robustness` has:
-
-        [matrix]
-        task = "CartPole-v1"
-        byzantine = 3
-        rows = ["krum", { algorithm = "fedpg-guard" }]
-        attacks = ["alie", "worst-down"]
-
-    Then there are also heat maps, and `matrix.json`. `--aggregator my_filters:Krum` runs that row alone, and reports on
-    it beside all others that there are.
-
-    Exit codes: 0 done; 2 bad option or file; 6 a folder or store cannot be used; 130 Ctrl-C. When runs fail, the others
-    go on, and the exit code is the first failure's.
-    """
+    """Run an experiment: a list of federations, each with several seeds; then report on it."""
     if jobs is not None and not 1 <= jobs <= JOBS_MAX:
         raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
     from fedpg_common.machine import cores

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.files import shown, write_whole
+from fedpg_common.files import require_place, shown, why_no_file, write_whole
 from fedpg_common.words import count
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ def export_command(
 
     Exit codes: 0 done; 2 bad option; 6 no run there, or a file cannot be used.
     """
-    from fedpg_common.files import Kind, look
-
     from fedpg_lab.runs.export import to_csv, to_json_lines
     from fedpg_lab.runs.folders import find_run_folders, load_run
 
@@ -75,8 +73,8 @@ def export_command(
     if out is None:
         _print(lines)
         return
-    if look(out) is Kind.FOLDER:
-        raise StorageError(f"cannot write {out}: it is a folder")
+    if why := why_no_file(out):
+        raise StorageError(f"cannot write {shown(out)}: {why}")
     write_whole(out, "".join(lines))
     rounds = sum(len(run.records) for run in runs)
     typer.echo(f"Wrote {count(rounds, 'round')} of {count(len(runs), 'run')}: {out}")
@@ -85,6 +83,7 @@ def export_command(
 def _keep(runs: Sequence[RunData], out: Path | None) -> None:
     if out is None:
         raise UsageError("--format figures writes a folder: name it with --out")
+    require_place(out, "choose another --out")
     from fedpg_lab.figures.curves import group_runs
     from fedpg_lab.runs.kept import keep
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from fedpg_common.cli.ending import unwinding
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.files import Kind as PathKind
-from fedpg_common.files import look, shown
+from fedpg_common.files import shown, why_no_file
 from fedpg_common.words import count
 
 if TYPE_CHECKING:
@@ -157,5 +156,5 @@ def check_picture_path(path: Path) -> None:
     """Raise UsageError for a suffix other than .png and .svg, StorageError if there is no folder to write in."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"a picture is a {' or '.join(SUFFIXES)} file, not {path.name!r}")
-    if look(path.parent) is not PathKind.FOLDER:
-        raise StorageError(f"the picture {shown(path)} cannot be written: there is no folder {shown(path.parent)}")
+    if why := why_no_file(path):
+        raise StorageError(f"the picture {shown(path)} cannot be written: {why}")

@@ -34,10 +34,13 @@ def report_command(
 
     Exit codes: 0 done; 2 bad option; 6 no run there, or a folder cannot be written: choose another with --out.
     """
+    from fedpg_common.files import require_place
     from fedpg_common.json_text import to_json
 
     from fedpg_lab.watch.report import report_runs, sentence
 
+    if out is not None:
+        require_place(out, "choose another --out")
     reported = report_runs(folders, out)
     if format_ is Format.JSON:
         typer.echo(to_json([summary for _, summary in reported], indent=2))

@@ -103,9 +103,9 @@ services:
 {modules_volume}\
 {task_config}\
     healthcheck:
-      test: [CMD, python, -m, fedpg_server.healthcheck]
-      interval: 10s
-      timeout: 8s
+      test: [CMD, python, -m, fedpg_server.healthcheck, /tmp/was-healthy] # where it waits, once it has succeeded
+      interval: 2s # before Engine 25, which knows start_interval, the first check comes no sooner
+      timeout: 20s
       retries: 3
       start_period: 60s
       start_interval: 1s

@@ -10,6 +10,7 @@ from pathlib import Path
 from fedpg_common.derived_seeds import attackers_secret
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.federation import Federation
+from fedpg_common.files import require_place
 
 from fedpg_lab.deploy.clone import repository
 from fedpg_lab.deploy.compose import LIMITS, compose_file
@@ -59,6 +60,7 @@ def write_compose_folder(
     What is there already stays if it is the same. Raises UsageError if it is not and `replace` is false, or for what a
     Compose file cannot hold; StorageError for a folder that cannot be written.
     """
+    require_place(folder, "choose another --out")
     root = repository()
     copied = task_file.name if task_file else None
     files = {

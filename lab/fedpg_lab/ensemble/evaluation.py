@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fedpg_lab.ensemble.vote import certifiable, geometric_median, majority
 from fedpg_lab.playback.evaluation import load_policy
+from fedpg_lab.runs.folders import require_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ def find_policies(folder: Path) -> dict[str, Checkpoint]:
 
     Raises StorageError if there are none, if a run has no checkpoint yet, or if they are of different tasks.
     """
+    require_folder(folder)
     runs = sorted((path.parent for path in folder.glob(f"*/{STORE_NAME}")), key=lambda run: (len(run.name), run.name))
     if not runs:
         raise StorageError(f"there are no runs in {shown(folder)}: train the groups with fedpg train --groups K first")

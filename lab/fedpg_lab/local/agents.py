@@ -68,9 +68,15 @@ class AgentProcesses:
 
     def look_after(self, held_down: Collection[str]) -> None:
         """Take down what the processes tell, and start again what was killed, except those that are `held_down`."""
+        failed: dict[str, list[tuple[int, Path]]] = {}
         for group in self._groups:
             if not group.is_over:
-                self._look_after(group, group.name in held_down)
+                for fate in self._look_after(group, group.name in held_down):
+                    failed.setdefault(fate.reason, []).append((fate.agent, self._log_path(group.name)))
+        level = logging.WARNING if self._roll.has_quorum else logging.INFO  # without one, the run fails with a sentence
+        for reason, them in failed.items():
+            names = name_agents([agent for agent, _ in them])
+            log.log(level, "%s %s gone: %s; see %s", names, "are" if len(them) > 1 else "is", reason, them[0][1])
 
     def start_again(self, name: str) -> None:
         """Start a process that has ended, for those of its agents that have not."""
@@ -117,20 +123,25 @@ class AgentProcesses:
         group.telling.close()
         self._roll.take_back(also)
         left = [agent for agent in group.agents if not self._roll.has_ended(agent.index)]
+        self._roll.forget_waits(agent.index for agent in left)
         group.process, group.telling = self._spawn(group.name, left)
 
-    def _look_after(self, group: _AgentGroup, is_held_down: bool) -> None:
-        """Take down what a process tells of its agents, and start it again if it was killed."""
+    def _look_after(self, group: _AgentGroup, is_held_down: bool) -> list[Ended]:
+        """Take down what a process tells of its agents, and start it again if it was killed.
+
+        Gives those that failed, and are not started again.
+        """
         code = group.process.exitcode  # first, so that all is read that it told before it ended
         fates = list(group.fates())
         if is_held_down:
-            return
+            return []
         for fate in fates:
             self._roll.note(fate, self._log_path(group.name))
-            if isinstance(fate, Ended) and fate.code != ExitCode.OK and not self._restarts_failures:
-                log.warning("agent %d is gone: %s; see %s", fate.agent, fate.reason, self._log_path(group.name))
         if code is not None:
             self._mend(group, code)
+        if self._restarts_failures:
+            return []
+        return [fate for fate in fates if isinstance(fate, Ended) and fate.code != ExitCode.OK]
 
     def _mend(self, group: _AgentGroup, code: int) -> None:
         """Start again what ended, or take down that it is gone."""

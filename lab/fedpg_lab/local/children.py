@@ -28,7 +28,7 @@ from typing import Any
 from fedpg_client.cli import run_until_signalled
 from fedpg_client.fates import Fate
 from fedpg_client.process import AgentOptions, AgentProcess
-from fedpg_common.bootstrap import log_to_stderr, take_short_turns, use_one_thread
+from fedpg_common.bootstrap import log_to_stderr, look_for_garbage_rarely, take_short_turns, use_one_thread
 from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_server.server import ServerOptions, serve
 
@@ -154,25 +154,38 @@ def _end_with_parent() -> None:
 
 
 def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
-    """A server. Sends ("bound", address) or ("failed", sentence) through `starting`, and ("ended", "") in the end."""
+    """A server. Sends ("bound", address) or ("failed", sentence) through `starting`, and ("ended", "") in the end.
+
+    Between them, ("waits", what) for what its environment keeps it waiting for, and ("waits", "") when that is over.
+    """
     is_bound = False
+    lock = threading.Lock()
+
+    def tell(kind: str, text: str) -> None:
+        with lock:
+            starting.send((kind, text))
+
+    def on_wait(what: str) -> None:
+        with suppress(OSError):  # whoever started this process is gone, and so will this process be
+            tell("waits", what)
 
     def on_bound(address: str) -> None:
         nonlocal is_bound
         is_bound = True
-        starting.send(("bound", address))
+        tell("bound", address)
 
     take_short_turns()
+    look_for_garbage_rarely()
     try:
-        code = asyncio.run(serve(options, on_bound))
+        code = asyncio.run(serve(options, on_bound, on_wait))
         if code == ExitCode.OK:  # a process that something else ends with status 0 does not come here
-            starting.send(("ended", ""))
+            tell("ended", "")
         return code
     except FedPGError as error:
         with suppress(OSError):  # a disk that is full holds no more of the log either
             print(f"fedpg-server: {error}", file=sys.stderr, flush=True)
         if not is_bound:
-            starting.send(("failed", str(error)))
+            tell("failed", str(error))
         return error.exit_code
 
 

@@ -118,18 +118,18 @@ def describe_warnings(status: pb.GetStatusReply) -> list[str]:
     return lines if more <= 0 else [*lines[:WARNINGS_MAX], f"and {more} more: fedpg status, or the logs, tell"]
 
 
-def describe_state(status: pb.GetStatusReply, pace: Pace) -> str:
-    """All of it in one line, for where there is no room for more."""
+def describe_state(status: pb.GetStatusReply, pace: Pace, with_warnings: bool = True) -> str:
+    """All of it in one line, for where there is no room for more; `with_warnings` of what is wrong with agents."""
     figures = describe_figures(status, pace)
     wait = describe_wait(status) if status.phase == pb.PHASE_BELOW_QUORUM or not figures else ""
-    return "  ".join(
-        filter(None, [figures, wait, *(text for text in describe_warnings(status) if not _says(wait, text))])
-    )
+    warnings = describe_warnings(status) if with_warnings else []
+    return "  ".join(filter(None, [figures, wait, *(text for text in warnings if not _says(wait, text))]))
 
 
 def _says(wait: str, warning: str) -> bool:
     """Whether what is waited for names the reason already: "agents 1, 2 have failed: no torque"."""
     reason = warning.partition(": ")[2].removeprefix("failed: ")
+    reason = reason.replace("its latest submission was refused: ", "refused, ")  # as the server's message has it
     return bool(reason) and reason in wait
 
 

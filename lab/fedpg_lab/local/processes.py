@@ -18,7 +18,6 @@ from fedpg_common.errors import ExitCode, FedPGError, RefusedError, UnreachableE
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
 from fedpg_common.transport.channels import TlsFiles
-from fedpg_server.protocol.situation import name_agents
 from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 
 from fedpg_lab.local.agent_setup import agent_options
@@ -103,8 +102,9 @@ class LocalFederation:
         Raises ProcessFailedError when the server ended with an error of its own, or too often, and AgentsLostError when
         so many agents did, or were refused, that the open round cannot reach its quorum any more.
         """
-        code = self._server.exitcode
-        if code == ExitCode.OK and self._has_run_ended():
+        code = self._server.exitcode  # first, so that all is read that it told before it ended
+        self._listen_to_server()
+        if code == ExitCode.OK and self._is_run_ended:
             return False
         if code is not None and SERVER not in self.held_down:
             if code >= 0 and self._is_complete():
@@ -126,12 +126,9 @@ class LocalFederation:
 
     @property
     def note(self) -> str:
-        """Who is gone, for the display; empty while all is well."""
-        gone = self._roll.gone
-        if not gone:
-            return ""
-        are = "are" if len(gone) > 1 else "is"
-        return f"{name_agents(gone)} {are} gone: rounds wait for {self.federation.round_timeout_s:g} s"
+        """Who is gone or waits for an environment, for the display; empty while all is well."""
+        server = [f"the server: {self._server_waits}"] if self._server_waits else []
+        return "; ".join([*server, *self._roll.notes()])
 
     def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to a process, unless it has ended. May be called from any thread."""
@@ -196,7 +193,9 @@ class LocalFederation:
         server = spawn(self._context, SERVER, self.log_path(SERVER), server_main, options, sender)
         sender.close()
         try:
-            kind, text = receiver.recv()
+            kind, text = "waits", ""
+            while kind == "waits":  # for an environment that is being made: the display shows how long that takes
+                kind, text = receiver.recv()
         except EOFError:
             server.join()
             words = last_words(self.log_path(SERVER), server.exitcode or ExitCode.BUG)
@@ -208,7 +207,7 @@ class LocalFederation:
             server.join()
             raise ProcessFailedError(text, server.exitcode or ExitCode.BUG)
         self.address = text
-        self._server_tells, self._is_run_ended = receiver, False
+        self._server_tells, self._is_run_ended, self._server_waits = receiver, False, ""
         return server
 
     def _start_agents(self) -> None:
@@ -222,14 +221,19 @@ class LocalFederation:
         ]
         self._agents.start(everyone, self.agents_per_process)
 
-    def _has_run_ended(self) -> bool:
-        """Whether the server said so before it ended: with exit status 0, other things may have ended it."""
+    def _listen_to_server(self) -> None:
+        """Take down what it waits for, and whether it said that the run has ended before it ended itself.
+
+        With exit status 0, other things may have ended it.
+        """
         while not self._is_run_ended and self._server_tells.poll():
             try:
-                self._is_run_ended = self._server_tells.recv()[0] == "ended"
+                kind, text = self._server_tells.recv()
             except (EOFError, OSError):
                 break
-        return self._is_run_ended
+            if kind == "waits":
+                self._server_waits = text
+            self._is_run_ended = kind == "ended"
 
     def _is_complete(self) -> bool:
         """Whether the store has every round, whatever happened to its server afterwards."""

@@ -27,6 +27,8 @@ from fedpg_lab.local.describe import (
 LINE_EVERY_S = 10.0
 LINE_EVERY_MIN_S = 1.0
 """Not even news is told more often."""
+TROUBLE_EVERY_S = 60.0
+"""What is wrong is told when it is news, and again after so long; other lines leave it out."""
 BAR_COLUMNS_MIN = 20
 REFRESHES_PER_S = 4.0
 SLOW_S = 3.0
@@ -132,7 +134,8 @@ class LineDisplay:
         self._console = console
         self._clock = clock
         self._pace = PaceMeter()
-        self._shown_s = float("-inf")
+        self._shown_s = self._trouble_s = float("-inf")
+        self._trouble: object = None
         self._kind: object = None
         self._last: tuple[pb.GetStatusReply, str] | None = None
         self._is_told = True
@@ -163,8 +166,12 @@ class LineDisplay:
 
     def _print_state(self, status: pb.GetStatusReply, note: str) -> None:
         self._shown_s, self._kind, self._is_told = self._clock(), kind_of(status, note), True
-        state = describe_state(status, self._pace.measure(status, self._shown_s))
-        self._print("  ".join(filter(None, (describe_count(status), state, on_one_line(note)))))
+        trouble = (describe_warnings(status), note)
+        is_due = trouble != self._trouble or self._shown_s - self._trouble_s >= TROUBLE_EVERY_S
+        if is_due:
+            self._trouble, self._trouble_s = trouble, self._shown_s
+        state = describe_state(status, self._pace.measure(status, self._shown_s), with_warnings=is_due)
+        self._print("  ".join(filter(None, (describe_count(status), state, on_one_line(note) if is_due else ""))))
 
     def _print(self, text: str) -> None:
         self._console.print(Text(f"{self._title}  {text}"), soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_client.attacks import build_attacker
-from fedpg_client.fates import Ended, Fate, Refused
+from fedpg_client.fates import Ended, Fate, Refused, Waits
 from fedpg_common.errors import ExitCode
 from fedpg_common.federation import Federation
 from fedpg_server.protocol.situation import name_agents
@@ -37,6 +37,8 @@ class Roll:
         self._federation = federation
         self.gone: dict[int, Loss] = {}
         """Agents that ended before the run did, in the order in which that was noticed."""
+        self.waits: dict[int, str] = {}
+        """What agents have been waiting for long."""
         self._done: set[int] = set()
         self._refused: dict[int, tuple[Refused, Path]] = {}
         self._mute = {
@@ -50,6 +52,8 @@ class Roll:
         match fate:
             case Refused(agent):
                 self._refused[agent] = fate, log
+            case Waits(agent, what):
+                self._wait(agent, what)
             case Ended(agent, ExitCode.OK):
                 self._done.add(agent)
             case Ended(agent, code, reason):
@@ -57,6 +61,7 @@ class Roll:
 
     def lose(self, loss: Loss) -> None:
         """An agent is gone for good."""
+        self._wait(loss.agent, "")
         self.gone[loss.agent] = loss
 
     def take_back(self, agents: Iterable[int]) -> None:
@@ -64,6 +69,35 @@ class Roll:
         for agent in agents:
             self.gone.pop(agent, None)
             self._refused.pop(agent, None)
+
+    def forget_waits(self, agents: Iterable[int]) -> None:
+        """These agents wait in no environment: their process has ended."""
+        for agent in agents:
+            self.waits.pop(agent, None)
+
+    def _wait(self, agent: int, what: str) -> None:
+        """Take down what an agent waits for; nothing for one that waits no more."""
+        self.waits.pop(agent, None)
+        if what:
+            self.waits[agent] = what
+
+    def notes(self) -> list[str]:
+        """Who is gone, and who waits for an environment, each with what that means for the rounds."""
+        notes = []
+        if self.gone:
+            many = len(self.gone) > 1
+            who = f"{name_agents(self.gone)} {'are' if many else 'is'} gone"
+            logs = [loss.log for loss in self.gone.values() if loss.log is not None]
+            see = f"; see {logs[0]}" if logs else ""
+            timeout_s = self._federation.round_timeout_s
+            if not self.has_quorum:
+                notes.append(f"{who}: too few are left for the quorum of {self._federation.quorum}{see}")
+            else:
+                notes.append(f"{who}: each round waits {timeout_s:g} s for the missing vote{'s' * many}{see}")
+        alike: dict[str, list[int]] = {}
+        for agent, what in sorted(self.waits.items()):
+            alike.setdefault(what, []).append(agent)
+        return [*notes, *(f"{name_agents(agents)}: {what}" for what, agents in alike.items())]
 
     def has_ended(self, agent: int) -> bool:
         """Whether the agent needs no process any more."""
@@ -73,6 +107,11 @@ class Roll:
     def is_suspicious(self) -> bool:
         """Whether it is worth asking the server if a quorum can still vote."""
         return bool(self.gone or self._refused) or len(self._mute) > self._federation.agents - self._federation.quorum
+
+    @property
+    def has_quorum(self) -> bool:
+        """Whether enough agents for a quorum are still there that vote."""
+        return self._federation.agents - len(self.gone.keys() | self._mute.keys()) >= self._federation.quorum
 
     @property
     def is_everybody_gone(self) -> bool:

@@ -8,7 +8,7 @@ import grpc
 from fedpg.v1 import federation_pb2 as pb
 from fedpg.v1 import federation_pb2_grpc
 from fedpg_common.errors import RefusedError, UnreachableError
-from fedpg_common.transport.channels import TlsFiles, open_channel, tls_hint
+from fedpg_common.transport.channels import TlsFiles, open_channel, tls_hint, why_untrusted
 from fedpg_common.transport.verdicts import Verdict
 from fedpg_common.words import count, on_one_line
 from google.protobuf.message import Message
@@ -59,6 +59,8 @@ class StatusClient:
             reply: pb.GetStatusReply = self._stub.GetStatus(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
             code, details = error.code(), _printable(error.details() or "")
+            if untrusted := why_untrusted(details):
+                raise RefusedError(f"the certificate of the server at {self._server} {untrusted}") from error
             if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 hint = tls_hint(details or "", "the" if self._is_encrypted else None)
                 if "connection refused" in details.lower():  # gRPC's own sentence is long, and advises nothing

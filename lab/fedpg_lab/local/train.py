@@ -14,7 +14,7 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError
 from fedpg_common.federation import Federation
-from fedpg_common.files import Kind, exists, look, require_name, shown
+from fedpg_common.files import Kind, exists, look, require_name, require_place, shown
 from fedpg_common.machine import cores
 from fedpg_server.server import SHIPPED_OBSERVERS
 from fedpg_server.storage.mark import mark_path
@@ -102,7 +102,7 @@ class NewFolders:
         """Remove what is new, unless the run has, or had, a store. Whether there is no run."""
         store = self._folder / STORE_NAME
         with suppress(StorageError):  # of a path that cannot even be looked at: there is no store
-            if exists(store) or exists(mark_path(store)):  # one that has been removed leaves policies behind
+            if exists(store) or _has_content(mark_path(store)):  # one that has been removed leaves policies behind
                 return False
         if self._folder in self._missing:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -110,6 +110,11 @@ class NewFolders:
             for place in self._missing[1:]:
                 place.rmdir()
         return True
+
+
+def _has_content(path: Path) -> bool:
+    """Whether a file holds anything: on a full disk, a store that could not be made has left an empty mark."""
+    return exists(path) and path.stat().st_size > 0
 
 
 def _make(
@@ -222,8 +227,7 @@ def new_folder(out: Path, name: str | None, default_name: str) -> Path:
 
     Raises UsageError for a name that is a path, StorageError if it is taken or `out` cannot be used.
     """
-    if look(out) is Kind.FILE:
-        raise StorageError(f"{shown(out)} is not a folder: choose another --out")
+    require_place(out, "choose another --out")
     if name is None:
         candidates = (out / (default_name if n == 1 else f"{default_name}-{n}") for n in range(1, 1_000_000))
         return next(folder for folder in candidates if not exists(folder))

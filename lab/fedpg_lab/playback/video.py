@@ -18,7 +18,7 @@ from fedpg_common.environments.actions import ActionScale
 from fedpg_common.environments.factory import gymnasium_id, make_one
 from fedpg_common.environments.guard import Guard, GuardedEnvironment, name, place, raise_if_ours, reason
 from fedpg_common.errors import EnvironmentFailedError, RenderingError, StorageError, UsageError
-from fedpg_common.files import is_folder
+from fedpg_common.files import shown, why_no_file
 from fedpg_common.tasks import Task
 from numpy.typing import NDArray
 from PIL import Image
@@ -94,8 +94,8 @@ def check_video_path(path: Path) -> None:
     """Raise UsageError for a suffix other than .mp4 and .gif, StorageError if the file could not be written."""
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise UsageError(f"a video is a {' or '.join(VIDEO_SUFFIXES)} file, not {path.name!r}")
-    if is_folder(path):
-        raise StorageError(f"the video {path} cannot be written: it is a folder")
+    if why := why_no_file(path):
+        raise StorageError(f"the video {shown(path)} cannot be written: {why}")
     unfinished = _unfinished(path)
     try:
         unfinished.touch()
@@ -233,7 +233,7 @@ def _environment(task: Task, episode: Episode, render_mode: str) -> Iterator[Gua
         with _drawing(task):
             if _is_mujoco(registered):
                 # Imports mujoco, which settles once what it draws with.
-                from fedpg_common.environments.half_cheetah import warnings_logged
+                from fedpg_common.environments.mujoco_batch import warnings_logged
 
                 stack.enter_context(warnings_logged())
             with episode.global_random.during_making(0):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpg_common.errors import StorageError
-from fedpg_common.files import shown, write_whole
+from fedpg_common.files import shown, why_no_file, write_whole
 
 from fedpg_lab.watch import adapter
 from fedpg_lab.watch.page import saved
@@ -23,6 +23,8 @@ def save_page(folder: Path, path: Path, access: ServerAccess | None = None) -> N
     Raises StorageError if there is no run, it cannot be read, or the file cannot be written.
     """
     adapter.check_run(folder)
+    if why := why_no_file(path):
+        raise StorageError(f"cannot write {shown(path)}: {why}")
     view = RunView(folder, Path(shown(folder.absolute())).name, access or ServerAccess())
     whole = view.whole()
     if whole["run"]["state"] == "unreadable":

@@ -121,12 +121,15 @@ def _vote_trajectories(votes: Votes, plan: RoundPlan) -> dict[int, int] | None:
 
 def _mean_distances(votes: Votes, federation: Federation) -> dict[str, float]:
     """Mean distance over the pairs of good agents, of Byzantine agents, and between the two."""
-    byzantine = [row for row, agent in enumerate(votes.agents) if agent in federation.poisoners]
-    good = [row for row, agent in enumerate(votes.agents) if agent not in federation.poisoners]
+    poisoners = federation.poisoners
+    byzantine = [row for row, agent in enumerate(votes.agents) if agent in poisoners]
+    good = [row for row, agent in enumerate(votes.agents) if agent not in poisoners]
     means = {}
     for kind, group in (("good", good), ("byzantine", byzantine)):
         if len(group) > 1:  # each pair lies twice in the block, and its diagonal is zero
-            means[kind] = float(votes.distances[np.ix_(group, group)].sum()) / (len(group) * (len(group) - 1))
+            is_all = len(group) == len(votes.agents)  # then a copy would take as long as all distances
+            block = votes.distances if is_all else votes.distances[np.ix_(group, group)]
+            means[kind] = float(block.sum()) / (len(group) * (len(group) - 1))
     if good and byzantine:
         means["between"] = float(votes.distances[np.ix_(good, byzantine)].mean())
     return means

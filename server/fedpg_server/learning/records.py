@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
@@ -130,7 +130,7 @@ class RoundRecord:
 
     def to_json(self) -> str:
         """The record as one line of JSON, with null for a figure that is not a finite number."""
-        return to_json(asdict(self), sort_keys=True)
+        return to_json({field.name: getattr(self, field.name) for field in fields(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> RoundRecord:

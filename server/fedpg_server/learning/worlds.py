@@ -7,10 +7,13 @@ agent's reward is judged as the task has it: how the agent perceives it (scale, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 from fedpg_common.environments import EnvironmentBatch, GlobalRandom, make_environments
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.environments.modules import check_wrappers_of_worlds
 from fedpg_common.environments.rollouts import rollout
 from fedpg_common.errors import UsageError
@@ -63,15 +66,23 @@ def _make(federation: Federation, agent: int, policy: Policy) -> EnvironmentBatc
 class Worlds:
     """The environments of all agents, on one machine. Of the federation's attackers nothing is read."""
 
-    def __init__(self, federation: Federation, policy: Policy) -> None:
-        """Make them. Raises UsageError if one cannot be made, or the policy does not fit it."""
+    def __init__(
+        self, federation: Federation, policy: Policy, threads: int = 1, helpers: HelperPool | None = None
+    ) -> None:
+        """Make them. The episodes in a world are shared among `threads`, or processes of `helpers`, where they can be.
+
+        Raises UsageError if one cannot be made, or the policy does not fit it.
+        """
         self._seed = federation.seed
         self._policy = policy
         self._horizon = federation.task.evaluation_horizon
+        self._threads = threads
         self._environments: dict[int, EnvironmentBatch] = {}
+        pool = helpers or HelperPool()
         try:
             for agent in range(1, federation.agents + 1):
                 self._environments[agent] = _make(federation, agent, policy)
+                self._environments[agent].share_helpers(pool)
         except BaseException:
             self.close()
             raise
@@ -85,10 +96,20 @@ class Worlds:
         """Mean undiscounted return of π_θ's greedy episodes in the world of each agent; θ has shape (d,)."""
         returns = {}
         for agent, batch in self._environments.items():
-            with batch.drawing(round_number, 0, finite_rewards=False):
+            with self._sharing(batch), batch.drawing(round_number, 0, finite_rewards=False):
                 played = rollout(batch, self._policy, theta, self._horizon, seeds, None)
             returns[agent] = float(played.returns().mean())
         return returns
+
+    @contextmanager
+    def _sharing(self, batch: EnvironmentBatch) -> Iterator[None]:
+        """Have a batch use its threads meanwhile: there may be many worlds, and only one of them is played in."""
+        if self._threads == 1:
+            yield
+            return
+        batch.use_threads(self._threads)
+        yield
+        batch.use_threads(1)
 
     def close(self) -> None:
         """Close them all."""

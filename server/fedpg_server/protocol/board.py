@@ -42,13 +42,17 @@ class RoundBoard:
             if not waiting.done():
                 waiting.set_exception(RunStoppedError())
 
-    async def wait(self, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
-        """The open round unless the caller is done with it, or the end, or NOT_YET after `wait_s` (30 s at most).
+    def news(self, after_round: int) -> pb.AwaitRoundReply | None:
+        """The open round unless the caller is done with it, or the end; None if there is neither."""
+        return self._posted if self._posted is not None and _is_news(self._posted, after_round) else None
 
-        Raises RunStoppedError once the run has stopped with neither.
+    async def wait(self, after_round: int, wait_s: float) -> pb.AwaitRoundReply:
+        """The news once there is any, or NOT_YET after `wait_s` (30 s at most).
+
+        Raises RunStoppedError once the run has stopped without any.
         """
-        if self._posted is not None and _is_news(self._posted, after_round):
-            return self._posted
+        if (reply := self.news(after_round)) is not None:
+            return reply
         if self._is_closed:
             raise RunStoppedError
         loop = asyncio.get_running_loop()

@@ -27,7 +27,7 @@ class Driver:
         self.coordinator = coordinator
         self.journal = Journal(commit, self._carry_out)
         self.round_closed = asyncio.Event()
-        """Whether the round that was opened last takes no more votes, and its votes are on disk."""
+        """Whether the round that was opened last takes no more votes. Its votes are on disk, or on their way there."""
         self._clock = clock
         self._wake: asyncio.TimerHandle | None = None
 

@@ -1,8 +1,8 @@
 """What can happen to a run, and what has to be done about it: the coordinator's events and effects.
 
-Whoever drives the coordinator carries out the effects of one or several steps in this order: everything to be stored in
-one transaction, then what a closed round needs, then answers, then the rest. An answer is therefore never sent before
-what it says is on disk.
+Whoever drives the coordinator carries out the effects of one or several steps in this order: what a closed round needs,
+then everything to be stored in one transaction, then answers, then the rest. An answer is therefore never sent before
+what it says is on disk, nor a round opened before the votes of the one before are, and what the learner made of them.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class CountVerdict:
 
 @dataclass(frozen=True)
 class CloseRound:
-    """Store that the round takes no more votes, then improve."""
+    """Improve, and store that the round takes no more votes."""
 
     round_number: int
     voters: tuple[int, ...]

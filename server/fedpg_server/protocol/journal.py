@@ -1,14 +1,14 @@
 """Persist before answering: the coordinator's effects, stored in batches, and only then answered.
 
 Effects gather for a moment, and while a transaction is being written, so that a thousand votes take some dozens of
-transactions.
+transactions. The learner begins with a closed round's votes at once: nobody hears of what it makes of them before that
+is on disk as well, and after the votes or in one transaction with them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from fedpg_common.transport.verdicts import Verdict
@@ -17,11 +17,15 @@ from fedpg_server.protocol.events import Answer, CloseRound, CountVerdict, Effec
 from fedpg_server.storage.rows import Ballot, ClosedRow, ConflictRow, Row, VerdictRow, VoteRow
 
 GATHER_S = 0.05
-"""How long a verdict waits for others to share its transaction. The vote that completes a round does not wait.
+"""How long a verdict waits for others to share its transaction, at most.
 
 Nobody misses a verdict meanwhile: whoever has voted has nothing to do until the round is closed. A transaction costs
 the disk two writes that are waited for, and one just before a round's end would delay that by as much.
 """
+LEARNER_S = 0.02
+"""How long the votes of a closed round wait for what the learner makes of them, to share its transaction, at most.
+
+A learner that takes longer works while the votes are written. Either way the next round waits for one transaction."""
 
 
 class RunStoppedError(Exception):
@@ -51,14 +55,15 @@ class Journal:
     def __init__(self, commit: Callable[[Sequence[Row]], Awaitable[None]], carry_out: Callable[[Effect], None]) -> None:
         """`commit` writes rows in one transaction; `carry_out` does what is neither to be stored nor to be answered."""
         self.ballots: dict[int, Ballot] = {}
-        """The open round's votes by agent, as far as they are on disk. To be replaced when a round is opened."""
+        """The open round's votes by agent, on disk or on their way there. To be replaced when a round is opened."""
         self._commit = commit
         self._carry_out = carry_out
         self._tickets = 0
         self._waiting: dict[int, _Waiting] = {}
         self._effects: list[Effect | _StoreRow] = []
-        self._has_effects = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._is_due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while effects wait for their transaction, and sets `_is_due`."""
         self._is_stopped = False
 
     def check_running(self) -> None:
@@ -80,31 +85,50 @@ class Journal:
 
     def add(self, effects: Sequence[Effect]) -> None:
         """Have these effects carried out soon."""
-        if effects:
-            self._effects += effects
-            self._has_effects.set()
-        if any(isinstance(effect, CloseRound) for effect in effects):
-            self._hurry.set()
+        if not effects:
+            return
+        self._effects += effects
+        self._write_soon()
+        for effect in effects:
+            if isinstance(effect, StoreVote):
+                self.ballots[effect.agent] = self._ballot(effect.ticket)
+            elif isinstance(effect, CloseRound):
+                self._set_timer(LEARNER_S)
+                self._carry_out(effect)
 
-    async def store(self, row: Row) -> None:
-        """Have a row stored that nobody is in a hurry for: it shares the transaction of the next verdicts.
+    def store(self, row: Row, at_once: bool = False) -> asyncio.Future[None]:
+        """Have a row stored, after those that are waiting or with them. The result is there when it is on disk.
 
-        Returns when it is on disk.
+        Unless `at_once`, it waits for the transaction of the next verdicts.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._effects.append(_StoreRow(row, stored))
-        self._has_effects.set()
-        await stored
+        if at_once:
+            self._is_due.set()
+        else:
+            self._write_soon()
+        return stored
+
+    def _write_soon(self) -> None:
+        """Have the next transaction begin within GATHER_S, or as soon as the one before has ended."""
+        if self._timer is None:
+            self._set_timer(GATHER_S)
+
+    def _set_timer(self, delay_s: float) -> None:
+        """Have the next transaction begin then, whenever it was to begin until now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._is_due.set)
 
     async def write(self) -> None:
         """Store what has gathered in one transaction, then answer; over and over. Raises what `commit` raises."""
         while True:
-            await self._has_effects.wait()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+            await self._is_due.wait()
+            self._is_due.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             effects, self._effects = self._effects, []
-            self._has_effects.clear()
-            self._hurry.clear()
             if rows := list(self._rows(effects)):
                 await self._commit(rows)
             for effect in sorted(effects, key=_turn):
@@ -134,8 +158,8 @@ class Journal:
 
     def _after_commit(self, effect: Effect | _StoreRow) -> None:
         match effect:
-            case StoreVote(ticket, agent):
-                self.ballots[agent] = self._ballot(ticket)
+            case StoreVote() | CloseRound():
+                pass
             case Answer(ticket, verdict):
                 answer = self._waiting.pop(ticket).answer
                 if not answer.done():  # the caller may have given up meanwhile
@@ -153,15 +177,10 @@ class Journal:
 
 
 def _turn(effect: Effect | _StoreRow) -> int:
-    """When to carry out an effect that is stored: what the learner waits for comes before what agents wait for.
-
-    Answering them takes the event loop as long as improving takes the learner, in whose thread it then happens.
-    """
+    """When to carry out an effect that is stored: what the next round waits for comes before what agents wait for."""
     match effect:
-        case StoreVote() | _StoreRow():
+        case _StoreRow():
             return 0
-        case CloseRound():
-            return 1
         case Answer():
-            return 2
-    return 3
+            return 1
+    return 2

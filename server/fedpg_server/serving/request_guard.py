@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import grpc
@@ -111,10 +111,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
 
         is_large = method in self._parsers
 
-        async def guarded(requests: AsyncIterable[bytes], context: Any) -> object:
-            name = await self._admit(context)
-            caller = name or context.peer()
-            request = await self._take(requests, parse, context, caller, is_ours)
+        async def guarded(_requests: object, context: Any) -> object:
+            name, peer = await self._admit(context)
+            caller = name or peer
+            request = await self._take(parse, context, caller, is_ours)
             if name is None or not is_large:  # many agents may share a connection
                 self._places.give_back(caller)
                 return await answer(request, context)
@@ -123,10 +123,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             finally:
                 self._places.give_back(caller)
 
-        async def guarded_to_the_end(requests: AsyncIterable[bytes], context: Any) -> None:
-            name = await self._admit(context)
-            caller = name or context.peer()
-            request = await self._take(requests, parse, context, caller, is_ours)
+        async def guarded_to_the_end(_requests: object, context: Any) -> None:
+            name, peer = await self._admit(context)
+            caller = name or peer
+            request = await self._take(parse, context, caller, is_ours)
             self._places.give_back(caller)
             await self._send(await answer(request, context), name or _unnamed(request, context), context)
 
@@ -166,8 +166,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             return handler
 
         async def guarded(requests: Any, context: Any) -> None:
-            name = await self._admit(context)
-            caller = name or context.peer()
+            name, peer = await self._admit(context)
+            caller = name or peer
             if self._streams[caller] == STREAMS_MAX:
                 why = f"a caller may have {STREAMS_MAX} calls of this kind at a time: end one"
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
@@ -175,7 +175,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             try:
                 given = requests
                 if not is_stream:
-                    given = await self._take(requests, handler.request_deserializer, context, caller, False)
+                    given = await self._take(handler.request_deserializer, context, caller, False)
                     self._places.give_back(caller)
                 if not inspect.isasyncgenfunction(answer):
                     await answer(given, context)
@@ -190,31 +190,25 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
         parse = handler.request_deserializer if is_stream else None
         return grpc.stream_stream_rpc_method_handler(guarded, parse, handler.response_serializer)
 
-    async def _admit(self, context: Context) -> str | None:
+    async def _admit(self, context: Context) -> tuple[str | None, str]:
         """Let a caller in, unless its certificate has been revoked: that is like having made no call.
 
-        Returns the certificate's common name; None without one.
+        Returns the certificate's common name, None without one, and the other end as gRPC writes it.
         """
         certificate = certificate_pem(context) if self._has_certificates else None
         if certificate is not None and self._is_revoked(certificate):
             self._on_revoked(context)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, REVOKED)
         name = None if certificate is None else name_in(certificate)
-        self._on_call(context.peer(), name)
-        return name
+        peer = context.peer()
+        self._on_call(peer, name)
+        return name, peer
 
-    async def _take(
-        self,
-        requests: AsyncIterable[bytes],
-        parse: Callable[[bytes], Any],
-        context: Context,
-        caller: str,
-        is_ours: bool,
-    ) -> object:
+    async def _take(self, parse: Callable[[bytes], Any], context: Context, caller: str, is_ours: bool) -> object:
         """The call's one request. It was read in a place of the caller's, which is to be given back."""
         request = None
         try:
-            request = await self._arrival(requests, caller, parse)
+            request = await self._arrival(context, caller, parse)
         except TimeoutError:
             if self._is_closed:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, STOPS)
@@ -229,36 +223,25 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic to 
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request did not arrive whole")
         return request
 
-    async def _arrival(
-        self, requests: AsyncIterable[bytes], caller: str, parse: Callable[[bytes], Any]
-    ) -> object | None:
+    async def _arrival(self, context: Context, caller: str, parse: Callable[[bytes], Any]) -> object | None:
         """The request, and a place of the caller's with it; None, and no place, if the caller is done without any.
 
         Raises TimeoutError, DecodeError.
         """
-        return await self._in_time(self._read(requests, caller, parse))
+        return await self._in_time(self._read(context, caller, parse))
 
-    async def _read(self, requests: AsyncIterable[bytes], caller: str, parse: Callable[[bytes], Any]) -> object | None:
-        await self._places.take(caller)
+    async def _read(self, context: Context, caller: str, parse: Callable[[bytes], Any]) -> object | None:
+        if not self._places.take_at_once(caller):
+            await self._places.take(caller)
         request = None
         try:
-            data = await _first(requests)
-            if data is not None:
+            data = await context.read()
+            if isinstance(data, bytes):  # and not grpc.aio.EOF
                 request = parse(data)
         finally:
             if request is None:
                 self._places.give_back(caller)
         return request
-
-
-async def _first(requests: AsyncIterable[bytes]) -> bytes | None:
-    """The first of them; None without one. What yields them is closed here, or the event loop would do so in a task."""
-    messages = aiter(requests)
-    try:
-        return await anext(messages, None)
-    finally:
-        if isinstance(messages, AsyncGenerator):
-            await messages.aclose()
 
 
 def _unnamed(request: object, context: Context) -> str:

@@ -8,6 +8,7 @@ from fedpg_common.learning.parameters import Vector
 from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_server.learning.records import RoundRecord
+from fedpg_server.learning.state import State
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +56,26 @@ class ClosedRow:
 
 
 @dataclass(frozen=True, eq=False)
-class FinishedRow:
-    """A round that has been evaluated. The state after it is stored."""
+class ImprovedRow:
+    """A round whose evaluation is still to come: its record as far as that goes, and the state after it.
+
+    With that on disk the next round may open.
+    """
 
     record: RoundRecord
+    state: State
 
 
-Row = VoteRow | ConflictRow | VerdictRow | ClosedRow | FinishedRow
+@dataclass(frozen=True, eq=False)
+class FinishedRow:
+    """A round that has been evaluated."""
+
+    record: RoundRecord
+    state: State | None = None
+    """After it; None if an ImprovedRow has brought that."""
+
+
+Row = VoteRow | ConflictRow | VerdictRow | ClosedRow | ImprovedRow | FinishedRow
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from fedpg_server.storage.locking import Lock, Watch, is_held
 from fedpg_server.storage.mark import ADVICE, Mark, mark_path, read_mark, require_reached
 from fedpg_server.storage.reading import PARAMETERS_FROM, StoredRun
 from fedpg_server.storage.retention import Kept, best_of, better_of, latest_that_fit, no_longer_kept
-from fedpg_server.storage.rows import ClosedRow, ConflictRow, FinishedRow, Row, VerdictRow, VoteRow
+from fedpg_server.storage.rows import ClosedRow, ConflictRow, FinishedRow, ImprovedRow, Row, VerdictRow, VoteRow
 from fedpg_server.storage.seal import Point, Seal, last_link, link
 from fedpg_server.storage.writing import insert_state, insert_votes, put_round, set_run_value
 
@@ -173,9 +173,10 @@ class Store(StoredRun):
         conflicts = [row for row in rows if isinstance(row, ConflictRow)]
         verdicts = [row for row in rows if isinstance(row, VerdictRow)]
         closed = [row for row in rows if isinstance(row, ClosedRow)]
-        finished = [row.record for row in rows if isinstance(row, FinishedRow)]
+        finished = [row for row in rows if isinstance(row, FinishedRow)]
+        improved = [row for row in rows if isinstance(row, ImprovedRow)]
         kept = self._kept
-        with self._transaction(finished[-1].round_number if finished else None) as (connection, seal):
+        with self._transaction(finished[-1].record.round_number if finished else None) as (connection, seal):
             for start in range(0, len(votes), VOTES_AT_ONCE):
                 insert_votes(connection, seal, votes[start : start + VOTES_AT_ONCE])
             for conflict in conflicts:
@@ -194,29 +195,22 @@ class Store(StoredRun):
                 query = "INSERT OR IGNORE INTO rounds (round, closed) VALUES (?, 1)"
                 if connection.execute(query, (row.round_number,)).rowcount:
                     seal.add("rounds", row.round_number, 1, None, None, None)
-            for record in finished:
-                kept = self._put_finished(connection, seal, record, kept)
+            for ended in finished:  # of these rounds, the last one may be that before the one that is improved
+                if ended.state is not None:
+                    insert_state(connection, seal, ended.record.round_number, ended.state)
+                kept = self._put_finished(connection, seal, ended.record, kept)
+            for better in improved:
+                put_round(connection, seal, better.record.round_number, improved=better.record.to_json())
+                insert_state(connection, seal, better.record.round_number, better.state)
         self._kept = kept
 
     def improve_round(self, record: RoundRecord, state: State) -> None:
-        """Keep the state after a round whose evaluation is still to come, and its record as far as that goes.
-
-        From here on the next round may open. Raises StorageError.
-        """
-        with self._transaction() as (connection, seal):
-            put_round(connection, seal, record.round_number, improved=record.to_json())
-            insert_state(connection, seal, record.round_number, state)
+        """Commit an ImprovedRow. Raises StorageError."""
+        self.commit([ImprovedRow(record, state)])
 
     def finish_round(self, record: RoundRecord, state: State | None = None) -> None:
-        """Record an evaluated round, and the state after it unless `improve_round` has been given that.
-
-        Of the states before, as many θ are kept as are to be. The log of writes is brought back. Raises StorageError.
-        """
-        with self._transaction(record.round_number) as (connection, seal):
-            if state is not None:
-                insert_state(connection, seal, record.round_number, state)
-            kept = self._put_finished(connection, seal, record, self._kept)
-        self._kept = kept
+        """Commit a FinishedRow, and bring back the log of writes. Raises StorageError."""
+        self.commit([FinishedRow(record, state)])
         self.copy_back()
 
     def copy_back(self) -> None:
@@ -227,7 +221,10 @@ class Store(StoredRun):
     def _put_finished(
         self, connection: sqlite3.Connection, seal: Seal, record: RoundRecord, before: Kept | None
     ) -> Kept:
-        """Write the record of an evaluated round. Returns which vectors are kept then; `before` are those until now."""
+        """Write the record of an evaluated round. Of the states before, as many θ are kept as are to be.
+
+        Returns which vectors are kept then; `before` are those until now.
+        """
         number, text = record.round_number, record.to_json()
         state_digest = connection.execute("SELECT digest FROM states WHERE round = ?", (number,)).fetchone()[0]
         put_round(connection, seal, number, link(last_link(connection, number), number, text, state_digest), text)

@@ -22,16 +22,15 @@ def pairwise_distances(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
     Rows so close to each other that this would cancel are first moved to an origin among them; those that are close
     even then are subtracted from each other, which takes five times as long. At least nine digits are right.
     """
-    squares = np.zeros((len(matrix), len(matrix)), dtype=np.float64)
-    close = np.arange(len(matrix))
-    origin = np.zeros(matrix.shape[1], dtype=np.float64)
-    for _ in range(ORIGINS):
-        squares[np.ix_(close, close)], is_cancelled = _squares_from(origin, matrix[close])
-        close = close[is_cancelled.any(axis=1)]
-        if not len(close):
-            return np.sqrt(squares)
-        origin = matrix[close[0]].astype(np.float64)
-    squares[np.ix_(close, close)] = _squared_differences(matrix[close])
+    squares, is_cancelled = _squares_from(np.zeros(matrix.shape[1], dtype=np.float64), matrix)
+    close = np.flatnonzero(is_cancelled.any(axis=1))
+    for _ in range(ORIGINS - 1):
+        if len(close):
+            origin = matrix[close[0]].astype(np.float64)
+            squares[np.ix_(close, close)], is_cancelled = _squares_from(origin, matrix[close])
+            close = close[is_cancelled.any(axis=1)]
+    if len(close):
+        squares[np.ix_(close, close)] = _squared_differences(matrix[close])
     return np.sqrt(squares)
 
 

@@ -1,12 +1,16 @@
 /* The server's variance-reduced steps on CartPole, all in one call. A part of kernels.c, which includes it at its end.
  *
  * What it computes is `variance_reduced_steps` of fedpg_server/learning/algorithms/inner_loop.py, bit for bit. It is faster
- * for three reasons: no interpreter between the parts; the activations of acting are those of the gradient at the same
- * parameters, and are kept; and at few episodes, where a step of the poles waits for one number after the other, an action
- * is decided by an approximation wherever that is far enough from the border for the exact one to be the same.
+ * for four reasons: no interpreter between the parts; the activations of acting are those of the gradient at the same
+ * parameters, and are kept; at few episodes, where a step of the poles waits for one number after the other, an action is
+ * decided by an approximation wherever that is far enough from the border for the exact one to be the same; and a second
+ * thread, where there is a core for it, computes all that needs no advantages while a long batch is still being played.
  */
 
-enum { DRAWS_AT_ONCE = 128, WORDS = 8 };
+#include "second_thread.h"
+
+enum { DRAWS_AT_ONCE = 128, WORDS = 8, OUTPUTS = 2, UNKNOWN = -1 };
+enum { WAKE_FROM_ROWS = 512 }; /* of a batch: below, waking the helper would take longer than its work */
 
 /* Poles are stepped by fours. Arrays with a number for each row have room for a last group that is not full, which is
  * written whole and then overwritten. */
@@ -36,101 +40,116 @@ typedef struct {
     float *snapshot;          /* result (d): the last batch's gradient at theta_0 */
 } Call;
 
-/* The thread that computes one gradient while its caller computes the other. It is made when it is first wanted. Whoever
- * first turns ASKED into something else does the work: on a busy machine, the caller need not wait for a helper that does
- * not get a core. */
-enum { IDLE, ASKED, BUSY, ENDING };
-enum { HELP_FROM_ROWS = 512 }; /* of a batch: below, waking and waiting would take longer than the work */
+/* A gradient of a batch: at theta_n, and at theta_0, whose ratios are to the former. */
+enum { NOW, BEFORE, SIDES };
 typedef struct {
-    int32_t is_wanted, is_sleeping, state;
-#ifdef HAS_THREADS
-    pid_t maker; /* a process that was forked off has no such thread; 0 before the first */
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-#endif
-    int64_t rows;
-} Helper;
+    Network network;
+    Workspace space;
+    /* of a batch's rows, with room for count * horizon */
+    float *values[LAYERS_MAX + 1], *values_memory;
+    float *log_probs, *ratios;
+    float *scores, *derivatives; /* (blocks, OUTPUTS, GRADIENT_BLOCK) */
+    float *gradient;             /* (d) */
+} Side;
 
 typedef struct {
-    Network now, before; /* at theta_n and theta_0 */
-    Workspace space, other;
+    Side sides[SIDES];
     CartPole cart;
     int64_t count, horizon, room;
     int32_t has_time_baseline;
-    double gamma, rounding;
+    double rounding;
     /* of a batch's rows, with room for count * horizon */
-    float *values[LAYERS_MAX + 1], *values_memory;
-    float *uniforms, *borders, *advantages, *log_probs, *log_probs_0, *ratios, *gradient, *snapshot;
+    float *uniforms, *borders, *advantages;
     int64_t *actions, *episodes, *starts; /* the last: the first row of each time step */
-    double *rewards, *scratch;
+    double *to_go;          /* (horizon + 1): rewards-to-go, by the steps that are left */
+    double *means, *scales; /* (horizon + 1): of an episode's, by its length; a scale is UNKNOWN before the first such */
+    int64_t *lengths;       /* (count) */
     Poles *poles;  /* of each GROUP episodes that are alive */
     int64_t *live; /* (count): their numbers */
-    int64_t known; /* rows whose log_probs are known: written by one thread, while another may read it */
+    /* What both threads look at while a batch goes on. */
+    int32_t has_both;     /* gradients are wanted, not that at theta_n alone */
+    int64_t played;       /* rows that are there */
+    int64_t rows;         /* of the whole batch, once its advantages are there; until then UNKNOWN */
+    int64_t taken;        /* blocks of rows that one of the threads prepares or has prepared */
+    int32_t *is_prepared; /* (blocks) */
     Helper helper;
+    int32_t is_asked; /* whether the helper has been asked to work on this batch: the caller alone looks at this */
 } Loop;
 
-static void end_helper(Helper *helper);
-static void gradient_before(Loop *loop, int64_t rows);
+static void follow(void *opened);
+
+static void close_side(Side *side) {
+    free(side->network.memory), free(side->values_memory), free(side->log_probs), free(side->ratios);
+    free(side->scores), free(side->derivatives), free(side->gradient);
+    close_workspace(&side->space);
+}
+
+/* Room for a gradient of `room` rows. Returns 0 without memory; what there is must be closed all the same. */
+static int open_side(
+    Side *side, int32_t layers, const int32_t *sizes, int32_t relu, const float *theta, size_t room, size_t inputs) {
+    size_t factors = (room + GRADIENT_BLOCK - 1) / GRADIENT_BLOCK * GRADIENT_BLOCK * OUTPUTS;
+    if (!open_network(&side->network, layers, sizes, relu, theta) || !open_workspace(&side->network, &side->space)) return 0;
+    side->values_memory = open_values(&side->network, (int64_t)room, inputs, side->values);
+    side->log_probs = zeros(room), side->ratios = zeros(room);
+    side->scores = zeros(factors), side->derivatives = zeros(factors);
+    side->gradient = zeros((size_t)side->network.parameters);
+    return side->values_memory && side->log_probs && side->ratios && side->scores && side->derivatives && side->gradient;
+}
 
 EXPORT void fedpg_loop_close(void *opened) {
     Loop *loop = opened;
     if (loop == NULL) return;
     end_helper(&loop->helper);
-    free(loop->now.memory), free(loop->before.memory);
-    close_workspace(&loop->space), close_workspace(&loop->other);
-    free(loop->values_memory), free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->log_probs);
-    free(loop->log_probs_0), free(loop->ratios), free(loop->gradient), free(loop->snapshot), free(loop->actions);
-    free(loop->episodes), free(loop->starts), free(loop->rewards), free(loop->scratch), free(loop->poles);
-    free(loop->live);
+    close_side(&loop->sides[NOW]), close_side(&loop->sides[BEFORE]);
+    free(loop->uniforms), free(loop->borders), free(loop->advantages), free(loop->actions), free(loop->episodes);
+    free(loop->starts), free(loop->to_go), free(loop->means), free(loop->scales), free(loop->lengths);
+    free(loop->poles), free(loop->live), free(loop->is_prepared);
     free(loop);
 }
 
-/* Room for loops of `count` episodes, of a policy with two actions, with a helper if `threads` is more than 1. Returns NULL
- * without memory. */
+/* Room for loops of `count` episodes, of a policy with OUTPUTS actions, with a helper if `threads` is more than 1. Returns
+ * NULL without memory. */
 EXPORT void *fedpg_loop_open(
     int32_t layers, const int32_t *sizes, int32_t relu, const float *theta, const double *physics, int64_t count,
     int64_t horizon, double gamma, double rounding, int32_t has_time_baseline, int32_t threads) {
     Loop *loop = calloc(1, sizeof(Loop));
     if (loop == NULL) return NULL;
     loop->cart = (CartPole){physics[0], physics[1], physics[2], physics[3], physics[4], physics[5]};
-    loop->count = count, loop->horizon = horizon, loop->gamma = gamma, loop->rounding = rounding;
-    loop->has_time_baseline = has_time_baseline, loop->helper.is_wanted = threads > 1;
+    loop->count = count, loop->horizon = horizon, loop->rounding = rounding;
+    loop->has_time_baseline = has_time_baseline;
+    loop->helper = (Helper){.work = follow, .argument = loop, .is_wanted = threads > 1};
     loop->room = count * horizon + GROUP - 1;
     size_t room = (size_t)loop->room, groups = (size_t)(count + GROUP - 1) / GROUP;
-    int32_t is_done = open_network(&loop->now, layers, sizes, relu, theta);
-    is_done = is_done && open_network(&loop->before, layers, sizes, relu, theta);
-    is_done = is_done && open_workspace(&loop->now, &loop->space) && open_workspace(&loop->now, &loop->other);
-    if (is_done) {
-        int64_t inputs = loop->now.strides[0];
-        loop->values_memory = open_values(&loop->now, loop->room, room * (size_t)inputs, loop->values);
-        size_t d = (size_t)loop->now.parameters;
-        loop->uniforms = zeros(room), loop->borders = zeros(room), loop->advantages = zeros(room);
-        loop->log_probs = zeros(room), loop->log_probs_0 = zeros(room), loop->ratios = zeros(room);
-        loop->gradient = zeros(d), loop->snapshot = zeros(d);
-        loop->actions = calloc(room, sizeof(int64_t)), loop->episodes = calloc(room, sizeof(int64_t));
-        loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
-        loop->rewards = malloc(room * sizeof(double));
-        loop->scratch = calloc(room + 4 * (size_t)count, sizeof(double));
-        loop->poles = (Poles *)zeros(groups * sizeof(Poles) / sizeof(float));
-        loop->live = calloc(groups * GROUP, sizeof(int64_t));
-        is_done = loop->values_memory && loop->uniforms && loop->borders && loop->advantages && loop->log_probs &&
-                  loop->log_probs_0 && loop->ratios && loop->gradient && loop->snapshot && loop->actions &&
-                  loop->episodes && loop->starts && loop->rewards && loop->scratch && loop->poles && loop->live;
-    }
+    int32_t is_done = open_side(&loop->sides[NOW], layers, sizes, relu, theta, room, room * (size_t)padded(sizes[0]));
+    is_done = is_done && open_side(&loop->sides[BEFORE], layers, sizes, relu, theta, room, 0);
+    loop->sides[BEFORE].values[0] = loop->sides[NOW].values[0]; /* the same inputs */
+    loop->uniforms = zeros(room), loop->borders = zeros(room), loop->advantages = zeros(room);
+    loop->actions = calloc(room, sizeof(int64_t)), loop->episodes = calloc(room, sizeof(int64_t));
+    loop->starts = calloc((size_t)horizon + 1, sizeof(int64_t));
+    loop->to_go = calloc((size_t)horizon + 1, sizeof(double)), loop->means = calloc((size_t)horizon + 1, sizeof(double));
+    loop->scales = calloc((size_t)horizon + 1, sizeof(double)), loop->lengths = calloc((size_t)count + 1, sizeof(int64_t));
+    loop->poles = (Poles *)zeros(groups * sizeof(Poles) / sizeof(float));
+    loop->live = calloc(groups * GROUP, sizeof(int64_t));
+    loop->is_prepared = calloc(room / GRADIENT_BLOCK + 1, sizeof(int32_t));
+    is_done = is_done && loop->uniforms && loop->borders && loop->advantages && loop->actions && loop->episodes &&
+              loop->starts && loop->to_go && loop->means && loop->scales && loop->lengths && loop->poles && loop->live &&
+              loop->is_prepared;
     if (!is_done) {
         fedpg_loop_close(loop);
         return NULL;
     }
-    for (size_t i = 0; i < room; i++) loop->rewards[i] = 1.0;
+    for (size_t i = 0; i < room; i++) loop->sides[NOW].ratios[i] = 1.0f;
+    for (int64_t left = 1; left <= horizon; left++)
+        loop->to_go[left] = 1.0 + gamma * loop->to_go[left - 1], loop->scales[left] = UNKNOWN;
     return loop;
 }
 
 /* The last batch's observations (rows, 4), actions and episodes, for who looks at it. */
 EXPORT void fedpg_loop_batch(const void *opened, int64_t rows, float *observations, int64_t *actions, int64_t *episodes) {
     const Loop *loop = opened;
+    const Side *side = &loop->sides[NOW];
     for (int64_t r = 0; r < rows; r++)
-        memcpy(observations + 4 * r, loop->values[0] + r * loop->now.strides[0], 4 * sizeof(float));
+        memcpy(observations + 4 * r, side->values[0] + r * side->network.strides[0], 4 * sizeof(float));
     memcpy(actions, loop->actions, (size_t)rows * sizeof(int64_t));
     memcpy(episodes, loop->episodes, (size_t)rows * sizeof(int64_t));
 }
@@ -214,7 +233,7 @@ INLINE void start_poles(int64_t count, const uint32_t *words, Poles *poles, int6
         Poles *group = poles + i / GROUP;
         group->x[i % GROUP] = state[0], group->x_dot[i % GROUP] = state[1];
         group->angle[i % GROUP] = state[2], group->angle_dot[i % GROUP] = state[3];
-        group->cosine[i % GROUP] = cos(state[2]), group->sine[i % GROUP] = sin(state[2]);
+        group->cosine[i % GROUP] = c_cosine(state[2]), group->sine[i % GROUP] = c_sine(state[2]);
         live[i] = i;
     }
 }
@@ -248,7 +267,7 @@ INLINE int move(Poles *poles, int64_t alive) {
     poles->x += TIME_STEP_S * poles->x_dot, poles->angle += TIME_STEP_S * poles->angle_dot;
     int fallen = 0;
     for (int64_t i = 0; i < GROUP && i < alive; i++) {
-        poles->cosine[i] = cos(poles->angle[i]), poles->sine[i] = sin(poles->angle[i]);
+        poles->cosine[i] = c_cosine(poles->angle[i]), poles->sine[i] = c_sine(poles->angle[i]);
         fallen |= has_fallen(poles->x[i], poles->angle[i]);
     }
     return fallen;
@@ -277,10 +296,17 @@ static int64_t drop_fallen(Poles *poles, int64_t alive, int64_t *live) {
     return surviving;
 }
 
-/* Episodes in lock-step with the network `now`, as fedpg_cartpole_rollout has them; its activations stay in `values`.
- * Returns the rows. */
+/* Let the helper see the rows that have been played. */
+INLINE void show_rows(Loop *loop, int64_t rows) {
+    __atomic_store_n(&loop->played, rows, __ATOMIC_RELEASE);
+    if (!loop->is_asked && (rows >= WAKE_FROM_ROWS || is_awake(&loop->helper))) loop->is_asked = ask(&loop->helper);
+}
+
+/* Episodes in lock-step with the network at theta_n, as fedpg_cartpole_rollout has them; its activations stay where they
+ * are. Returns the rows. */
 INLINE int64_t play(Loop *loop, const uint32_t *words) {
-    const Network *network = &loop->now;
+    const Side *side = &loop->sides[NOW];
+    const Network *network = &side->network;
     const int32_t layers = network->layers;
     int64_t stride = network->strides[0], last_stride = network->strides[layers];
     int64_t most = loop->count * loop->horizon, alive = loop->count, rows = 0, drawn = 0, step = 0;
@@ -290,7 +316,7 @@ INLINE int64_t play(Loop *loop, const uint32_t *words) {
     for (; step < loop->horizon && alive; step++) {
         int64_t groups = (alive + GROUP - 1) / GROUP;
         float *at[LAYERS_MAX + 1];
-        for (int l = 0; l <= layers; l++) at[l] = loop->values[l] + rows * network->strides[l];
+        for (int l = 0; l <= layers; l++) at[l] = side->values[l] + rows * network->strides[l];
         /* In this order, so that the processor finds work that waits for nothing while a layer's sums wait for each other. */
         for (int64_t g = 0; g < groups; g++) show(poles + g, at[0] + g * GROUP * stride, stride);
         for (int64_t g = 0; g < groups; g++) speed_up(&loop->cart, poles + g);
@@ -312,10 +338,37 @@ INLINE int64_t play(Loop *loop, const uint32_t *words) {
             memcpy(loop->episodes + first, loop->live + g * GROUP, GROUP * sizeof(int64_t));
         }
         loop->starts[step] = rows, rows += alive;
+        if (rows - loop->played >= GRADIENT_BLOCK) show_rows(loop, rows);
         if (fallen) alive = drop_fallen(poles, alive, loop->live);
     }
     loop->starts[step] = rows;
     return rows;
+}
+
+/* Mean and scale of the rewards-to-go of an episode of this length, in the order of fedpg_advantages. */
+static void learn_length(Loop *loop, int64_t length) {
+    double sum = 0.0, squares = 0.0;
+    for (int64_t left = length; left > 0; left--) sum += loop->to_go[left];
+    double mean = sum / (double)length;
+    for (int64_t left = length; left > 0; left--) {
+        double deviation = loop->to_go[left] - mean;
+        squares += deviation * deviation;
+    }
+    loop->means[length] = mean, loop->scales[length] = whitening((double)length, mean, squares, loop->rounding);
+}
+
+/* fedpg_advantages, where every reward is 1: they depend on an episode's length and on how many of its steps are left. */
+INLINE void whiten(Loop *loop, int64_t rows) {
+    for (int64_t step = 0, r = 0; r < rows; step++)
+        for (; r < loop->starts[step + 1]; r++) loop->lengths[loop->episodes[r]] = step + 1;
+    for (int64_t i = 0; i < loop->count; i++)
+        if (loop->scales[loop->lengths[i]] < 0.0) learn_length(loop, loop->lengths[i]);
+    for (int64_t step = 0, r = 0; r < rows; step++) {
+        for (; r < loop->starts[step + 1]; r++) {
+            int64_t length = loop->lengths[loop->episodes[r]];
+            loop->advantages[r] = (float)((loop->to_go[length - step] - loop->means[length]) * loop->scales[length]);
+        }
+    }
 }
 
 /* gradient.less_the_others: minus the mean of the other episodes at the same time. */
@@ -333,115 +386,6 @@ INLINE void take_others(const Loop *loop, int64_t rows) {
     }
 }
 
-/* A second thread --------------------------------------------------------------------------------------------------- */
-
-#ifdef HAS_THREADS
-enum { SPINS_AT_ONCE = 64 };
-static const int64_t AWAKE_NS = 100000; /* about as long as a long batch is played: waking takes half of that */
-
-/* Wait a little for another thread; after some time, let it have this core. */
-INLINE void rest(int spins) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-    if (spins >= 1000) sched_yield();
-}
-
-static int64_t now_ns(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-/* Wait until the state is `wanted`, or for work until it is not: awake for a while, then asleep. */
-static int32_t wait_while(Helper *helper, int32_t unwanted, int32_t other) {
-    int64_t until = now_ns() + AWAKE_NS;
-    do {
-        for (int i = 0; i < SPINS_AT_ONCE; i++) {
-            int32_t state = __atomic_load_n(&helper->state, __ATOMIC_ACQUIRE);
-            if (state != unwanted && state != other) return state;
-            rest(0);
-        }
-    } while (now_ns() < until);
-    int32_t state;
-    pthread_mutex_lock(&helper->lock);
-    __atomic_add_fetch(&helper->is_sleeping, 1, __ATOMIC_SEQ_CST);
-    while ((state = __atomic_load_n(&helper->state, __ATOMIC_SEQ_CST)) == unwanted || state == other)
-        pthread_cond_wait(&helper->changed, &helper->lock);
-    __atomic_sub_fetch(&helper->is_sleeping, 1, __ATOMIC_SEQ_CST);
-    pthread_mutex_unlock(&helper->lock);
-    return state;
-}
-
-/* Set the state, and wake who sleeps. */
-static void tell(Helper *helper, int32_t state) {
-    __atomic_store_n(&helper->state, state, __ATOMIC_SEQ_CST);
-    if (!__atomic_load_n(&helper->is_sleeping, __ATOMIC_SEQ_CST)) return;
-    pthread_mutex_lock(&helper->lock);
-    pthread_cond_broadcast(&helper->changed);
-    pthread_mutex_unlock(&helper->lock);
-}
-
-/* Whether the caller is the one who takes what was asked for. */
-static int takes(Helper *helper, int32_t next) {
-    int32_t asked = ASKED;
-    return __atomic_compare_exchange_n(&helper->state, &asked, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-}
-
-static void *help(void *opened) {
-    Loop *loop = opened;
-    for (;;) {
-        /* BUSY is of its own making: it never finds that here. */
-        int32_t state = wait_while(&loop->helper, IDLE, IDLE);
-        if (state == ENDING) return NULL;
-        if (!takes(&loop->helper, BUSY)) continue;
-        gradient_before(loop, loop->helper.rows);
-        tell(&loop->helper, IDLE);
-    }
-}
-
-/* Whether there is one in this process now. Without, everything is computed by the caller. */
-static int has_helper(Loop *loop) {
-    Helper *helper = &loop->helper;
-    if (!helper->is_wanted) return 0;
-    if (helper->maker == getpid()) return 1;
-    helper->state = IDLE, helper->is_sleeping = 0;
-    if (pthread_mutex_init(&helper->lock, NULL) || pthread_cond_init(&helper->changed, NULL)) return helper->is_wanted = 0;
-    sigset_t all, before; /* signals are for the other threads */
-    sigfillset(&all), pthread_sigmask(SIG_SETMASK, &all, &before);
-    int is_made = pthread_create(&helper->thread, NULL, help, loop) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (is_made) helper->maker = getpid();
-    return helper->is_wanted = is_made;
-}
-
-static void end_helper(Helper *helper) {
-    if (helper->maker == 0 || helper->maker != getpid()) return;
-    tell(helper, ENDING);
-    pthread_join(helper->thread, NULL);
-    pthread_cond_destroy(&helper->changed), pthread_mutex_destroy(&helper->lock);
-}
-
-static void ask(Loop *loop, int64_t rows) {
-    loop->helper.rows = rows;
-    tell(&loop->helper, ASKED);
-}
-
-/* Until what was asked for is done, by the helper or here. */
-static void await(Loop *loop, int64_t rows) {
-    if (takes(&loop->helper, IDLE))
-        gradient_before(loop, rows);
-    else
-        wait_while(&loop->helper, BUSY, ASKED);
-}
-#else
-INLINE void rest(int spins) { (void)spins; }
-static int has_helper(Loop *loop) { return loop->helper.is_wanted = 0; }
-static void end_helper(Helper *helper) { (void)helper; }
-static void ask(Loop *loop, int64_t rows) { (void)loop, (void)rows; }
-static void await(Loop *loop, int64_t rows) { (void)loop, (void)rows; }
-#endif
-
 /* Steps ------------------------------------------------------------------------------------------------------------- */
 
 INLINE int all_finite(int64_t count, const float *x) {
@@ -450,58 +394,108 @@ INLINE int all_finite(int64_t count, const float *x) {
     return !unusual;
 }
 
-/* The gradient at theta_n, of the activations that acting has left, with the loss. */
-INLINE double gradient_now(Loop *loop, int64_t rows) {
-    const Network *network = &loop->now;
-    Workspace *space = &loop->space;
+/* The outputs of some rows at theta_0, and their ratios. */
+INLINE void prepare_before(Loop *loop, int64_t start, int64_t rows) {
+    Side *side = &loop->sides[BEFORE];
+    const Network *network = &side->network;
     const int32_t layers = network->layers;
-    int64_t outputs = network->sizes[layers], last_stride = network->strides[layers];
+    float *values[LAYERS_MAX + 1];
+    for (int l = 0; l <= layers; l++) values[l] = side->values[l] + start * network->strides[l];
+    forward(network, rows, values[0], network->strides[0], values);
+    categorical_outputs(
+        rows, OUTPUTS, values[layers], network->strides[layers], loop->actions + start, loop->sides[NOW].log_probs + start,
+        side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, side->log_probs + start, side->ratios + start);
+}
+
+/* Prepare the next block of rows for the gradients, up to what needs advantages: if it has been played, and no other thread
+ * takes it. Returns whether. Blocks are whole until the number of rows is known. */
+INLINE int prepare_next(Loop *loop) {
+    int64_t block = __atomic_load_n(&loop->taken, __ATOMIC_RELAXED), start = block * GRADIENT_BLOCK;
+    int64_t there = __atomic_load_n(&loop->rows, __ATOMIC_ACQUIRE);
+    if (there == UNKNOWN) there = __atomic_load_n(&loop->played, __ATOMIC_ACQUIRE) / GRADIENT_BLOCK * GRADIENT_BLOCK;
+    if (start >= there) return 0;
+    if (!__atomic_compare_exchange_n(&loop->taken, &block, block + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return 0;
+    int64_t rows = there - start < GRADIENT_BLOCK ? there - start : GRADIENT_BLOCK;
+    Side *side = &loop->sides[NOW];
+    int64_t stride = side->network.strides[side->network.layers];
+    categorical_outputs(
+        rows, OUTPUTS, side->values[side->network.layers] + start * stride, stride, loop->actions + start, NULL,
+        side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, side->log_probs + start, NULL);
+    if (loop->has_both) prepare_before(loop, start, rows);
+    __atomic_store_n(&loop->is_prepared[block], 1, __ATOMIC_RELEASE);
+    return 1;
+}
+
+/* Add some prepared rows to a gradient. */
+INLINE void add_rows_to(const Loop *loop, Side *side, int64_t start, int64_t rows, float scale) {
+    const Network *network = &side->network;
+    const int32_t layers = network->layers;
+    float *values[LAYERS_MAX + 1];
+    for (int l = 0; l <= layers; l++) values[l] = side->values[l] + start * network->strides[l];
+    categorical_slopes(
+        rows, OUTPUTS, side->scores + start * OUTPUTS, side->derivatives + start * OUTPUTS, loop->advantages + start,
+        side->ratios + start, scale, side->space.slopes, network->strides[layers]);
+    add_gradient(network, &side->space, rows, values);
+}
+
+/* The gradients of a batch from side `first` to before `end`. What nobody has prepared yet, whoever needs it first does. */
+EXPORT FOR_EVERY_WIDTH void fedpg_loop_gradients(Loop *loop, int32_t first, int32_t end) {
+    int64_t rows = loop->rows;
     float scale = (float)(-1.0 / (double)rows);
-    memset(space->totals_memory, 0, space->totals_bytes);
+    for (int i = first; i < end; i++) memset(loop->sides[i].space.totals_memory, 0, loop->sides[i].space.totals_bytes);
     for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
-        float *values[LAYERS_MAX + 1];
-        for (int l = 0; l <= layers; l++) values[l] = loop->values[l] + start * network->strides[l];
-        categorical_slopes(
-            block, outputs, values[layers], last_stride, loop->actions + start, loop->advantages + start, NULL, scale,
-            space->dense, space->dense + GRADIENT_BLOCK * outputs, loop->log_probs + start, loop->ratios + start,
-            space->slopes);
-        __atomic_store_n(&loop->known, start + block, __ATOMIC_RELEASE);
-        add_gradient(network, space, block, values);
+        int spins = 0;
+        while (!__atomic_load_n(&loop->is_prepared[start / GRADIENT_BLOCK], __ATOMIC_ACQUIRE))
+            if (!prepare_next(loop)) rest(&spins);
+        for (int i = first; i < end; i++) add_rows_to(loop, &loop->sides[i], start, block, scale);
     }
-    read_gradient(network, space, loop->gradient);
+    for (int i = first; i < end; i++) read_gradient(&loop->sides[i].network, &loop->sides[i].space, loop->sides[i].gradient);
+}
+
+/* What the helper does: prepare the rows while they are played, and then the gradient at theta_0. */
+EXPORT FOR_EVERY_WIDTH void fedpg_loop_follow(Loop *loop) {
+    int spins = 0;
+    while (__atomic_load_n(&loop->rows, __ATOMIC_ACQUIRE) == UNKNOWN) {
+        if (prepare_next(loop))
+            spins = 0;
+        else
+            rest(&spins);
+    }
+    while (prepare_next(loop)) continue;
+    if (loop->has_both) fedpg_loop_gradients(loop, BEFORE, SIDES);
+}
+
+/* For what is compiled before it: clang does not take a function for one of several widths once it was used. */
+static void follow(void *opened) { fedpg_loop_follow(opened); }
+
+/* Sample a batch, with its advantages. Returns its rows. */
+INLINE int64_t sample(Loop *loop, const uint32_t *words, int has_both) {
+    loop->has_both = has_both, loop->is_asked = 0, loop->played = 0, loop->rows = UNKNOWN, loop->taken = 0;
+    memset(loop->is_prepared, 0, (size_t)(loop->room / GRADIENT_BLOCK + 1) * sizeof(int32_t));
+    int64_t rows = play(loop, words);
+    whiten(loop, rows);
+    if (loop->has_time_baseline) take_others(loop, rows);
+    __atomic_store_n(&loop->rows, rows, __ATOMIC_RELEASE);
+    return rows;
+}
+
+/* Both gradients of the batch, or that at theta_n alone. Without a helper a block is read once for both. */
+static void compute_gradients(Loop *loop) {
+    fedpg_loop_gradients(loop, NOW, loop->has_both && !loop->is_asked ? SIDES : BEFORE);
+    if (loop->is_asked && !is_helped(&loop->helper) && loop->has_both) fedpg_loop_gradients(loop, BEFORE, SIDES);
+}
+
+INLINE double loss_of(const Loop *loop, int64_t rows) {
     double sum = -0.0; /* to which the first is added without a change */
-    for (int64_t r = 0; r < rows; r++) sum += (double)(loop->advantages[r] * loop->log_probs[r]);
+    for (int64_t r = 0; r < rows; r++) sum += (double)(loop->advantages[r] * loop->sides[NOW].log_probs[r]);
     return -sum / (double)rows;
 }
 
-/* The weighted gradient at theta_0; the ratios stay in `ratios`. It may run beside gradient_now, behind it. */
-EXPORT FOR_EVERY_WIDTH void fedpg_gradient_before(Loop *loop, int64_t rows) {
-    const Network *network = &loop->before;
-    Workspace *space = &loop->other;
-    const int32_t layers = network->layers;
-    int64_t outputs = network->sizes[layers], stride = network->strides[0];
-    float scale = (float)(-1.0 / (double)rows);
-    memset(space->totals_memory, 0, space->totals_bytes);
-    for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
-        int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
-        float *values[LAYERS_MAX + 1];
-        values[0] = loop->values[0] + start * stride;
-        for (int l = 1; l <= layers; l++) values[l] = space->values[l];
-        forward(network, block, values[0], stride, values);
-        for (int spins = 0; __atomic_load_n(&loop->known, __ATOMIC_ACQUIRE) < start + block; spins++) rest(spins);
-        categorical_slopes(
-            block, outputs, values[layers], network->strides[layers], loop->actions + start, loop->advantages + start,
-            loop->log_probs + start, scale, space->dense, space->dense + GRADIENT_BLOCK * outputs,
-            loop->log_probs_0 + start, loop->ratios + start, space->slopes);
-        add_gradient(network, space, block, values);
-    }
-    read_gradient(network, space, loop->snapshot);
-}
-
-/* For those that are compiled before it: clang does not take a function for one of several widths once it was used. */
-static void gradient_before(Loop *loop, int64_t rows) {
-    fedpg_gradient_before(loop, rows);
+INLINE double mean_ratio(const Loop *loop, int64_t rows) {
+    double sum = 0.0;
+    for (int64_t r = 0; r < rows; r++) sum += (double)loop->sides[BEFORE].ratios[r];
+    return sum / (double)rows;
 }
 
 /* adam.adam_step; 0 and no change where a result would not be finite. */
@@ -522,47 +516,43 @@ INLINE int adam(const Call *call, int64_t d, const float *g, int64_t taken, floa
 /* Take the steps of a call. Returns how many batches were sampled, -1 without memory. */
 EXPORT FOR_EVERY_WIDTH int64_t fedpg_loop_run(void *opened, Call *call) {
     Loop *loop = opened;
-    int64_t d = loop->now.parameters, taken = 0, n = 0;
+    Side *now = &loop->sides[NOW], *before = &loop->sides[BEFORE];
+    int64_t d = now->network.parameters, taken = 0, n = 0;
+    int is_corrected = call->mu || call->wants_snapshot;
     float *scratch = malloc((size_t)(3 * d + 1) * sizeof(float));
     if (scratch == NULL) return -1;
-    fill_network(&loop->now, call->theta), fill_network(&loop->before, call->theta_0);
+    find_helper(&loop->helper);
+    fill_network(&now->network, call->theta), fill_network(&before->network, call->theta_0);
     call->is_aborted = 0;
     for (; n < call->steps && !call->is_aborted; n++) {
-        int64_t rows = play(loop, call->words + n * 2 * WORDS);
+        int64_t rows = sample(loop, call->words + n * 2 * WORDS, is_corrected && call->has_moved);
         call->rows[n] = rows;
-        fedpg_advantages(
-            rows, loop->count, loop->rewards, loop->episodes, loop->gamma, loop->rounding, loop->scratch,
-            loop->advantages);
-        if (loop->has_time_baseline) take_others(loop, rows);
-        int is_corrected = call->mu || call->wants_snapshot;
-        int is_shared = is_corrected && call->has_moved && rows >= HELP_FROM_ROWS && has_helper(loop);
-        loop->known = 0;
-        if (is_shared) ask(loop, rows);
-        call->losses[n] = gradient_now(loop, rows);
-        if (is_shared) await(loop, rows);
+        compute_gradients(loop);
+        call->losses[n] = loss_of(loop, rows);
         float *direction = call->directions + n * d;
-        const float *snapshot = loop->gradient; /* every ratio is 1 */
-        double ratio = 1.0;
-        if (is_corrected && (call->has_moved || !all_finite(rows, loop->log_probs))) {
-            if (!is_shared) fedpg_gradient_before(loop, rows);
-            snapshot = loop->snapshot, ratio = 0.0;
-            for (int64_t r = 0; r < rows; r++) ratio += (double)loop->ratios[r];
-            ratio /= (double)rows;
+        int is_same = !call->has_moved; /* at theta_0 as at theta_n: every ratio is 1 */
+        if (is_corrected && is_same && !all_finite(rows, now->log_probs)) {
+            for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK)
+                prepare_before(loop, start, rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK);
+            fedpg_loop_gradients(loop, BEFORE, SIDES);
+            is_same = 0;
         }
+        const float *snapshot = is_same || !is_corrected ? now->gradient : before->gradient;
+        double ratio = is_same || !is_corrected ? 1.0 : mean_ratio(loop, rows);
         memcpy(call->snapshot, snapshot, (size_t)d * sizeof(float));
         call->ratios[n] = ratio, call->outcomes[n] = 0;
         if (call->mu) {
-            for (int64_t i = 0; i < d; i++) direction[i] = loop->gradient[i] - snapshot[i] + call->mu[i];
+            for (int64_t i = 0; i < d; i++) direction[i] = now->gradient[i] - snapshot[i] + call->mu[i];
             if (!(ratio >= call->ratio_low && ratio <= call->ratio_high)) { /* not a number is out of range, too */
                 call->is_aborted = 1;
                 continue;
             }
         } else {
-            memcpy(direction, loop->gradient, (size_t)d * sizeof(float));
+            memcpy(direction, now->gradient, (size_t)d * sizeof(float));
         }
         if (adam(call, d, direction, taken, scratch)) {
             taken++, call->has_moved = 1, call->outcomes[n] = 1;
-            fill_network(&loop->now, call->theta);
+            fill_network(&now->network, call->theta);
         }
     }
     free(scratch);

@@ -42,8 +42,8 @@ class LoopSettings:
     adam: tuple[float, float, float, float]
     """1 − β_1, β_2, 1 − β_2 and ε, each in single precision."""
     threads: int = 1
-    """With more than one, a second computes one of a long batch's two gradients, with the same bits. A process that was
-    forked off makes its own."""
+    """With more than one, a second prepares a long batch's rows while they are played, and computes one of its two
+    gradients, with the same bits. A process that was forked off makes its own."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,26 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #define HAS_THREADS
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
+#endif
+
+/* The C library's sine and cosine, as the process has them. Linked in the usual way they may be others: Zig brings its own
+ * along, hidden, which differ in the last bit. */
+typedef double Function(double);
+static Function *c_sine = sin, *c_cosine = cos;
+#ifdef HAS_THREADS
+__attribute__((constructor)) static void look_up_sine(void) {
+    void *process = dlopen(NULL, RTLD_LAZY);
+    if (process == NULL) return;
+    Function *sine = (Function *)dlsym(process, "sin"), *cosine = (Function *)dlsym(process, "cos");
+    if (sine && cosine) c_sine = sine, c_cosine = cosine;
+    dlclose(process);
+}
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__)
@@ -518,7 +533,7 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
             for (int64_t i = 0; i < alive; i++) {
                 double *state = states + 4 * i;
                 episodes[rows + i] = live[i];
-                if (!cartpole_step(&cart, state, actions[rows + i], cos(state[2]), sin(state[2]))) {
+                if (!cartpole_step(&cart, state, actions[rows + i], c_cosine(state[2]), c_sine(state[2]))) {
                     if (surviving != i) memcpy(states + 4 * surviving, state, 4 * sizeof(double));
                     live[surviving++] = live[i];
                 }
@@ -533,18 +548,18 @@ EXPORT FOR_EVERY_WIDTH int64_t fedpg_cartpole_rollout(
 
 /* The gradient of a categorical policy ------------------------------------------------------------------------------ */
 
-/* The slopes of sum c_t log pi(a_t|s_t) at the outputs, which are before their tanh, with log pi and the ratios beside.
- * At most GRADIENT_BLOCK rows; `logits` and `weights` have a column of that length for each output, so that all loops but
- * the first and the last run along them. */
-INLINE void categorical_slopes(
-    int64_t rows, int64_t outputs, const float *values, int64_t stride, const int64_t *actions, const float *advantages,
-    const float *reference, float scale, float *logits, float *weights, float *log_probs, float *ratios,
-    float *slopes) {
-    float totals[GRADIENT_BLOCK] = {0}, logs[GRADIENT_BLOCK], chosen[GRADIENT_BLOCK] = {0}, column[GRADIENT_BLOCK];
+/* What the rows' outputs, which are before their tanh, come to while no advantage is known yet: log pi, the ratios if there
+ * is a reference, and for each output the two factors of its slope: d log pi / d logit, and that logit's own derivative.
+ * At most GRADIENT_BLOCK rows; `scores` and `derivatives` have a column of that length for each output, so that all loops
+ * but the first run along them. */
+INLINE void categorical_outputs(
+    int64_t rows, int64_t outputs, const float *values, int64_t stride, const int64_t *actions, const float *reference,
+    float *scores, float *derivatives, float *log_probs, float *ratios) {
+    float totals[GRADIENT_BLOCK] = {0}, logs[GRADIENT_BLOCK], chosen[GRADIENT_BLOCK] = {0};
     int32_t taken[GRADIENT_BLOCK];
     for (int64_t r = 0; r < rows; r++) taken[r] = (int32_t)actions[r];
     for (int32_t j = 0; j < outputs; j++) {
-        float *logit = logits + j * GRADIENT_BLOCK, *weight = weights + j * GRADIENT_BLOCK;
+        float *logit = derivatives + j * GRADIENT_BLOCK, *weight = scores + j * GRADIENT_BLOCK;
         for (int64_t r = 0; r < rows; r++) logit[r] = values[r * stride + j];
         all_tanh(rows, logit, logit);
         all_exp(rows, logit, weight);
@@ -554,21 +569,30 @@ INLINE void categorical_slopes(
     all_log(rows, totals, logs);
 #pragma GCC ivdep
     for (int64_t r = 0; r < rows; r++) log_probs[r] = chosen[r] - logs[r];
-    if (reference) {
-#pragma GCC ivdep
-        for (int64_t r = 0; r < rows; r++) ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
-    } else {
-        for (int64_t r = 0; r < rows; r++) ratios[r] = 1.0f;
-    }
-#pragma GCC ivdep
-    for (int64_t r = 0; r < rows; r++) chosen[r] = (advantages[r] * ratios[r]) * scale;
     for (int32_t j = 0; j < outputs; j++) {
-        const float *logit = logits + j * GRADIENT_BLOCK, *weight = weights + j * GRADIENT_BLOCK;
+        float *derivative = derivatives + j * GRADIENT_BLOCK, *score = scores + j * GRADIENT_BLOCK;
 #pragma GCC ivdep
         for (int64_t r = 0; r < rows; r++) {
-            float s = (taken[r] == j ? 1.0f : 0.0f) - weight[r] / totals[r];
-            column[r] = (s * chosen[r]) * (1.0f - logit[r] * logit[r]);
+            score[r] = (taken[r] == j ? 1.0f : 0.0f) - score[r] / totals[r];
+            derivative[r] = 1.0f - derivative[r] * derivative[r];
         }
+    }
+    if (reference == NULL) return;
+#pragma GCC ivdep
+    for (int64_t r = 0; r < rows; r++) ratios[r] = (float)exponential((double)log_probs[r] - (double)reference[r]);
+}
+
+/* The slopes of sum c_t log pi(a_t|s_t) at these outputs, with c_t = advantage_t * ratio_t * scale. */
+INLINE void categorical_slopes(
+    int64_t rows, int64_t outputs, const float *scores, const float *derivatives, const float *advantages,
+    const float *ratios, float scale, float *slopes, int64_t stride) {
+    float factors[GRADIENT_BLOCK], column[GRADIENT_BLOCK];
+#pragma GCC ivdep
+    for (int64_t r = 0; r < rows; r++) factors[r] = (advantages[r] * ratios[r]) * scale;
+    for (int64_t j = 0; j < outputs; j++) {
+        const float *score = scores + j * GRADIENT_BLOCK, *derivative = derivatives + j * GRADIENT_BLOCK;
+#pragma GCC ivdep
+        for (int64_t r = 0; r < rows; r++) column[r] = (score[r] * factors[r]) * derivative[r];
         for (int64_t r = 0; r < rows; r++) slopes[r * stride + j] = column[r];
     }
 }
@@ -592,6 +616,7 @@ static void close_workspace(Workspace *space) {
     free(space->totals_memory);
 }
 
+/* Returns 0 without memory; what there is must be closed all the same. */
 static int open_workspace(const Network *network, Workspace *space) {
     int64_t widest = 0, largest = 0, outputs = network->sizes[network->layers];
     size_t places[LAYERS_MAX], needed = 0;
@@ -613,7 +638,6 @@ static int open_workspace(const Network *network, Workspace *space) {
     for (int l = 0; l < network->layers; l++)
         space->totals[l] = space->totals_memory ? space->totals_memory + places[l] : NULL;
     if (space->memory && space->slopes && space->before && space->sums && space->dense && space->totals_memory) return 1;
-    close_workspace(space);
     return 0;
 }
 
@@ -670,17 +694,24 @@ EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
     const int32_t layers = network->layers;
     int64_t inputs = network->sizes[0], stride = network->strides[0], outputs = network->sizes[layers];
     Workspace space;
-    if (!open_workspace(network, &space)) return 0;
+    if (!open_workspace(network, &space)) {
+        close_workspace(&space);
+        return 0;
+    }
     for (int64_t start = 0; start < rows; start += GRADIENT_BLOCK) {
         int64_t block = rows - start < GRADIENT_BLOCK ? rows - start : GRADIENT_BLOCK;
         for (int64_t r = 0; r < block; r++)
             for (int64_t k = 0; k < inputs; k++)
                 space.values[0][r * stride + k] = observations[(start + r) * inputs + k];
         forward(network, block, space.values[0], stride, space.values);
+        float *scores = space.dense, *derivatives = space.dense + GRADIENT_BLOCK * outputs;
+        categorical_outputs(
+            block, outputs, space.values[layers], network->strides[layers], actions + start,
+            reference ? reference + start : NULL, scores, derivatives, log_probs + start, ratios + start);
+        for (int64_t r = 0; r < block && !reference; r++) ratios[start + r] = 1.0f;
         categorical_slopes(
-            block, outputs, space.values[layers], network->strides[layers], actions + start, advantages + start,
-            reference ? reference + start : NULL, scale, space.dense, space.dense + GRADIENT_BLOCK * outputs,
-            log_probs + start, ratios + start, space.slopes);
+            block, outputs, scores, derivatives, advantages + start, ratios + start, scale, space.slopes,
+            network->strides[layers]);
         add_gradient(network, &space, block, space.values);
     }
     read_gradient(network, &space, gradient);
@@ -689,6 +720,13 @@ EXPORT FOR_EVERY_WIDTH int32_t fedpg_categorical_gradient(
 }
 
 /* Advantages -------------------------------------------------------------------------------------------------------- */
+
+/* What an episode's deviations from its mean are multiplied by: nothing where they are but rounding. */
+INLINE double whitening(double length, double mean, double squares, double epsilon) {
+    double degrees = length - 1.0 > 1.0 ? length - 1.0 : 1.0;
+    double std = sqrt(squares / degrees), rounding = 8.0 * length * epsilon * fabs(mean);
+    return std > rounding ? 1.0 / std : 0.0;
+}
 
 /* Rewards-to-go, whitened per episode: the arithmetic of gradient.advantages, in its order. `scratch` is (rows + 4 count). */
 EXPORT void fedpg_advantages(
@@ -704,11 +742,7 @@ EXPORT void fedpg_advantages(
         to_go[t] -= means[episodes[t]];
         squares[episodes[t]] += to_go[t] * to_go[t];
     }
-    for (int64_t i = 0; i < count; i++) {
-        double degrees = lengths[i] - 1.0 > 1.0 ? lengths[i] - 1.0 : 1.0;
-        double std = sqrt(squares[i] / degrees), rounding = 8.0 * lengths[i] * epsilon * fabs(means[i]);
-        last[i] = std > rounding ? 1.0 / std : 0.0;
-    }
+    for (int64_t i = 0; i < count; i++) last[i] = whitening(lengths[i], means[i], squares[i], epsilon);
     for (int64_t t = 0; t < rows; t++) result[t] = (float)(to_go[t] * last[episodes[t]]);
 }
 

@@ -18,6 +18,7 @@ from fedpg_common.choices import Choice
 from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.environments.factory import has_own_batch
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
@@ -65,10 +66,12 @@ class Work:
 class Agents:
     """The federation's agents. A context manager: leaving it releases their environments."""
 
-    def __init__(self, federation: Federation, spec: ParameterSpec, threads: int = 1) -> None:
+    def __init__(
+        self, federation: Federation, spec: ParameterSpec, threads: int = 1, helpers: HelperPool | None = None
+    ) -> None:
         """Make them all, each with its own world, whose episodes `threads` share where they can.
 
-        `spec` are the server's parameters.
+        `spec` are the server's parameters; `helpers` are shared with others than the agents.
 
         Raises UsageError for what cannot be made, RefusedError for a world whose spaces are not the server's.
         """
@@ -77,10 +80,12 @@ class Agents:
         self._colluders: list[Colluders] = []
         self._workers: dict[int, Worker] = {}
         attackers = self._attackers()
+        pool = helpers or HelperPool()
         with ExitStack() as resources:
             for agent in range(1, federation.agents + 1):
                 with _named(agent):
                     worker = _make(federation, agent, attackers.get(agent, Attacker()), spec, resources)
+                worker.environments.share_helpers(pool)
                 worker.environments.use_threads(threads)
                 self._workers[agent] = worker
             self._resources = resources.pop_all()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -11,6 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
+from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
@@ -29,6 +32,8 @@ ASKED = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 STOP_S = 10.0
 """It finishes the episodes that it is in."""
 
+log = logging.getLogger(__name__)
+
 
 class InProcessFederation:
     """A federation in one child process. A context manager: leaving it ends the process; what is stored stays."""
@@ -38,6 +43,7 @@ class InProcessFederation:
         self.federation = federation
         self._options = options
         self._status: pb.GetStatusReply | None = None
+        self._waits = ""
         self._has_ended = False
         self._failure: tuple[str, int] | None = None
 
@@ -73,8 +79,8 @@ class InProcessFederation:
 
     @property
     def note(self) -> str:
-        """Nothing: nobody is gone."""
-        return ""
+        """What an environment keeps the run waiting for; nobody is ever gone."""
+        return self._waits
 
     def supervise(self) -> bool:
         """Hear what it tells. False once the run has ended; raises ProcessFailedError when it failed or was killed."""
@@ -121,6 +127,8 @@ class InProcessFederation:
                 match self._telling.recv():
                     case ("at", bytes(status)):
                         self._status = pb.GetStatusReply.FromString(status)
+                    case ("waits", str(what)):
+                        self._waits = what
                     case ("ended",):
                         self._has_ended = True
                     case ("failed", str(sentence), int(code)):
@@ -132,6 +140,7 @@ class _Teller:
 
     def __init__(self, telling: Connection) -> None:
         self._telling = telling
+        self._lock = threading.Lock()
         self._steps = 0
         self._told_s = -TELL_EVERY_S
 
@@ -145,21 +154,32 @@ class _Teller:
             status = status_after(record, target, self._steps, pb.PHASE_IMPROVING, "all in one process")
             self.tell("at", status.SerializeToString())
 
+    def on_wait(self, _thread: int, waiting: Waiting | None) -> None:
+        """See `telling_of_waits`."""
+        if waiting is not None:
+            log.warning("%s", waiting)
+        self.tell("waits", str(waiting or ""))
+
     def tell(self, *message: object) -> None:
         """Send it; whoever started this process may be gone, and so will this process be."""
-        with suppress(OSError):
+        with self._lock, suppress(OSError):
             self._telling.send(message)
 
 
 def run_main(options: RunOptions, telling: Connection) -> ExitCode:
-    """The run, in the child. Sends ("at", a GetStatusReply message), and in the end ("ended",) or ("failed", …)."""
+    """The run, in the child. Sends ("at", a GetStatusReply message), and in the end ("ended",) or ("failed", …).
+
+    Between them, ("waits", what) for what an environment keeps it waiting for, and ("waits", "") when that is over.
+    """
     signal.signal(signal.SIGTERM, _leave)
     teller = _Teller(telling)
     try:
-        play(options, teller.on_round)
+        with telling_of_waits(teller.on_wait):
+            play(options, teller.on_round)
     except FedPGError as error:
-        print(f"fedpg: {error}", file=sys.stderr, flush=True)
         teller.tell("failed", str(error), int(error.exit_code))
+        with suppress(OSError):  # a disk that is full holds no more of the log either
+            print(f"fedpg: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:  # the keyboard's reaches the parent alone
         who = "its environment raised KeyboardInterrupt, or somebody sent it SIGINT"

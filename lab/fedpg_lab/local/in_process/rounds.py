@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
+from fedpg_common.environments.helpers import HelperPool
 from fedpg_common.errors import FedPGError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec
@@ -68,6 +69,8 @@ def play(options: RunOptions, on_round: OnRound) -> None:
     with ExitStack() as resources:
         environments = make_environments(federation.task, GlobalRandom(federation.seed))
         resources.callback(environments.close)
+        helpers = HelperPool()
+        environments.share_helpers(helpers)
         environments.use_threads(options.threads)
         policy = make_policy(federation.task, environments.observation_size, environments.action_space)
         check_worlds(federation, policy)
@@ -75,10 +78,10 @@ def play(options: RunOptions, on_round: OnRound) -> None:
             log.warning(rarely)
         worlds = None
         if federation.worlds_every:
-            worlds = Worlds(federation, policy)
+            worlds = Worlds(federation, policy, options.threads, helpers)
             resources.callback(worlds.close)
         learner = Learner(federation, environments, policy, worlds)
-        agents = resources.enter_context(Agents(federation, policy.spec, options.threads))
+        agents = resources.enter_context(Agents(federation, policy.spec, options.threads, helpers))
         store = _open(options, federation, learner)
         resources.callback(store.close)
         _Rounds(federation, policy.spec, store, learner, agents, options, on_round).play()

@@ -56,6 +56,9 @@ Fedpg.get = async (address) => {
   return content;
 };
 
+/** A path as a shell takes it. */
+Fedpg.quoted = (path) => (/^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\"'\"'")}'`);
+
 /** Listen to a page's events: again after the server was away, and not while nobody looks. */
 Fedpg.listen = (address, badge, take) => {
   let source = null;

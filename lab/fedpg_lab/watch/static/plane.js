@@ -78,7 +78,7 @@ Fedpg.Plane = class {
     this.number.textContent = Fedpg.number(this.chosen ?? this.rounds);
     this.follow.disabled = this.chosen === null;
     if (!plane) {
-      this.drawing.replaceChildren(Fedpg.h("p", { class: "say" }, this.rounds ? "The distances of this round were not kept: they are for up to 50 voters, from this version on." : "No round has ended yet."));
+      this.drawing.replaceChildren(Fedpg.h("p", { class: "say" }, this.rounds ? "The distances of this round were not kept: they are kept where at most 50 agents voted." : "No round has ended yet."));
       this.about.textContent = "";
       return;
     }

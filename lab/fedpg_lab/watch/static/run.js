@@ -26,9 +26,10 @@ Fedpg.RunPage = class {
     this.legend = h("div", { class: "legend" });
     this.log = h("pre", { class: "log", tabindex: 0 });
     this.logPart = h("section", null, h("h2", null, "Log of the server, without its rounds"), this.log);
+    this.whole = h("div", { hidden: true }, h("div", { class: "pair" }, h("div", null, verdicts, returns, figures), h("div", null, plane, video)), agents, this.eventPart, this.logPart);
     page.replaceChildren(
       h("header", null, isSaved ? "" : h("a", { href: "/" }, "All runs"), this.title, this.badge),
-      ...Object.values(this.parts), h("div", { class: "pair" }, h("div", null, verdicts, returns, figures), h("div", null, plane, video)), agents, this.eventPart, this.logPart);
+      ...Object.values(this.parts), this.whole);
     this.axisPlace = h("div", { class: "controls" });
     this.returnsPlace = h("div");
     returns.lastChild.append(this.axisPlace, this.legend, this.returnsPlace);
@@ -54,6 +55,7 @@ Fedpg.RunPage = class {
   }
 
   take(patch) {
+    if (patch.run) this.whole.hidden = patch.run.state === "unreadable";  // before the charts, which measure it
     if (patch.reset) this.curve = this.grid.data = null;
     Object.assign(this.known, patch);
     if (patch.events) this.drawEvents(patch.events);
@@ -89,6 +91,10 @@ Fedpg.RunPage = class {
     const say = [];
     if (!run.is_read) say.push(h("p", { class: "say", role: "status" }, `Reading the run: ${number(run.rounds)} rounds so far.`));
     if (run.note) say.push(h("p", { class: "say bad" }, run.note));
+    else if (run.state === "unfinished" && !this.isSaved) {
+      say.push(h("p", { class: "say", id: "resume" }, "Nobody trains this run at present. What was learned is kept; this continues it: ",
+        h("code", null, `fedpg train --resume ${Fedpg.quoted(run.folder)}`)));
+    }
     if (run.suspects.length) {
       say.push(h("p", { class: "say", id: "suspects" }, h("b", null, `Filtered more often than not: ${Fedpg.agents(run.suspects)}`),
         ` (of the last ${Math.min(50, run.rounds)} rounds).`));

@@ -57,7 +57,7 @@ IMPORTANCE_RATIO_RANGE = (0.995, 1.005)
 Watch = Callable[[Trajectories, Vector], None]
 """Is told of an inner batch and of ∇L_ω(θ_0), shape (d,), which may be infinite."""
 COMPILED_MAX = 2**24
-"""A compiled loop keeps a batch's activations: so many numbers at most, 64 MiB."""
+"""A compiled loop keeps a batch's activations, at θ_n and at θ_0: so many numbers at most, 64 MiB."""
 REFERENCE_STEP = -1
 """The number of the random streams of the batch for the server's own gradient: inner steps have those from 0."""
 
@@ -205,7 +205,7 @@ class Tools:
         task, policy, environments = self.task, self.policy, self.environments
         if type(environments) is not CartPoleBatch or type(policy) is not CategoricalPolicy:
             return None
-        if task.mini_batch_size * task.horizon * sum(16 + size for size in policy.sizes) > COMPILED_MAX:
+        if 2 * task.mini_batch_size * task.horizon * sum(16 + size for size in policy.sizes) > COMPILED_MAX:
             return None
         settings = LoopSettings(
             policy.sizes, policy.activation, environments.physics, task.mini_batch_size, task.horizon, task.gamma,
