@@ -43,7 +43,7 @@ def test_an_unfinished_run_is_drawn_and_named(tmp_path: Path, fedpg: Command) ->
         (["damaged"], ExitCode.STORAGE, "damaged/run.sqlite"),
         (["run", "--out", "figure.jpg"], ExitCode.USAGE, "a picture is a .png or .svg file, not 'figure.jpg'"),
         (["run", "--out", "no/figure.png"], ExitCode.STORAGE, "there is no folder no"),
-        (["run", "--out", "taken.png"], ExitCode.STORAGE, "the picture taken.png cannot be written: Is a directory"),
+        (["run", "--out", "taken.png"], ExitCode.STORAGE, "the picture taken.png cannot be written: it is a folder"),
         (["run", "--smooth", "0"], ExitCode.USAGE, "--smooth must be 1 round or more"),
         (["run", "--kind", "scaling"], ExitCode.USAGE, "in several sizes, and these have K = 5"),
         (["mean", "--kind", "filter"], ExitCode.USAGE, "none of these runs has an aggregator that filters"),
