@@ -129,7 +129,7 @@ class Agent:
             self.index, round_.number, update.mean_return, update.environment_steps, report.seconds, verdict.label,
         )  # fmt: skip
         if verdict in NO_VOTE:
-            reason = why_refused(verdict, update)
+            reason = why_refused(verdict, update, (self._worker.policy.spec.size,))
             log.warning("agent %d round %d: no vote: %s", self.index, round_.number, reason)
             self._on_fate(Refused(self.index, round_.number, verdict, reason))
         self._after(verdict, round_.number)
@@ -174,9 +174,11 @@ def farewell(error: BaseException) -> tuple[pb.LeaveRequest.Reason.ValueType, st
     return pb.LeaveRequest.REASON_FAILED, f"an unexpected {type(error).__name__}: {error}"
 
 
-def why_refused(verdict: Verdict, update: Update) -> str:
-    """Why the server refused a gradient, as far as the agent that computed it can tell."""
+def why_refused(verdict: Verdict, update: Update, shape: tuple[int, ...]) -> str:
+    """Why the server refused a gradient, as far as the agent that computed it can tell; `shape` is what it expects."""
     sentence = f"gradient refused, {verdict.label}"
+    if verdict is Verdict.WRONG_SHAPE and update.gradient.shape != shape:
+        return f"{sentence}: {update.gradient.shape}, not {shape}"
     if verdict is not Verdict.NOT_FINITE or np.isfinite(update.gradient).all():
         return sentence
     if update.spoilt_by_attack:

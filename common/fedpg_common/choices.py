@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from fedpg_common.checks import is_plain, nearest, show, unknown
-from fedpg_common.errors import UsageError
+from fedpg_common.errors import FedPGError, UsageError
+from fedpg_common.others_code import complaint, place, raise_if_ours
 from fedpg_common.tasks import OWN_NAME
 
 T = TypeVar("T")
@@ -121,18 +122,29 @@ class Choices(Generic[T]):
             raise UsageError(f"{self.what} {choice.name}: {error}") from error
         except (TypeError, ValueError) as error:
             raise UsageError(f"{self.what} {choice.name}: {' '.join(str(error).split())}") from error
+        except FedPGError:
+            raise
+        except BaseException as error:
+            if choice.name in self.shipped:  # a bug, or what its caller knows of
+                raise
+            raise_if_ours(error)
+            raise UsageError(
+                f"{self.what} {choice.name} failed in __init__: {complaint(error)}{place(error)}"
+            ) from error
 
 
 def import_named(module: str, for_what: str) -> Any:
     """Import a module that somebody named. Raises UsageError with one sentence, whatever the module does."""
     try:
         return importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # a module of others may do anything while it is imported
+    except BaseException as error:  # a module of others may do anything while it is imported
+        raise_if_ours(error)
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = ""
         if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
             hint = "; put it beside the description, or its folder on PYTHONPATH"
-        raise UsageError(f"{for_what}: {module} cannot be imported: {reason}{hint}") from error
+        where = "" if isinstance(error, SyntaxError) else place(error)  # Python names the place of a syntax error
+        raise UsageError(f"{for_what}: {module} cannot be imported: {reason}{where}{hint}") from error
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

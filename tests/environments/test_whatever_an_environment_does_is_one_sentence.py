@@ -52,7 +52,7 @@ def test_every_fault_names_task_environment_and_method(fault: str) -> None:
         ("step_raises", r"RuntimeError: simulator diverged at joint 3 \(odd_environments.py, line \d+\)$"),
         ("step_raises_unprintably", r"step: UnprintableError \(odd_"),
         ("step_exits", r"it ended the process \(SystemExit: 0\)"),
-        ("step_four", "step must return observation, reward, terminated, truncated and info, but .* got 4"),
+        ("step_four", r"step must return observation, reward, terminated, truncated and info, but .* got 4\)$"),
         ("step_six", "step must return observation, reward, terminated, truncated and info"),
         ("reset_without_seed", "TypeError: .*unexpected keyword argument 'seed'"),
         ("reset_bare", r"must return an observation and an info dictionary, not an array \[0.1, 0.2, 0.3\] of shape"),

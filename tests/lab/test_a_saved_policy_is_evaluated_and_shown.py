@@ -159,7 +159,11 @@ def test_what_an_environment_cannot_draw_is_one_sentence(tmp_path: Path) -> None
         (["policy.safetensors", "--seed", "-1"], ExitCode.USAGE, "--seed must be"),
         (["policy.safetensors", "--video-episode", "11"], ExitCode.USAGE, "one of the episodes 1 to 10, not 11"),
         (["policy.safetensors", "--video", "a.avi"], ExitCode.USAGE, "a video is a .mp4 or .gif file, not 'a.avi'"),
-        (["policy.safetensors", "--video", "no/a.mp4"], ExitCode.STORAGE, "no/a.mp4 cannot be written: there is no folder no"),
+        (
+            ["policy.safetensors", "--video", "no/a.mp4"],
+            ExitCode.STORAGE,
+            "no/a.mp4 cannot be written: there is no folder no",
+        ),
         (["policy.safetensors", "--render", "human"], ExitCode.RENDERING, "there is no display"),
     ],
 )

@@ -157,6 +157,12 @@ class Agreed(Attack):
     knowledge = Knowledge.COLLUDERS
     def collude(self, pooled, context):
         return pooled[context.agent] * NAN
+class Short(Attack):
+    def tamper_gradient(self, gradient, context):
+        return gradient[:3]
+class Sly(Attack):
+    def choose(self, actor, action_space, context):
+        return lambda observations: np.full(len(observations), 17)
 """
 
 
@@ -169,6 +175,22 @@ def test_a_gradient_that_a_server_would_refuse_ends_the_run_and_its_attack_is_to
     sentence = "agent 2 has no vote in round 1: gradient refused, not finite: its attack has made it so"
     with pytest.raises(AgentsLostError, match=sentence):
         run_here(federation, tmp_path / "run")
+
+
+def test_a_gradient_of_another_shape_ends_the_run_and_both_shapes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "spoiling.py").write_text(SPOILING)
+    federation = describe("CartPole-v1", folder=tmp_path, byzantine={"2": "spoiling:Short"}, **CARTPOLE)
+    with pytest.raises(AgentsLostError, match=r"gradient refused, wrong shape: \(3,\), not \(\d+,\)$"):
+        run_here(federation, tmp_path / "run")
+
+
+def test_an_attack_that_takes_an_action_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spoiling.py").write_text(SPOILING)
+    federation = describe("CartPole-v1", folder=tmp_path, byzantine={"2": "spoiling:Sly"}, **CARTPOLE)
+    sentence = "agent 2: attack spoiling:Sly failed in choose: an action must be from 0 to 1, not 17"
+    with pytest.raises(FedPGError, match=sentence) as failed:
+        run_here(federation, tmp_path / "run")
+    assert failed.value.exit_code == ExitCode.USAGE
 
 
 def test_an_attack_on_the_protocol_has_a_network_all_the_same(tmp_path: Path) -> None:

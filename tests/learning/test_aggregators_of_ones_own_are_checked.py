@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fedpg_common.learning.aggregators import Aggregate, Memory, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.shipped import AGGREGATORS
 from fedpg_lab.check.aggregators import check_aggregator
+from fedpg_lab.check.patience import Patience
 from support.lab import Command
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +149,35 @@ def test_a_broken_promise_is_found(part: type[Base], promise: str) -> None:
     assert promise in found
     assert found[promise]
     assert "\n" not in found[promise]
+
+
+class Looping(Base):
+    def answer(self, middle: Vector, votes: Votes, memory: Memory) -> Aggregate:
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                continue
+
+
+def test_one_that_never_answers_is_named_and_ends_the_check() -> None:
+    told: list[str] = []
+    checks = check_aggregator(Choice(f"{__name__}:Looping"), quick=True, patience=Patience(1.0, told.append, 0.1))
+    (check,) = checks
+    assert (check.promise, check.kept) == ("answers honest votes with a vector", False)
+    assert re.fullmatch(
+        r"no answer for 1 s \(test_aggregators\w+\.py, line \d+\): nothing else was tested", check.detail
+    )
+    assert told == ["no answer for 0.1 s, and 1 s at most (promise: answers honest votes with a vector)"]
+
+
+class Leaving(Base):
+    def answer(self, middle: Vector, votes: Votes, memory: Memory) -> Aggregate:
+        sys.exit(3)
+
+
+def test_one_that_ends_the_process_breaks_its_promises() -> None:
+    assert "it ended the process (SystemExit: 3)" in broken(f"{__name__}:Leaving")["answers honest votes with a vector"]
 
 
 def test_who_does_not_claim_to_resist_is_not_held_to_it() -> None:

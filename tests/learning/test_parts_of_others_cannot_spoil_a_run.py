@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -93,8 +94,18 @@ def raises_an_error(votes: Votes) -> object:
     raise KeyError("lost\nin two lines")
 
 
+def ends_the_process(votes: Votes) -> object:
+    raise SystemExit(3)
+
+
+def fails_in_numpy(votes: Votes) -> object:
+    return np.linalg.inv(np.zeros((2, 3)))
+
+
 BAD_ANSWERS: list[tuple[Callable[[Votes], object], str]] = [
     (raises_an_error, "failed: KeyError: 'lost\\nin two lines'"),
+    (ends_the_process, "failed: it ended the process (SystemExit: 3) (test_parts_of_others_"),
+    (fails_in_numpy, "square (test_parts_of_others_cannot_spoil_a_run.py, line "),
     (lambda votes: None, "answered with NoneType, not with an Aggregate"),
     (lambda votes: votes.matrix[0], "answered with ndarray, not with an Aggregate"),
     (lambda votes: Aggregate(votes.matrix[0][:2], "x"), "its vector must be numbers of shape"),
@@ -161,7 +172,11 @@ def test_a_vector_that_is_not_finite_counts_as_none(
         (lambda state: (State({}), InnerReport()), "its state needs theta"),
         (lambda state: (state.with_vectors({ADAM_M: np.full_like(state.theta, np.nan)}), InnerReport()), "not finite"),
         (lambda state: (state.with_vectors({"mine": state.theta}), InnerReport()), "belongs below algorithm/"),
-        (lambda state: 1 / 0, "ZeroDivisionError"),
+        (lambda state: 1 / 0, r"ZeroDivisionError: division by zero \(test_parts\w+\.py, line \d+\)$"),
+        (
+            lambda state: sys.exit("enough"),
+            r"it ended the process \(SystemExit: enough\) \(test_parts\w+\.py, line \d+\)$",
+        ),
     ],
 )
 def test_a_bad_answer_of_an_algorithm_is_one_sentence(
@@ -170,6 +185,42 @@ def test_a_bad_answer_of_an_algorithm_is_one_sentence(
     Scripted.improved = improved
     with pytest.raises(UsageError, match=f"the algorithm {HERE}:Scripted failed: .*{sentence}"):
         learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
+
+
+@pytest.mark.parametrize(
+    ("planned", "sentence"),
+    [
+        (lambda number: sys.exit(3), r"it ended the process \(SystemExit: 3\) \(test_parts\w+\.py, line \d+\)$"),
+        (lambda number: None, "its plan must be a RoundPlan, not NoneType"),
+        (lambda number: RoundPlan(7, 10, 1), "its plan of round 1 says that it is of round 7"),
+    ],
+)
+def test_a_bad_plan_of_an_algorithm_is_one_sentence(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, planned: Callable[[int], object], sentence: str
+) -> None:
+    monkeypatch.setattr(Scripted, "plan", lambda _self, number: planned(number))
+    with pytest.raises(UsageError, match=f"the algorithm {HERE}:Scripted failed: .*{sentence}"):
+        learner.plan(1)
+
+
+class Screening(Scripted):
+    """An algorithm whose further methods end the process."""
+
+    def server_scale(self, state: State, plan: RoundPlan) -> float | None:
+        return sys.exit(3) if Scripted.reference is None else None
+
+    def screen(self, state: State, votes: Votes) -> Votes:
+        raise KeyError("nobody")
+
+
+def test_whatever_an_algorithm_does_with_the_votes_is_one_sentence(
+    environments: EnvironmentBatch, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Learner(Federation(TASK, 3, Choice(f"{HERE}:Screening"), Choice("mean")), environments, policy)
+    for reference, sentence in ((None, "it ended the process"), (updates(policy)[1], "KeyError: 'nobody'")):
+        monkeypatch.setattr(Scripted, "reference", reference)
+        with pytest.raises(UsageError, match=f"the algorithm {HERE}:Screening failed: {sentence}"):
+            learner.improve(learner.initial_state(), learner.plan(1), updates(policy))
 
 
 def test_an_algorithm_keeps_its_memory_and_cannot_touch_the_aggregators(learner: Learner, policy: Policy) -> None:
@@ -302,9 +353,49 @@ def test_an_observer_that_raises_is_left_out_with_one_warning(tmp_path: Path, ca
     assert [watcher.closed for watcher in (failing, sound, unclosable)] == [1, 1, 1]  # type: ignore[attr-defined]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
-    assert warnings[0] == (
-        "the observer Watcher failed, round 2, and is left out from now on: RuntimeError: the tracker is gone"
+    assert re.fullmatch(
+        r"the observer Watcher failed, round 2, and is left out from now on: RuntimeError: the tracker is gone "
+        rf"\({HERE.rpartition('.')[2]}\.py, line \d+\)",
+        warnings[0],
     )
+
+
+class Ending(Watcher):
+    """An observer that ends the process."""
+
+    def record(self, record: RoundRecord, theta: Vector) -> None:
+        sys.exit(3)
+
+    def close(self) -> None:
+        raise SystemExit
+
+
+def test_an_observer_that_ends_the_process_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    observers = Observers(build_observers([Choice(f"{HERE}:Ending")], observed(tmp_path)))
+    observers.record(make_round_record(1), np.zeros(1, np.float32))
+    observers.close()
+    assert "the observer Ending failed, round 1" in caplog.text
+    assert "it ended the process (SystemExit: 3)" in caplog.text
+    assert "while it was closed" in caplog.text
+
+
+class Unmade(Scripted):
+    """A part whose constructor fails."""
+
+    def __init__(self, *_told: object) -> None:
+        raise KeyError("missing")
+
+
+def test_a_constructor_that_raises_anything_is_one_sentence(
+    tmp_path: Path, environments: EnvironmentBatch, policy: Policy
+) -> None:
+    part, sound = Choice(f"{HERE}:Unmade"), Choice(f"{HERE}:Scripted")
+    sentence = r"Unmade failed in __init__: KeyError: 'missing' \(test_parts\w+\.py, line \d+\)"
+    for algorithm, aggregator in ((part, sound), (sound, part)):
+        with pytest.raises(UsageError, match=sentence):
+            Learner(Federation(TASK, 3, algorithm, aggregator), environments, policy)
+    with pytest.raises(UsageError, match=sentence):
+        build_observers([part], observed(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,19 @@ from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Actor
 from fedpg_common.learning.trajectories import Trajectories
+from fedpg_common.others_code import place, raise_if_ours, reason
 from gymnasium.spaces import Box, Discrete
+from numpy.typing import NDArray
 
 from fedpg_client.attacks.attacker import Attacker, build_attacker
 from fedpg_client.attacks.base import Attack, Choose, Context, Target
 
 if TYPE_CHECKING:
     from fedpg_client.attacks.base import ClosableCalls
+
+
+class WrongAnswerError(Exception):
+    """What a hook returned cannot be used."""
 
 
 class Reported(Attack):
@@ -40,14 +46,14 @@ class Reported(Attack):
 
         def told(observations: Any) -> Any:
             with self._told("choose"):
-                return choose(observations)
+                return _actions(choose(observations), action_space, len(observations))
 
         return told
 
     def tamper_trajectories(self, trajectories: Trajectories, context: Context) -> Trajectories:
         """See `Attack`."""
         with self._told("tamper_trajectories"):
-            return self._attack.tamper_trajectories(trajectories, context)
+            return _trajectories(self._attack.tamper_trajectories(trajectories, context), trajectories, context)
 
     def tamper_gradient(self, gradient: Vector, context: Context) -> Vector:
         """See `Attack`."""
@@ -65,16 +71,64 @@ class Reported(Attack):
             yield
         except FedPGError:
             raise
-        except Exception as error:  # it is somebody's own
-            what = " ".join(f"{type(error).__name__}: {error}".split())
+        except BaseException as error:  # it is somebody's own
+            raise_if_ours(error)
+            what = str(error) if isinstance(error, WrongAnswerError) else f"{reason(error)}{place(error)}"
             raise UsageError(f"attack {self._name} failed in {hook}: {what}") from error
 
 
 def _numbers(answer: Any) -> Vector:
-    """The answer, whose size the server judges. Raises TypeError for what is not a vector of numbers at all."""
+    """The answer, whose size the server judges. Raises WrongAnswerError for what is no vector of numbers at all."""
     if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "fiu":
-        raise TypeError(f"it must return a vector of numbers, not {type(answer).__name__}")
+        raise WrongAnswerError(f"it must return a vector of numbers, not {type(answer).__name__}")
     return answer
+
+
+def _actions(answer: Any, action_space: Discrete[Any] | Box, count: int) -> NDArray[Any]:
+    """The answer as `count` actions that an environment can take.
+
+    Raises WrongAnswerError for anything else: otherwise the environment, or the gradient, would fail in words of its
+    own.
+    """
+    actions = np.asarray(answer)
+    is_discrete = isinstance(action_space, Discrete)
+    shape = (count,) if isinstance(action_space, Discrete) else (count, int(np.prod(action_space.shape)))
+    if actions.shape != shape or actions.dtype.kind not in ("iub" if is_discrete else "fiub"):
+        kind = "whole numbers" if is_discrete else "numbers"
+        raise WrongAnswerError(f"actions must be {kind} of shape {shape}, not {actions.dtype} of shape {actions.shape}")
+    if isinstance(action_space, Discrete):
+        wrong = actions[(actions < 0) | (actions >= action_space.n)]
+        if wrong.size:
+            raise WrongAnswerError(f"an action must be from 0 to {action_space.n - 1}, not {wrong[0]}")
+    elif not np.isfinite(actions).all():
+        raise WrongAnswerError("actions must be finite numbers")
+    return actions.astype(np.int64) if actions.dtype.kind == "b" else actions
+
+
+def _trajectories(answer: Any, sampled: Trajectories, context: Context) -> Trajectories:
+    """The answer, if a gradient can be computed of it; a number that is not finite is for the server to refuse.
+
+    Raises WrongAnswerError for anything else.
+    """
+    if not isinstance(answer, Trajectories):
+        raise WrongAnswerError(f"it must return Trajectories, not {type(answer).__name__}")
+    if answer is sampled:
+        return answer
+    steps = len(answer.actions)
+    shapes = {"observations": (steps, *sampled.observations.shape[1:]), "rewards": (steps,), "episodes": (steps,)}
+    for name, shape in shapes.items():
+        array = getattr(answer, name)
+        if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind not in "fiu":
+            raise WrongAnswerError(f"{name} of {steps} steps must be numbers of shape {shape}, not {_described(array)}")
+    episodes = answer.episodes
+    if steps == 0 or episodes.dtype.kind not in "iu" or episodes.min() < 0 or episodes.max() >= answer.count:
+        raise WrongAnswerError(f"episodes must say of each step which of the {answer.count} episodes it belongs to")
+    _actions(answer.actions, context.policy.action_space, steps)
+    return answer
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def reported(attack: Attack, name: str) -> Attack:

@@ -18,6 +18,7 @@ from fedpg_common.choices import Choice
 from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.aggregators import Aggregate, Aggregator, Memory, RoundPlan, Tryable, Votes, build_aggregator
 from fedpg_common.learning.parameters import Vector
+from fedpg_common.others_code import place, raise_if_ours, reason
 from numpy.typing import NDArray
 
 from fedpg_client.attacks.base import Attack, Context, Knowledge, to_finite_float32
@@ -127,8 +128,9 @@ def _one_sentence() -> Iterator[None]:
         yield
     except FedPGError:
         raise
-    except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
+    except BaseException as error:
+        raise_if_ours(error)
+        what = f"{reason(error)}{place(error)}"
         raise UsageError(f"the server's aggregator cannot be tried by an attacker: {what}") from error
 
 

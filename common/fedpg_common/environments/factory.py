@@ -15,12 +15,13 @@ from fedpg_common.choices import Choice
 from fedpg_common.environments.base import EnvironmentBatch
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.global_random import GlobalRandom
-from fedpg_common.environments.guard import Guard, place, raise_if_ours, reason
+from fedpg_common.environments.guard import Guard
 from fedpg_common.environments.guarded_batch import GuardedBatch
 from fedpg_common.environments.modules import import_module, import_module_of, named_in_module
 from fedpg_common.environments.physics import set_physics, settable_options
 from fedpg_common.environments.rewards import RewardBatch
 from fedpg_common.errors import UsageError
+from fedpg_common.others_code import place, raise_if_ours, reason
 from fedpg_common.shipped import ENVIRONMENTS, WRAPPERS
 from fedpg_common.tasks import Reward, Task, module_of
 

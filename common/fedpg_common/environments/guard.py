@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import gymnasium
@@ -23,15 +20,13 @@ from numpy.typing import NDArray
 
 from fedpg_common.checks import show
 from fedpg_common.errors import EnvironmentFailedError
+from fedpg_common.others_code import innermost, place, raise_if_ours, reason
 from fedpg_common.tasks import Task
 
 NUMBER_MAX = float(np.finfo(np.float32).max)
 """The policy computes in float32: what is beyond it would be infinite there."""
-MESSAGE_MAX = 300
-"""Characters of an exception's message that a sentence repeats."""
 BOOLEANS = (bool, np.bool_)
 FIVE_VALUES = "observation, reward, terminated, truncated and info"
-OUR_PACKAGES = ("fedpg_common", "fedpg_client", "fedpg_server", "fedpg_lab")
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +58,7 @@ class Guard:
 
     def _unpacked(self, method: str, error: BaseException) -> str:
         """Gymnasium's wrappers trip over a step of four values before anybody can look at it."""
-        frame = _innermost(error)
+        frame = innermost(error)
         module = str(frame.f_globals.get("__name__", "")) if frame is not None else ""
         if method != "step" or not module.startswith("gymnasium.") or "unpack" not in str(error):
             return ""
@@ -186,58 +181,6 @@ class GuardedEnvironment:
             self.environment.close()
         except BaseException as error:
             self._guard.tell_of_close(error)
-
-
-def raise_if_ours(error: BaseException) -> None:
-    """Raise the error again if it is not of an environment's making.
-
-    Ctrl-C comes to the main thread, and so does the SystemExit of a signal handler of ours. From any other thread both
-    are the environment's own.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if isinstance(error, KeyboardInterrupt):
-        raise error
-    frame = _innermost(error)
-    module = str(frame.f_globals.get("__name__", "")) if frame is not None else ""
-    if isinstance(error, SystemExit) and module.partition(".")[0] in OUR_PACKAGES:
-        raise error
-
-
-def reason(error: BaseException) -> str:
-    """An exception's type and message, on one line."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # an exception of others' making may not even be printable
-        text = ""
-    kind = type(error).__name__
-    if isinstance(error, SystemExit):
-        return f"it ended the process ({kind}: {text or 'without a code'})"
-    if len(text) > MESSAGE_MAX:
-        text = f"{text[:MESSAGE_MAX]}…"
-    return f"{kind}: {text}" if text else kind
-
-
-def place(error: BaseException) -> str:
-    """Where an exception was raised, in brackets: file and line."""
-    frame = _innermost(error)
-    if frame is None or str(frame.f_globals.get("__name__", "")).partition(".")[0] in OUR_PACKAGES:
-        return ""
-    return f" ({Path(frame.f_code.co_filename).name}, line {_last_line(error)})"
-
-
-def _innermost(error: BaseException) -> FrameType | None:
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback.tb_frame if traceback is not None else None
-
-
-def _last_line(error: BaseException) -> int:
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback.tb_lineno if traceback is not None else 0
 
 
 def name(value: Any) -> str:

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpg_common.environments.flights import Flights, Part, Simulation
-from fedpg_common.environments.guard import reason
 from fedpg_common.environments.lockstep import LiveCounts, ShareOfDraws
 from fedpg_common.environments.trading import Trade
 from fedpg_common.learning.policies import CategoricalActor
+from fedpg_common.others_code import reason
 
 NOTHING = np.empty(0, np.int64)
 

@@ -10,9 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
-from fedpg_common.environments.guard import place, raise_if_ours, reason
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
+from fedpg_common.others_code import place, raise_if_ours, reason
 from fedpg_common.shipped import WRAPPERS
 from fedpg_common.tasks import Task, module_of
 

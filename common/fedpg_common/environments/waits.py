@@ -17,8 +17,9 @@ from types import CodeType, FrameType
 from typing import Any
 
 from fedpg_common.environments.factory import make_environments
-from fedpg_common.environments.guard import OUR_PACKAGES, Guard, GuardedEnvironment, made_again
+from fedpg_common.environments.guard import Guard, GuardedEnvironment, made_again
 from fedpg_common.environments.guarded_batch import GuardedBatch
+from fedpg_common.others_code import OUR_PACKAGES
 from fedpg_common.tasks import Task
 
 LOOK_EVERY_S = 1.0

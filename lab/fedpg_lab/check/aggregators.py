@@ -23,7 +23,7 @@ from fedpg_server.learning.algorithms.adam import fresh
 from fedpg_server.learning.state import AGGREGATOR
 from fedpg_server.storage.store import Store
 
-from fedpg_lab.check.attacks import Check
+from fedpg_lab.check.attacks import Check, run_all, run_one
 from fedpg_lab.check.bench import (
     AGENTS,
     BOUND,
@@ -46,10 +46,15 @@ from fedpg_lab.check.bench import (
     run,
     votes_of,
 )
+from fedpg_lab.check.patience import AGGREGATOR_MAX_S, Patience
 
 
-def check_aggregator(choice: Choice, quick: bool = False) -> list[Check]:
-    """Put an aggregator to the test. Raises UsageError for a name or a setting that is wrong."""
+def check_aggregator(choice: Choice, quick: bool = False, patience: Patience | None = None) -> list[Check]:
+    """Put an aggregator to the test. A test that does not end is the last.
+
+    Raises UsageError for a name or a setting that is wrong.
+    """
+    patience = patience or Patience(AGGREGATOR_MAX_S)
     bench = Bench(choice)
     aggregator = bench.build()
     claims = tuple(getattr(aggregator, "equivariant", ()))
@@ -70,20 +75,11 @@ def check_aggregator(choice: Choice, quick: bool = False) -> list[Check]:
         tests.append(("moves with its votes (claimed: shift)", lambda: _shifts(bench)))
     if "scale" in claims:
         tests.append(("grows with its votes (claimed: scale)", lambda: _scales(bench)))
-    checks = [_check(promise, test) for promise, test in tests]
+    checks = run_all(tests, patience)
+    if checks[-1].is_last:
+        return checks
     agents, size = QUICK if quick else FULL
-    return [*checks, _cost(bench, agents, size)]
-
-
-def _check(promise: str, test: Callable[[], Iterator[str]]) -> Check:
-    """A check of which the first complaint is kept. Whatever the aggregator raises is a complaint."""
-    try:
-        complaint = next(test(), "")
-    except UsageError as error:
-        complaint = str(error).partition("failed: ")[2] or str(error)
-    except Exception as error:  # an aggregator of somebody's own may raise anything
-        complaint = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return Check(promise, not complaint, complaint)
+    return [*checks, _cost(bench, agents, size, patience)]
 
 
 def _answers(bench: Bench) -> Iterator[str]:
@@ -235,7 +231,7 @@ def _stored(path: Path, memory: Memory) -> dict[str, Vector]:
         return store.latest_state()[1].memory(AGGREGATOR)
 
 
-def _cost(bench: Bench, agents: int, size: int) -> Check:
+def _cost(bench: Bench, agents: int, size: int, patience: Patience) -> Check:
     """Time and memory of a round; on a small one, of what the same at full size would be."""
     rng = np.random.default_rng(0)
     matrix = 0.01 * rng.standard_normal((agents, size), dtype=np.float32)
@@ -248,7 +244,7 @@ def _cost(bench: Bench, agents: int, size: int) -> Check:
         return Check(promise, True, f"refused before a run: {str(error).partition(': ')[2]}")
     before_mb = peak_mb()
     start_s = time.process_time()
-    check = _check(promise, lambda: iter(_round(bench, votes)))
+    check = run_one(promise, lambda: iter(_round(bench, votes)), patience)
     if not check.kept:
         return check
     spent_s, grown_mb = time.process_time() - start_s, max(0.0, peak_mb() - before_mb)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,9 @@ from fedpg_client.attacks.schedule import SETTINGS as SCHEDULE
 from fedpg_common.choices import Choice
 from fedpg_common.errors import UsageError
 from fedpg_common.learning.parameters import Vector
+from fedpg_common.others_code import place, raise_if_ours, reason
 
+from fedpg_lab.check.patience import ATTACK_MAX_S, NoAnswerError, Patience
 from fedpg_lab.check.stage import ATTACKERS, SEED, Stage, continuous_task, discrete_task, is_submittable
 
 ROUNDS = (1, 2, 3)
@@ -33,17 +35,20 @@ class Check:
     kept: bool
     detail: str = ""
     """What was seen instead; where it is kept, what is worth knowing."""
+    is_last: bool = False
+    """Whether the part did not answer at all, so that nothing else was tested."""
 
 
-def check_attack(choice: Choice) -> list[Check]:
+def check_attack(choice: Choice, patience: Patience | None = None) -> list[Check]:
     """Put an attack to the test. An attack that fails in a hook has its exception's text in the detail.
+
+    A test that does not end is the last.
 
     Raises UsageError for an attack or a setting that is not one.
     """
     attack = build_attacker(choice).attack
     choice = _without_schedule(choice)
     knowledge = attack.knowledge
-    checks: list[Check] = []
     with Stage(discrete_task()) as discrete, Stage(continuous_task()) as continuous:
         stages = (discrete, continuous)
         tests: list[tuple[str, Callable[[], Iterator[str]]]] = [
@@ -61,20 +66,33 @@ def check_attack(choice: Choice) -> list[Check]:
             tests.append(
                 (f"does with the knowledge that it declares ({knowledge.name})", lambda: _humble(choice, stages))
             )
-        checks += [_run(promise, test) for promise, test in tests]
         if not isinstance(attack, ProtocolAttack):
-            checks.append(_run("changes what is submitted", lambda: _harmful(choice, stages)))
+            tests.append(("changes what is submitted", lambda: _harmful(choice, stages)))
+        return run_all(tests, patience or Patience(ATTACK_MAX_S))
+
+
+def run_all(tests: Sequence[tuple[str, Callable[[], Iterator[str]]]], patience: Patience) -> list[Check]:
+    """The checks of these promises, of which each test yields complaints; none follow one that does not answer."""
+    checks: list[Check] = []
+    for promise, test in tests:
+        checks.append(run_one(promise, test, patience))
+        if checks[-1].is_last:
+            break
     return checks
 
 
-def _run(promise: str, test: Callable[[], Iterator[str]]) -> Check:
-    """A check of which the first complaint is kept. Whatever the attack raises is a complaint."""
+def run_one(promise: str, test: Callable[[], Iterator[str]], patience: Patience) -> Check:
+    """A check of which the first complaint is kept. Whatever a part of somebody's own raises is a complaint."""
     try:
-        complaint = next(test(), "")
-    except UsageError:
-        raise
-    except Exception as error:  # an attack of somebody's own may raise anything
-        complaint = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        with patience.watched(promise):
+            complaint = next(test(), "")
+    except NoAnswerError as error:
+        return Check(promise, False, f"{error}{place(error)}: nothing else was tested", is_last=True)
+    except UsageError as error:
+        complaint = str(error).partition("failed: ")[2] or str(error)
+    except BaseException as error:  # it may raise anything, and end the process
+        raise_if_ours(error)
+        complaint = f"{reason(error)}{place(error)}"
     return Check(promise, not complaint, complaint)
 
 

@@ -48,7 +48,8 @@ def check_command(
     the result near the honest ones, absent agents and identical votes do no harm, its memory survives a restart, and it
     is fast enough for a thousand agents. What it claims in its class attribute `equivariant` ("shift", "scale") is
     checked, too; with `resists = False` it does not claim to withstand attackers, and with `symmetric = False` it draws
-    lots among agents.
+    lots among agents. An aggregator that gives no answer for a minute, or an attack for five, breaks the promise that
+    is being tested, and nothing else is tested.
 
     Exit codes: 0 all promises are kept; 2 bad name or setting; 8 a promise is broken.
     """
@@ -57,17 +58,25 @@ def check_command(
 
     from fedpg_lab.check.aggregators import check_aggregator
     from fedpg_lab.check.attacks import check_attack
+    from fedpg_lab.check.patience import AGGREGATOR_MAX_S, ATTACK_MAX_S, Patience
 
     make_importable(describe("CartPole-v1"))
     found = kind or _kind_of(part)
     choices = AGGREGATORS if found is Kind.AGGREGATOR else ATTACKS
     choice = choices.parse(Choice(part, parse_settings(settings or ())))
-    checks = check_aggregator(choice, quick) if found is Kind.AGGREGATOR else check_attack(choice)
+    if found is Kind.AGGREGATOR:
+        checks = check_aggregator(choice, quick, Patience(AGGREGATOR_MAX_S, _tell))
+    else:
+        checks = check_attack(choice, Patience(ATTACK_MAX_S, _tell))
     _print(choice, found, checks)
     broken = [check for check in checks if not check.kept]
     if broken:
         more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise InvariantViolatedError(f"{found} {choice.label} breaks a promise: {broken[0].promise}{more}")
+
+
+def _tell(sentence: str) -> None:
+    typer.echo(f"fedpg: {sentence}", err=True)
 
 
 def _kind_of(part: str) -> Kind:

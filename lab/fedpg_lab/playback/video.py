@@ -16,9 +16,10 @@ import gymnasium
 import numpy as np
 from fedpg_common.environments.actions import ActionScale
 from fedpg_common.environments.factory import gymnasium_id, make_one
-from fedpg_common.environments.guard import Guard, GuardedEnvironment, name, place, raise_if_ours, reason
+from fedpg_common.environments.guard import Guard, GuardedEnvironment, name
 from fedpg_common.errors import EnvironmentFailedError, RenderingError, StorageError, UsageError
 from fedpg_common.files import shown, why_no_file
+from fedpg_common.others_code import place, raise_if_ours, reason
 from fedpg_common.tasks import Task
 from numpy.typing import NDArray
 from PIL import Image

@@ -15,9 +15,10 @@ from typing import TypeVar
 import numpy as np
 from fedpg_common.checks import show
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.learning.aggregators import Aggregate, Votes
+from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.recursion import Recursion
+from fedpg_common.others_code import complaint, place, raise_if_ours
 from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.base import InnerReport
@@ -51,22 +52,30 @@ def checked_aggregate(work: Callable[[], Aggregate], votes: Votes, name: str) ->
             memory=check_memory(answer.memory, "its memory"),
             median_agent=_median_agent(answer.median_agent, votes),
         )
-    except FedPGError:
-        raise
-    except Exception as error:  # a part that is not ours may raise anything
-        log.debug("%s failed", what, exc_info=True)
-        raise UsageError(f"{what} failed: {_sentence(error)}") from error
+    except BaseException as error:  # a part that is not ours may raise anything, and end the process
+        raise _failed(what, error) from error
 
 
 def checked_call(work: Callable[[], T], name: str) -> T:
     """What an algorithm answers to anything else. Raises UsageError, with one sentence, if it fails."""
     try:
         return work()
-    except FedPGError:
-        raise
-    except Exception as error:  # see above
-        log.debug("the algorithm %s failed", name, exc_info=True)
-        raise UsageError(f"the algorithm {name} failed: {_sentence(error)}") from error
+    except BaseException as error:  # see above
+        raise _failed(f"the algorithm {name}", error) from error
+
+
+def checked_plan(work: Callable[[], object], round_number: int, name: str) -> RoundPlan:
+    """A round's plan as an algorithm draws it. Raises UsageError."""
+
+    def answer() -> RoundPlan:
+        plan = work()
+        if not isinstance(plan, RoundPlan):
+            raise ValueError(f"its plan must be a RoundPlan, not {type(plan).__name__}")
+        if plan.round_number != round_number:
+            raise ValueError(f"its plan of round {round_number} says that it is of round {plan.round_number}")
+        return plan
+
+    return checked_call(answer, name)
 
 
 def checked_completion(work: Callable[[], object], arrived: NDArray[np.float32], name: str) -> NDArray[np.float32]:
@@ -110,11 +119,8 @@ def checked_improvement(
             case (State() as state, InnerReport() as report):
                 return _checked_state(state, before), replace(report, figures=_figures(report.figures))
         raise ValueError("it must answer with a State and an InnerReport")
-    except FedPGError:
-        raise
-    except Exception as error:  # see above
-        log.debug("the algorithm %s failed", name, exc_info=True)
-        raise UsageError(f"the algorithm {name} failed: {_sentence(error)}") from error
+    except BaseException as error:  # see above
+        raise _failed(f"the algorithm {name}", error) from error
 
 
 def _checked_state(state: State, before: State) -> State:
@@ -134,9 +140,13 @@ def _checked_state(state: State, before: State) -> State:
     return checked.with_memory(AGGREGATOR, before.memory(AGGREGATOR))
 
 
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+def _failed(what: str, error: BaseException) -> UsageError:
+    """The error for what a part raised. A sentence that exists already, and what is not the part's, is raised again."""
+    if isinstance(error, FedPGError):
+        raise error
+    raise_if_ours(error)
+    log.debug("%s failed", what, exc_info=error)
+    return UsageError(f"{what} failed: {complaint(error)}{place(error)}")
 
 
 def _vector(vector: object, votes: Votes) -> Vector | None:

@@ -52,6 +52,7 @@ from fedpg_server.learning.answers import (
     checked_call,
     checked_completion,
     checked_improvement,
+    checked_plan,
     checked_recursion,
 )
 from fedpg_server.learning.records import Evaluation
@@ -128,7 +129,7 @@ class Learner:
 
     def plan(self, round_number: int) -> RoundPlan:
         """B_t and N_t of a round, counted from 1."""
-        return self._algorithm.plan(round_number)
+        return checked_plan(lambda: self._algorithm.plan(round_number), round_number, self._name)
 
     @property
     def round_vectors(self) -> int:
@@ -219,16 +220,17 @@ class Learner:
             matrix = checked_completion(lambda: algorithm.complete(state, plan, agents, sent), sent, self._name)
         matrix.flags.writeable = False
         votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
-        if self._with_scale is not None:
-            votes = replace(votes, server_scale=self._with_scale.server_scale(state, plan))
+        scaled = self._with_scale
+        if scaled is not None:
+            votes = replace(votes, server_scale=checked_call(lambda: scaled.server_scale(state, plan), self._name))
         return votes
 
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
         """μ = Aggregate({μ^(k)}). Without a vote there is none, and the memory stays as it is."""
         memory = state.memory(AGGREGATOR)
-        seen = votes
-        if self._with_screen is not None:
-            seen = for_those(self._with_screen.screen(state, votes), votes)
+        seen, screening = votes, self._with_screen
+        if screening is not None:
+            seen = checked_call(lambda: for_those(screening.screen(state, votes), votes), self._name)
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
         if self._needs_reference and seen.server_gradient is None:

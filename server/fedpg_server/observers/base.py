@@ -30,6 +30,7 @@ from fedpg_common.cli.observer_options import OBSERVERS
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec, Vector
+from fedpg_common.others_code import place, raise_if_ours, reason
 
 from fedpg_server.learning.records import RoundRecord
 
@@ -89,7 +90,8 @@ class Observers:
         for observer in list(self._observers):
             try:
                 observer.record(record, theta)
-            except Exception as error:  # an observer that is not ours may raise anything
+            except BaseException as error:  # an observer that is not ours may raise anything
+                raise_if_ours(error)
                 self._observers.remove(observer)
                 _warn(observer, f"round {record.round_number}", error)
                 _close(observer)
@@ -104,11 +106,12 @@ class Observers:
 def _close(observer: Observer) -> None:
     try:
         observer.close()
-    except Exception as error:  # see above
+    except BaseException as error:  # see above
+        raise_if_ours(error)
         _warn(observer, "while it was closed", error)
 
 
-def _warn(observer: Observer, where: str, error: Exception) -> None:
-    log.warning("the observer %s failed, %s, and is left out from now on: %s: %s",
-                type(observer).__name__, where, type(error).__name__, " ".join(str(error).split()))  # fmt: skip
+def _warn(observer: Observer, where: str, error: BaseException) -> None:
+    log.warning("the observer %s failed, %s, and is left out from now on: %s%s",
+                type(observer).__name__, where, reason(error), place(error))  # fmt: skip
     log.debug("its traceback", exc_info=error)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedpg_common.checks import is_whole, show
 from fedpg_common.choices import Choice
-from fedpg_common.errors import UsageError
+from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.aggregators.base import (
     Aggregate,
     Aggregator,
@@ -23,6 +23,7 @@ from fedpg_common.learning.aggregators.base import (
 )
 from fedpg_common.learning.aggregators.weighting import WEIGHING
 from fedpg_common.learning.parameters import Vector
+from fedpg_common.others_code import place, raise_if_ours, reason
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import Task
 
@@ -60,6 +61,15 @@ def check_federation(
         aggregator.check_federation(Votes(tuple(range(1, agents + 1)), matrix, agents, plan, task, own))
     except ValueError as error:
         raise UsageError(f"aggregator {choice.name}: {' '.join(str(error).split())}") from error
+    except FedPGError:
+        raise
+    except BaseException as error:
+        if not choice.modules:
+            raise
+        raise_if_ours(error)
+        raise UsageError(
+            f"aggregator {choice.name} failed in check_federation: {reason(error)}{place(error)}"
+        ) from error
 
 
 def _check_faulty(part: Choice, shipped: Mapping[str, str], agents: int) -> None:
@@ -133,9 +143,9 @@ class After:
         figures: dict[str, float] = {}
         own = {name: vector for name, vector in memory.items() if not name.startswith(BEFORE)}
         kept: dict[str, Vector] = {}
-        for place, before in enumerate(self._befores, start=1):
+        for position, before in enumerate(self._befores, start=1):
             if isinstance(before, Remembering):
-                prefix = f"{BEFORE}{place}/"
+                prefix = f"{BEFORE}{position}/"
                 past = {name[len(prefix) :]: memory[name] for name in memory if name.startswith(prefix)}
                 mixed, remembered = before.mix_remembering(rows, past)
                 kept.update({f"{prefix}{name}": vector for name, vector in remembered.items()})

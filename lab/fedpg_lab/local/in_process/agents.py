@@ -171,7 +171,7 @@ def _require_votes(plan: RoundPlan, updates: Mapping[int, Update], shape: tuple[
     for agent, update in updates.items():
         is_fit = update.gradient.shape == shape
         if not is_fit or not np.isfinite(update.gradient).all():
-            reason = why_refused(Verdict.NOT_FINITE if is_fit else Verdict.WRONG_SHAPE, update)
+            reason = why_refused(Verdict.NOT_FINITE if is_fit else Verdict.WRONG_SHAPE, update, shape)
             raise AgentsLostError(
                 f"every round is to be complete, and agent {agent} has no vote in round {plan.round_number}: {reason}",
                 ExitCode.QUORUM_LOST,
