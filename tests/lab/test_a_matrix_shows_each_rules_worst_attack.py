@@ -41,7 +41,7 @@ from support.protocol import make_round_record
 
 
 def outcome(final: float | None, reached: int | None = None, honest: float = 1.0, byzantine: float = 0.0) -> Outcome:
-    return Outcome("somewhere", final, reached, honest, byzantine)
+    return Outcome("somewhere", final, reached, honest, byzantine, None if final is None else 0.0)
 
 
 def result(tmp_path: Path, outcomes: Mapping[str, Outcome]) -> MatrixResult:
@@ -71,6 +71,38 @@ def test_the_worst_attack_has_the_least_mean_and_the_worst_run_the_least_return(
     assert krums.worst_attack is krums.worst_run is None
     assert describe_row(fedpg) == "fedpg: undisturbed 500, worst of 2 attacks sign-flipping 305"
     assert describe_row(krums) == ""
+
+
+def test_the_worst_is_of_the_attacks_that_were_run(tmp_path: Path) -> None:
+    some = {name: run for name, run in runs_of(FEDPG, 500.0, (300.0, 310.0), (0.0, 0.0)).items() if NOISE not in name}
+    (fedpg, _) = result(tmp_path, some).rows
+    assert describe_row(fedpg) == "fedpg: undisturbed 500, worst of the 1 attack run (of 2) sign-flipping 305"
+
+
+def test_a_return_without_the_agents_is_marked(tmp_path: Path, fedpg: Command) -> None:
+    """A rule that never answers leaves the server alone, which learns well: that is not robust."""
+    outcomes = runs_of(FEDPG, 500.0, (475.0, 475.0), (490.0, 490.0))
+    outcomes[f"{FEDPG}{FLIPPING}/seed-1"] = replace(outcome(475.0), without_gradient=1.0)
+    outcomes[f"{FEDPG}{NOISE}/seed-0"] = replace(outcome(490.0), without_gradient=0.5)  # no more than half
+    found = result(tmp_path, outcomes)
+    assert describe_row(found.rows[0]) == "fedpg: undisturbed 500, worst of 2 attacks sign-flipping 475 ∅"
+    assert [shade.text for shade in returns_map(found).blocks[1].shades[0]] == ["475 ∅", "490"]
+    draw_heat_map(returns_map(found))
+    text = to_markdown([found])
+    assert "| 500 (500) | 475 ∅ (475) | 490 (490) | 475 ∅: sign-flipping |" in text
+    assert text.count("∅: in a run, no gradient survived in more than half of the rounds") == 1
+    assert to_plain(found)["cells"][0]["without_gradient"] == [0.0, 1.0]
+    assert "∅" not in to_markdown([result(tmp_path, runs_of(FEDPG, 500.0, (475.0, 475.0), (490.0, 490.0)))])
+    experiment, folder = described(tmp_path), tmp_path / "rules"
+    for planned in experiment.runs:
+        record = make_round_record(1, evaluation_returns=(475.0,), has_mu=False, rule="none")
+        write_run(folder / planned.name, planned.federation, [record])
+    code, said, error = fedpg("experiment", tmp_path / "rules.toml", "--report-only", "--out", tmp_path)
+    assert code == 0, error
+    assert "  fedpg: undisturbed 475 ∅, worst of 2 attacks sign-flipping 475 ∅\n" in said
+    assert said.splitlines()[-1].startswith("  ∅: in a run, no gradient survived")
+    for name in ("report.html", "matrix.md"):
+        assert "∅: in a run, no gradient survived" in (folder / name).read_text(encoding="utf-8")
 
 
 def test_a_return_that_is_not_a_number_is_the_worst_of_all(tmp_path: Path) -> None:
@@ -117,7 +149,7 @@ def test_a_matrix_for_programs_has_nulls_for_what_is_not_there_yet(tmp_path: Pat
     assert first == {
         "row": "fedpg", "column": "sign-flipping", "final_returns": [12.0, None], "mean": 12.0, "worst": 12.0,
         "to_threshold": [None, None], "complete": [True, False], "accepted_honest": pytest.approx(0.875),
-        "accepted_byzantine": pytest.approx(0.5), "runs": ["somewhere", "somewhere"],
+        "accepted_byzantine": pytest.approx(0.5), "without_gradient": [0.0, None], "runs": ["somewhere", "somewhere"],
     }  # fmt: skip
     assert plain["cells"][-1]["runs"] == [None, None]
     assert plain["cells"][-1]["mean"] is None
@@ -260,7 +292,9 @@ def test_an_aggregator_of_ones_own_gets_its_row_and_keeps_it(
     assert code == 0, error
     assert text.startswith("22 of 24 runs are complete")  # two seeds, undisturbed and under one of two attacks
     assert "\n  fedpg: undisturbed 500, worst of 2 attacks sign-flipping 33\n" in text
-    assert re.search(r"\n  Mine strength=2: undisturbed \d+, worst of 2 attacks sign-flipping \d+\n", text)
+    assert re.search(
+        r"\n  Mine strength=2: undisturbed \d+, worst of the 1 attack run \(of 2\) sign-flipping \d+\n", text
+    )
     assert "0 of 4 runs are complete; 4 to go" in error
     assert re.search(r"1/4  done CartPole-v1_fedpg-br_Mine-strength=2_K4\S* in \d+ s", error)
     assert re.search(r"3/4  done .*; about \d+ s to go", error)

@@ -160,10 +160,12 @@ def test_an_episode_is_recorded_when_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_run_without_a_policy_says_so(tmp_path: Path) -> None:
     watched_run(tmp_path / "one")
+    watched_run(tmp_path / "new", rounds=0)
     with page_of(tmp_path) as server:
-        found = ask_json(server, "/video?run=one&make=yes")
-    assert found["state"] == "impossible"
-    assert "no checkpoint yet" in found["note"]
+        found = [ask_json(server, f"/video?run={name}&make=yes") for name in ("one", "new")]
+    assert [video["state"] for video in found] == ["impossible"] * 2
+    assert "checkpoints of the run in" in found[0]["note"]
+    assert "no checkpoint yet" in found[1]["note"]
 
 
 def test_what_cannot_be_recorded_says_why(tmp_path: Path) -> None:

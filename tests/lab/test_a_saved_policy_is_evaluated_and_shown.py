@@ -22,7 +22,9 @@ from fedpg_common.learning.streams import Purpose, Role, stream
 from fedpg_common.tasks import TASKS, Task
 from fedpg_lab.playback.evaluation import Evaluation, evaluate, load_policy
 from fedpg_lab.playback.video import record, render_without_display
-from support.lab import Command
+from fedpg_server.storage.store import STORE_NAME, Store
+from support.lab import Command, small_federation, write_run
+from support.protocol import make_round_record
 
 HORIZON = 30
 
@@ -145,6 +147,22 @@ def test_what_an_environment_cannot_draw_is_one_sentence(tmp_path: Path) -> None
     with pytest.raises(RenderingError, match=r"^CartPole-v1 cannot be drawn on this machine: .*nonsense"):
         record(task, episode, tmp_path / "video.mp4")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_checkpoints_says_whether_it_ever_had_some(tmp_path: Path, fedpg: Command) -> None:
+    write_run(tmp_path / "new", small_federation(), [])
+    write_run(tmp_path / "cleared", small_federation(), [make_round_record(1)])
+    code, _, error = fedpg("evaluate", tmp_path / "new")
+    assert (code, len(error.splitlines())) == (ExitCode.STORAGE, 1)
+    assert "has no checkpoint yet: its first round has not ended" in error
+    code, _, error = fedpg("evaluate", tmp_path / "cleared")
+    assert (code, len(error.splitlines())) == (ExitCode.STORAGE, 1)
+    assert "the checkpoints of the run in" in error
+    assert "are missing: put its folder checkpoints back" in error
+    store = Store.open(tmp_path / "cleared" / STORE_NAME)  # a server writes them after its next round
+    code, _, error = fedpg("evaluate", tmp_path / "cleared")
+    store.close()
+    assert "has no checkpoint yet: its next round writes them" in error
 
 
 @pytest.mark.parametrize(

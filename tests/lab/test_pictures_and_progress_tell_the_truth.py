@@ -65,6 +65,7 @@ def test_the_summary_counts_what_the_records_say() -> None:
     assert summary["accepted_fraction_byzantine"] == 0.0
     assert summary["accepted_fraction_honest"] == 1.0
     assert summary["rounds_by_rule"] == {"R1": 40}
+    assert summary["rounds_without_gradient"] == 0
     assert summary["rounds_with_absent_agents"] == 40
     assert summary["final_return"] == final_return(run_of(*rounds(40))) == 39.5  # the last 5 %: rounds 39 and 40
     assert trajectories_to_reach(run_of(*rounds(40)), 12.0) == 240

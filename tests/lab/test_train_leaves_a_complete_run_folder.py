@@ -16,8 +16,10 @@ from fedpg_common.errors import StorageError
 from fedpg_common.federation import name_of
 from fedpg_common.learning.checkpoints import read_checkpoint
 from fedpg_common.learning.parameters import digest
-from fedpg_lab.local.train import new_folder
+from fedpg_lab.local.train import NewFolders, new_folder
 from fedpg_lab.runs.folders import load_run
+from fedpg_server.storage.locking import Lock
+from fedpg_server.storage.store import STORE_NAME
 from support.lab import TRAJECTORIES, digests, run_federation, small_federation
 
 COMMAND = [sys.executable, "-c", "from fedpg_lab.cli import main; main()", "train", "--agents", "4", "--byzantine", "1"]
@@ -78,7 +80,38 @@ def test_a_name_that_is_taken_is_refused_and_a_made_up_name_moves_on(tmp_path: P
     (tmp_path / "mine").mkdir()
     with pytest.raises(StorageError, match="exists already: choose another --name"):
         new_folder(tmp_path, "mine", "unused")
+    (tmp_path / "mine" / "logs").mkdir()  # of something else
+    with pytest.raises(StorageError, match="it holds no run to resume"):
+        new_folder(tmp_path, "mine", "unused")
     made_up = name_of(small_federation())
     assert made_up == "CartPole-v1_fedpg-br_K4_B1_random-noise"
     (tmp_path / made_up).mkdir()
     assert new_folder(tmp_path, None, made_up).name == f"{made_up}-2"
+
+
+@pytest.mark.parametrize("place", ["both", "both/seed-3", "both/group-2"])
+def test_a_name_that_another_command_is_using_is_told_apart(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / place
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "server.log").touch()
+    with pytest.raises(StorageError, match=r"another command is starting a run in \S+, or was killed"):
+        new_folder(tmp_path, "both", "unused")
+    lock = Lock(folder / STORE_NAME)  # its server is there, and has not made its store yet
+    try:
+        with pytest.raises(StorageError, match=r"another command is using \S+both: choose another --name, or wait"):
+            new_folder(tmp_path, "both", "unused")
+    finally:
+        lock.release()
+
+
+def test_who_comes_second_leaves_the_first_ones_folder_alone(tmp_path: Path) -> None:
+    made = NewFolders(tmp_path / "both")  # both have found nothing there
+    (tmp_path / "both").mkdir()
+    lock = Lock(tmp_path / "both" / STORE_NAME)
+    try:
+        assert made.remove_unless_resumable()
+        assert (tmp_path / "both").is_dir()
+    finally:
+        lock.release()
+    assert made.remove_unless_resumable()
+    assert not (tmp_path / "both").exists()

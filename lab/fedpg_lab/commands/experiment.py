@@ -185,6 +185,7 @@ def _say_worst(experiment: Experiment, plan: Plan, folder: Path, found: Sequence
     """A line for each rule that has runs: what it reaches undisturbed, and under its worst attack."""
     from fedpg_lab.experiments.matrix_file import MatrixFile
     from fedpg_lab.experiments.matrix_page import describe_row
+    from fedpg_lab.experiments.matrix_pictures import legend
 
     matrix = MatrixFile(experiment, plan, folder)
     for planned, run in zip(experiment.runs, found, strict=True):
@@ -196,6 +197,8 @@ def _say_worst(experiment: Experiment, plan: Plan, folder: Path, found: Sequence
             typer.echo(f"{result.matrix.title}:")
         for line in filter(None, map(describe_row, result.rows)):
             typer.echo(f"  {line}")
+        for sentence in legend(result):
+            typer.echo(f"  {sentence}")
 
 
 def _command(

@@ -14,6 +14,8 @@ from fedpg_lab.experiments.matrix_pictures import (
     Table,
     acceptance_map,
     choices,
+    legend,
+    mean_of,
     returns_map,
     tables,
     threshold_map,
@@ -78,20 +80,27 @@ def _section(whole: MatrixResult, folder: Path, suffix: str) -> Section:
         if heat_map is not None:
             _, svg = save_figure(draw_heat_map(heat_map), folder / f"matrix-{name}{suffix}.svg")
             pictures.append((CAPTIONS[name], svg_as_data(svg)))
-    sentences = choices(result)
+    sentences = [*choices(result), *legend(result)]
     if missing:
         sentences.append(f"Nothing is complete yet of: {', '.join(missing)}.")
     return Section(result.matrix.title, pictures, sentences, tables(result))
 
 
 def describe_row(row: RowResult) -> str:
-    """A rule in a line, for example "krum: undisturbed 498, worst attack boundary 9"; empty without a complete run."""
+    """A rule in a line: "krum: undisturbed 498, worst of 7 attacks boundary 9"; empty without a complete run."""
     parts = []
     if row.undisturbed.mean is not None:
-        parts.append(f"undisturbed {row.undisturbed.mean:.0f}")
+        parts.append(f"undisturbed {mean_of(row.undisturbed)}")
     worst = row.worst_attack
     if worst is not None and worst.mean is not None:
-        of = f" of {count(len(row.cells), 'attack')}" if len(row.cells) > 1 else ""
-        parts.append(f"worst{of} {worst.column} {worst.mean:.0f}")
+        parts.append(f"worst{_of_how_many(row)} {worst.column} {mean_of(worst)}")
     setting = f" ({row.setting})" if row.setting else ""
     return f"{row.name}{setting}: {', '.join(parts)}" if parts else ""
+
+
+def _of_how_many(row: RowResult) -> str:
+    """Of how many attacks a rule's worst one is the worst: of those that were run."""
+    planned, done = len(row.cells), sum(bool(cell.finals) for cell in row.cells)
+    if done < planned:
+        return f" of the {count(done, 'attack')} run (of {planned})"
+    return f" of {count(planned, 'attack')}" if planned > 1 else ""

@@ -16,6 +16,11 @@ from fedpg_lab.figures.tables import plain_cell
 
 UNDISTURBED, WORST_ATTACK, WORST_RUN = "undisturbed", "worst attack", "worst single run"
 NOTHING = Shade(None, "–")
+LONE = "∅"
+LONE_MEANS = (
+    f"{LONE}: in a run, no gradient survived in more than half of the rounds. What was learned there, the server "
+    "learned alone, and the return says nothing about the rule."
+)
 Table = tuple[list[str], list[list[str]]]
 """A header, and a list of texts for each row."""
 
@@ -78,7 +83,12 @@ def _final(cell: Cell) -> Shade:
     if mean is None or worst is None:
         return NOTHING
     note = f"min {_number(worst)}" if len(cell.finals) > 1 else ""
-    return Shade(None if math.isnan(mean) else mean, _number(mean), note)
+    return Shade(None if math.isnan(mean) else mean, mean_of(cell), note)
+
+
+def mean_of(cell: Cell) -> str:
+    """The mean final return as text, marked where the rule had no part in it."""
+    return f"{_number(_or_nan(cell.mean))}{f' {LONE}' * cell.is_lone}"
 
 
 def _marked(shade: Shade, is_marked: bool) -> Shade:
@@ -130,7 +140,7 @@ def _final_table(result: MatrixResult) -> Table:
     header, lines = _table(result, lambda cell: _words(_final(cell)))
     for row, line in zip(result.rows, lines, strict=True):
         attack, run = row.worst_attack, row.worst_run
-        worst = "–" if attack is None else f"{_number(_or_nan(attack.mean))}: {attack.column}"
+        worst = "–" if attack is None else f"{mean_of(attack)}: {attack.column}"
         line += [worst, "–" if run is None else f"{_number(_or_nan(run.worst))}: {run.column}, seed {run.worst_seed}"]
     return [*header, WORST_ATTACK, WORST_RUN], lines
 
@@ -165,6 +175,7 @@ def to_markdown(results: Sequence[MatrixResult]) -> str:
             lines = [header, ["---"] * len(header), *body]
             texts = [[plain_cell(text) if text != "---" else text for text in line] for line in lines]
             parts.append(f"### {plain_cell(heading)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in texts))
+        parts += [f"{sentence}\n" for sentence in legend(result)]
     return "\n".join(parts)
 
 
@@ -181,13 +192,18 @@ def choices(result: MatrixResult) -> list[str]:
     return sentences
 
 
+def legend(result: MatrixResult) -> list[str]:
+    """What the marks mean that occur in the matrix."""
+    return [LONE_MEANS] if any(cell.is_lone for _, cell in all_cells(result)) else []
+
+
 def to_csv(results: Sequence[MatrixResult]) -> str:
     """A line for each cell and seed, for programs; an empty field where there is nothing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "K", "byzantine", "trajectories", "threshold", "row", "setting", "column", "seed",
                      "complete", "final_return", "to_threshold", "accepted_honest", "accepted_byzantine",
-                     "worst_of_row", "run"])  # fmt: skip
+                     "without_gradient", "worst_of_row", "run"])  # fmt: skip
     for result in results:
         matrix = result.matrix
         for row, cell in all_cells(result):
@@ -197,7 +213,7 @@ def to_csv(results: Sequence[MatrixResult]) -> str:
                     matrix.example.task.name, matrix.example.agents, matrix.byzantine,
                     matrix.example.task.trajectories, matrix.threshold, row.name, row.setting, cell.column, seed,
                     outcome.is_complete, outcome.final, outcome.reached, outcome.accepted_honest,
-                    outcome.accepted_byzantine, is_worst, outcome.folder,
+                    outcome.accepted_byzantine, outcome.without_gradient, is_worst, outcome.folder,
                 ]  # fmt: skip
                 writer.writerow(line)
     return text.getvalue()

@@ -15,6 +15,9 @@ from fedpg_lab.runs.folders import RunData, final_return, summarize, trajectorie
 FORMAT = 1
 """Of matrix.json; docs/robustness.md describes it."""
 
+LONE_FROM = 0.5
+"""Beyond this part of a run's rounds without a gradient, its return says nothing about the rule."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -28,6 +31,8 @@ class Outcome:
     """Trajectories until the threshold; None if it never was reached, or the run is not complete."""
     accepted_honest: float | None = None
     accepted_byzantine: float | None = None
+    without_gradient: float | None = None
+    """Part of its rounds in which no gradient survived; None until the run is complete."""
 
     @property
     def is_complete(self) -> bool:
@@ -51,6 +56,7 @@ def outcome_of(run: RunData, folder: Path, threshold: float | None) -> Outcome:
         reached=None if threshold is None else trajectories_to_reach(run, threshold),
         accepted_honest=summary["accepted_fraction_honest"],
         accepted_byzantine=summary["accepted_fraction_byzantine"],
+        without_gradient=summary["rounds_without_gradient"] / summary["rounds"],
     )
 
 
@@ -90,6 +96,11 @@ class Cell:
         done = [(rank(outcome.final), seed) for outcome, seed in zip(self.outcomes, self.seeds, strict=True)
                 if outcome.final is not None]  # fmt: skip
         return min(done)[1] if done else None
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether the server of one of the runs learned without the agents: that return is not the rule's."""
+        return any((outcome.without_gradient or 0.0) > LONE_FROM for outcome in self.outcomes)
 
     @property
     def reached(self) -> list[int]:
@@ -233,6 +244,7 @@ def _plain_cell(cell: Cell) -> dict[str, Any]:
         "complete": [outcome.is_complete for outcome in cell.outcomes],
         "accepted_honest": cell.accepted(byzantine=False),
         "accepted_byzantine": cell.accepted(byzantine=True),
+        "without_gradient": [outcome.without_gradient for outcome in cell.outcomes],
         "runs": [outcome.folder for outcome in cell.outcomes],
     }
 

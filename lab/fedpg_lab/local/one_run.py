@@ -17,6 +17,7 @@ from rich.console import Console
 from fedpg_lab.local.children import kill_children
 from fedpg_lab.local.train import TrainOptions, train
 from fedpg_lab.runs.folders import PLOT_NAME, RunData, final_return
+from fedpg_lab.runs.no_gradient import describe_no_gradient
 
 
 def train_one(
@@ -61,6 +62,9 @@ def say_done(run: RunData, console: Console) -> None:
         + ("" if best is None else f", best {best:.1f}"),
     )
     say(console, f"{count(len(run.records), 'round')} in {seconds:.0f} s; picture: {run.folder / PLOT_NAME}")
+    warning = describe_no_gradient(run)
+    if warning is not None:
+        say(console, warning)
 
 
 def say(console: Console, text: str) -> None:

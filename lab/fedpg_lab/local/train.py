@@ -23,9 +23,10 @@ from rich.console import Console
 
 from fedpg_lab.local.describe import status_after
 from fedpg_lab.local.in_process.agents import require_fit
+from fedpg_lab.local.in_process.child import NAME as IN_PROCESS
 from fedpg_lab.local.in_process.child import InProcessFederation
 from fedpg_lab.local.in_process.rounds import RunOptions
-from fedpg_lab.local.processes import LocalFederation
+from fedpg_lab.local.processes import LOG_FOLDER, SERVER, LocalFederation
 from fedpg_lab.local.progress import Display, make_display
 from fedpg_lab.local.status import StatusClient
 from fedpg_lab.runs.folders import PLOT_NAME, RunData, load_run, seed_folders, write_summary
@@ -104,6 +105,8 @@ class NewFolders:
         with suppress(StorageError):  # of a path that cannot even be looked at: there is no store
             if exists(store) or _has_content(mark_path(store)):  # one that has been removed leaves policies behind
                 return False
+        if Store.is_live(store):  # another command was quicker, and has not made its store yet
+            return True
         if self._folder in self._missing:
             shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):  # somebody else has put something there, which stays
@@ -240,9 +243,30 @@ def new_folder(out: Path, name: str | None, default_name: str) -> Path:
     kind = look(folder)
     if kind is Kind.MISSING:
         return folder
+    if kind is Kind.FOLDER:
+        _refuse_if_in_use(folder)
     if kind is Kind.FOLDER and (exists(folder / STORE_NAME) or seed_folders(folder)):
         raise StorageError(
             f"{shown(folder)} exists already: choose another --name, or resume the run with --resume {shown(folder)}"
         )
     what = "is a file" if kind is Kind.FILE else "holds no run to resume"
     raise StorageError(f"{shown(folder)} exists already: choose another --name (it {what})")
+
+
+def _refuse_if_in_use(folder: Path) -> None:
+    """Raise StorageError if another command trains in the folder, or seems to be starting."""
+    places = [folder, *folder.glob("seed-*"), *folder.glob("group-*")]
+    if any(Store.is_live(place / STORE_NAME) for place in places):
+        raise StorageError(f"another command is using {shown(folder)}: choose another --name, or wait until it is done")
+    for place in filter(_is_starting, places):
+        raise StorageError(
+            f"another command is starting a run in {shown(place)}, or was killed while it did: choose another --name, "
+            "or remove that folder if nothing runs there"
+        )
+
+
+def _is_starting(folder: Path) -> bool:
+    """Whether a process of ours has begun its log there, and there is no store yet, nor was one."""
+    store = folder / STORE_NAME
+    logs = (folder / LOG_FOLDER / f"{name}.log" for name in (SERVER, IN_PROCESS))
+    return not exists(store) and not _has_content(mark_path(store)) and any(map(exists, logs))

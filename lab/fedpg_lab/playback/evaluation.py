@@ -19,7 +19,7 @@ from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task
 from fedpg_common.words import count
-from fedpg_server.storage.store import STORE_NAME
+from fedpg_server.storage.store import STORE_NAME, Store
 from numpy.typing import NDArray
 
 CHECKPOINT_FOLDER = "checkpoints"
@@ -77,11 +77,26 @@ def find_checkpoint(path: Path) -> Path:
         if is_file(path / CHECKPOINT_FOLDER / name):
             return path / CHECKPOINT_FOLDER / name
     if is_file(path / STORE_NAME):
-        raise StorageError(f"the run in {shown(path)} has no checkpoint yet: its first round has not ended")
+        raise StorageError(_why_no_checkpoint(path))
     below = sorted(path.glob(f"*/{CHECKPOINT_FOLDER}/{BEST}"))
     if below:
         raise StorageError(f"{shown(path)} holds several runs: choose one, for example {shown(below[0].parent.parent)}")
     raise StorageError(f"there is no run in {shown(path)}: give a checkpoint file or a run folder")
+
+
+def _why_no_checkpoint(run: Path) -> str:
+    """A server writes them after every round: a run with rounds had some, unless that round ends at this moment."""
+    store = run / STORE_NAME
+    with Store.read(store) as stored:
+        has_rounds = bool(stored.records(limit=1))
+    if not has_rounds:
+        return f"the run in {shown(run)} has no checkpoint yet: its first round has not ended"
+    if Store.is_live(store):
+        return f"the run in {shown(run)} has no checkpoint yet: its next round writes them"
+    return (
+        f"the checkpoints of the run in {shown(run)} are missing: put its folder {CHECKPOINT_FOLDER} back from a copy, "
+        "or continue the run with fedpg train --resume and a larger --trajectories, which writes new ones"
+    )
 
 
 def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, greedy: bool) -> Evaluation:

@@ -54,6 +54,7 @@ def summarize(
         "best_return": max(filter(math.isfinite, returns), default=None),
         "worlds": _worlds(records),
         "rounds_by_rule": dict(Counter(record.rule for record in records)),
+        "rounds_without_gradient": sum(not record.has_mu for record in records),
         "accepted_fraction_honest": _accepted_fraction(federation, records, byzantine=False),
         "accepted_fraction_byzantine": _accepted_fraction(federation, records, byzantine=True),
         "rounds_with_absent_agents": sum(bool(record.absent) for record in records),
