@@ -1,12 +1,11 @@
-"""What an aggregator, an algorithm or an observer of somebody's own does wrong is told in one sentence, and never
-becomes part of a run's state.
+"""What an aggregator or an algorithm of somebody's own does wrong is told in one sentence, and never becomes part of a
+run's state.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fedpg_common.choices import Choice
-from fedpg_common.cli.observer_options import chosen_observers, parse_observer
 from fedpg_common.descriptions import describe
 from fedpg_common.environments import EnvironmentBatch, make_environments
 from fedpg_common.errors import UsageError
@@ -28,11 +26,10 @@ from fedpg_common.modules import check_fingerprints, fingerprint, with_fingerpri
 from fedpg_common.tasks import CARTPOLE
 from fedpg_server.learning.algorithms.base import InnerReport, Tools
 from fedpg_server.learning.learner import Learner
-from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.state import ADAM_M, State, check_memory
-from fedpg_server.observers.base import Observed, Observers, build_observers
+from fedpg_server.observers.base import Observed, build_observers
 from numpy.typing import NDArray
-from support.protocol import SPEC, make_round_record
+from support.protocol import SPEC
 
 TASK = dataclasses.replace(
     CARTPOLE, hidden=(4,), horizon=20, evaluation_horizon=9, batch_size=10, batch_size_min=8, batch_size_max=12
@@ -318,67 +315,6 @@ def test_a_memory_is_copied() -> None:
     assert not kept["a"].flags.writeable
 
 
-# Observers ------------------------------------------------------------------------------------------------------------
-
-
-class Watcher:
-    """An observer that fails at a round, or when it is closed."""
-
-    def __init__(self, observed: Observed, at: int = 0, closing: bool = False) -> None:
-        self.at, self.closing, self.seen, self.closed = at, closing, list[int](), 0
-
-    def record(self, record: RoundRecord, theta: Vector) -> None:
-        if record.round_number == self.at:
-            raise RuntimeError("the tracker\nis gone")
-        self.seen.append(record.round_number)
-
-    def close(self) -> None:
-        self.closed += 1
-        if self.closing:
-            raise OSError("no route")
-
-
-def observed(folder: Path) -> Observed:
-    return Observed(folder, describe("CartPole-v1"), SPEC, [])
-
-
-def test_an_observer_that_raises_is_left_out_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    choices = [Choice(f"{HERE}:Watcher", settings) for settings in ({"at": 2}, {}, {"closing": True})]
-    failing, sound, unclosable = build_observers(choices, observed(tmp_path))
-    observers = Observers([failing, sound, unclosable])
-    for number in (1, 2, 3):
-        observers.record(make_round_record(number), np.zeros(1, np.float32))
-    observers.close()
-    assert [watcher.seen for watcher in (failing, sound, unclosable)] == [[1], [1, 2, 3], [1, 2, 3]]  # type: ignore[attr-defined]
-    assert [watcher.closed for watcher in (failing, sound, unclosable)] == [1, 1, 1]  # type: ignore[attr-defined]
-    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 2
-    assert re.fullmatch(
-        r"the observer Watcher failed, round 2, and is left out from now on: RuntimeError: the tracker is gone "
-        rf"\({HERE.rpartition('.')[2]}\.py, line \d+\)",
-        warnings[0],
-    )
-
-
-class Ending(Watcher):
-    """An observer that ends the process."""
-
-    def record(self, record: RoundRecord, theta: Vector) -> None:
-        sys.exit(3)
-
-    def close(self) -> None:
-        raise SystemExit
-
-
-def test_an_observer_that_ends_the_process_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    observers = Observers(build_observers([Choice(f"{HERE}:Ending")], observed(tmp_path)))
-    observers.record(make_round_record(1), np.zeros(1, np.float32))
-    observers.close()
-    assert "the observer Ending failed, round 1" in caplog.text
-    assert "it ended the process (SystemExit: 3)" in caplog.text
-    assert "while it was closed" in caplog.text
-
-
 class Unmade(Scripted):
     """A part whose constructor fails."""
 
@@ -395,33 +331,7 @@ def test_a_constructor_that_raises_anything_is_one_sentence(
         with pytest.raises(UsageError, match=sentence):
             Learner(Federation(TASK, 3, algorithm, aggregator), environments, policy)
     with pytest.raises(UsageError, match=sentence):
-        build_observers([part], observed(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("csv", "unknown observer 'csv': choose one of checkpoints, tensorboard, or MODULE:NAME"),
-        ("", "--observer takes NAME"),
-        ("checkpoints 'x", "--observer takes NAME"),
-        ("checkpoints often", "a setting is written NAME=VALUE"),
-        ("checkpoints name=x", "no setting is called name"),
-        ("checkpoints every_rounds=0", "every_rounds must be a whole number of at least 1, not 0"),
-        (f"{HERE}:Scripted", "has no method 'record'"),
-        ("no_such:Thing", "no_such cannot be imported"),
-    ],
-)
-def test_a_wrong_observer_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        build_observers([parse_observer(text)], observed(tmp_path))
-    assert sentence in str(caught.value)
-
-
-def test_shipped_observers_can_be_set_and_left_out() -> None:
-    assert chosen_observers(True, []) == (Choice("checkpoints"), Choice("tensorboard"))
-    assert chosen_observers(False, ["checkpoints every_rounds=5"]) == (Choice("checkpoints", {"every_rounds": 5}),)
-    both = chosen_observers(False, ["a:B x=1", "a:B x=2"])
-    assert both[1:] == (Choice("a:B", {"x": 1}), Choice("a:B", {"x": 2}))
+        build_observers([part], Observed(tmp_path, describe("CartPole-v1"), SPEC, []))
 
 
 # Modules --------------------------------------------------------------------------------------------------------------
