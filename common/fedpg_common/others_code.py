@@ -64,7 +64,7 @@ def place(error: BaseException) -> str:
     steps = [
         (Path(frame.f_code.co_filename), line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if _top_module(frame) not in LIBRARIES and not frame.f_code.co_filename.startswith("<")
+        if not is_of_a_library(frame) and not frame.f_code.co_filename.startswith("<")
     ]
     own = [step for step in steps if not any(part in INSTALLED for part in step[0].parts)]
     if not (own or steps):
@@ -77,6 +77,11 @@ def innermost(error: BaseException) -> FrameType | None:
     """The frame in which an exception was raised; None for one that was never raised."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return frames[-1] if frames else None
+
+
+def is_of_a_library(frame: FrameType) -> bool:
+    """Whether the frame's line is of no help to whoever has written the other code: see LIBRARIES."""
+    return _top_module(frame) in LIBRARIES
 
 
 def _top_module(frame: FrameType) -> str:

@@ -7,7 +7,7 @@ keeps answering.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -18,7 +18,6 @@ from fedpg_common.learning.parameters import ParameterSpec, Vector
 from fedpg_common.transport import wire
 
 from fedpg_server.evaluations import Evaluations
-from fedpg_server.learning.learner import RoundResult
 from fedpg_server.learning.make_record import make_record
 from fedpg_server.learning.records import Evaluation, RoundRecord
 from fedpg_server.learning.round_learner import RoundLearner, improve, recursion_of, round_vectors_of
@@ -44,22 +43,6 @@ LINGER_MAX_S = 10.0
 COPY_BACK_EVERY_S = 1.0
 """The log of writes is brought back in every round, but no sooner than this after the last time: it costs three writes
 that wait for the disk, the last of them when the next transaction begins the log again."""
-
-
-def _improve(
-    learner: RoundLearner,
-    state: State,
-    plan: RoundPlan,
-    gradients: Mapping[int, Vector],
-    reports: Mapping[int, bytes],
-) -> RoundResult:
-    """As `improve`; and the distances between the votes, which the record needs, are known afterwards.
-
-    Those of a thousand votes take longer than the event loop may be held up.
-    """
-    result = improve(learner, state, plan, gradients, reports)
-    _ = result.votes.distances  # kept by the votes
-    return result
 
 
 class Run:
@@ -157,7 +140,7 @@ class Run:
         ballots = self._driver.journal.ballots
         gradients = {agent: ballots[agent].gradient for agent in sorted(ballots)}
         reports = {agent: ballot.report for agent, ballot in ballots.items()}
-        result = await self._in_learner(_improve, self._learner, state, plan, gradients, reports)
+        result = await self._in_learner(improve, self._learner, state, plan, gradients, reports)
         record = make_record(
             result, plan, self.federation, reports, self._trajectories, seconds=self._clock() - opened_s
         )

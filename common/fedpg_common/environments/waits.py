@@ -19,7 +19,7 @@ from typing import Any
 from fedpg_common.environments.factory import make_environments
 from fedpg_common.environments.guard import Guard, GuardedEnvironment, made_again
 from fedpg_common.environments.guarded_batch import GuardedBatch
-from fedpg_common.others_code import OUR_PACKAGES
+from fedpg_common.others_code import is_of_a_library
 from fedpg_common.tasks import Task
 
 LOOK_EVERY_S = 1.0
@@ -140,15 +140,9 @@ def _described(call: FrameType, innermost: FrameType | None) -> str:
         guard = Guard.of(task)
     who = guard.who if isinstance(guard, Guard) else "an environment"
     theirs = innermost
-    while theirs is not None and theirs is not call and _is_of_others(theirs):
+    while theirs is not None and theirs is not call and is_of_a_library(theirs):
         theirs = theirs.f_back
     at = ""
     if theirs is not None and theirs is not call:
         at = f" ({Path(theirs.f_code.co_filename).name}, line {theirs.f_lineno})"
     return f"{method} of {who}{at}"
-
-
-def _is_of_others(frame: FrameType) -> bool:
-    """Whether the line is of no help to whoever has written the environment: ours, or Python's own."""
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return package in OUR_PACKAGES or package in sys.stdlib_module_names

@@ -72,7 +72,14 @@ def improve(
     gradients: Mapping[int, Vector],
     reports: Mapping[int, bytes],
 ) -> RoundResult:
-    """Improve by the gradients (d,); `reports` are the agents' WorkReport messages, for a learner that counts."""
-    if not isinstance(learner, Counting):
-        return learner.improve(state, plan, gradients)
-    return learner.improve_counting(state, plan, gradients, claims_of(reports))
+    """Improve by the gradients (d,); `reports` are the agents' WorkReport messages, for a learner that counts.
+
+    The distances between the votes, which the round's record needs, are known afterwards: those of a thousand take
+    longer than the caller's event loop may be held up.
+    """
+    if isinstance(learner, Counting):
+        result = learner.improve_counting(state, plan, gradients, claims_of(reports))
+    else:
+        result = learner.improve(state, plan, gradients)
+    _ = result.votes.distances  # kept by the votes
+    return result
