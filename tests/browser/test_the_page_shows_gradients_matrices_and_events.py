@@ -116,7 +116,7 @@ def test_a_matrix_shows_each_rules_worst_attack(
             "9",
             "attack-0",
         ]
-        assert page.value("document.documentElement.scrollWidth") <= (390 if is_phone else 1280)
+        page.wait_to_fit(390 if is_phone else 1280)
         page.picture(pictures / f"matrix-{scheme}{'-phone' if is_phone else ''}.png")
         page.click(".matrix .worst a")
         page.wait("location.pathname === '/compare' && document.querySelector('#panels .rows tbody a')")

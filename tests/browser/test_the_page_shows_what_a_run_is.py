@@ -64,7 +64,7 @@ def test_a_run_shows_its_policy_in_every_world(tmp_path: Path, page: Page, pictu
         assert "worst of these worlds" in page.value("document.querySelector('#returns').innerText")
         page.picture(pictures / "worlds.png")
         page.resize(390, 844, is_phone=True)
-        assert page.value("document.documentElement.scrollWidth") <= 390
+        page.wait_to_fit(390)
         page.picture(pictures / "worlds-phone.png")
 
 
@@ -90,7 +90,7 @@ def test_a_page_fits_a_phone(tmp_path: Path, page: Page, pictures: Path, address
     with page_of(tmp_path / "runs") as server:
         page.open(f"{server.url}{address}")
         page.wait("document.querySelector('.rows tbody tr')")
-        assert page.value("document.documentElement.scrollWidth") <= 390
+        page.wait_to_fit(390)
         page.picture(pictures / f"phone-{address.partition('?')[0] or 'home'}.png")
 
 

@@ -125,6 +125,10 @@ class Page:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=is_phone
         )
 
+    def wait_to_fit(self, width: int) -> None:
+        """Wait until nothing is wider than this many pixels: charts follow a window's size a frame later."""
+        self.wait(f"document.documentElement.scrollWidth <= {width}")
+
     def prefer(self, scheme: str) -> None:
         """Light or dark."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
