@@ -99,8 +99,9 @@ class LocalFederation:
     def supervise(self) -> bool:
         """Start again what was killed. False once the run has ended.
 
-        Raises ProcessFailedError when the server ended with an error of its own, or too often, and AgentsLostError when
-        so many agents did, or were refused, that the open round cannot reach its quorum any more.
+        Raises ProcessFailedError when the server ended with an error of its own, or too often, or an agent because its
+        attack or its world cannot be used; AgentsLostError when so many agents ended, or were refused, that the open
+        round cannot reach its quorum any more.
         """
         code = self._server.exitcode  # first, so that all is read that it told before it ended
         self._listen_to_server()
@@ -113,6 +114,7 @@ class LocalFederation:
                 return False
             self._mend_server(code)
         self._agents.look_after(self.held_down)
+        self._roll.check_parts()
         if self.needs_everybody:
             self._roll.check_everybody()
         if self._roll.is_suspicious:
