@@ -21,7 +21,7 @@ TESTS = Path(__file__).parents[1]
 WAIT_AT_MOST_S = 120.0
 HUNG = """
 import signal, sys
-from fedpg_client import hung
+from fedpg_common.cli import hung
 from fedpg_client.cli import run_until_signalled
 from fedpg_client.process import AgentProcess
 
@@ -50,6 +50,36 @@ def test_an_agent_that_is_told_to_stop_leaves_it(name: str, presses: int, patien
     program = HUNG.format(name=name, presses=presses, patience_s=patience_s)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == code
+    assert "does not return" in ended.stderr
+
+
+CLOSING = """
+import sys
+from fedpg_common.cli import hung
+from fedpg_common.errors import ExitCode
+from fedpg_client.cli import run_until_signalled
+from fedpg_client.fates import Ended
+from fedpg_client.process import AgentOptions, AgentProcess
+
+class Closing(AgentProcess):
+    def _take_part(self, options, resources):
+        @resources.callback
+        def close():
+            while True:
+                pass
+        return Ended(options.index, ExitCode.ENVIRONMENT if options.index == 2 else ExitCode.OK, "it broke")
+
+hung.PATIENCE_S = 0.5
+agents = [AgentOptions(index, "nowhere:1") for index in (1, 2)]
+sys.exit(run_until_signalled(Closing(agents, on_fate=lambda fate: print(fate.agent, flush=True))))
+"""
+
+
+def test_agents_that_have_ended_do_not_wait_for_their_environments_to_be_closed() -> None:
+    """How they fared is told before; the process ends with the code of the one that failed."""
+    ended = subprocess.run([sys.executable, "-c", CLOSING], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == ExitCode.ENVIRONMENT
+    assert sorted(ended.stdout.split()) == ["1", "2"]
     assert "does not return" in ended.stderr
 
 

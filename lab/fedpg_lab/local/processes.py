@@ -35,8 +35,8 @@ ASK_EVERY_S = 1.0
 STATUS_TIMEOUT_S = 2.0
 SILENT_MAX_S = 30.0
 """How long a server may not answer while no agent is left."""
-SERVER_STOP_S = 60.0
-"""A server finishes the improvement that it is in."""
+SERVER_STOP_S = 20.0
+"""More than it takes a server to store what it has answered, and to leave an environment that does not return."""
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,9 @@ class LocalFederation:
         sender.close()
         try:
             kind, text = "waits", ""
-            while kind == "waits":  # for an environment that is being made: the display shows how long that takes
+            while kind == "waits":  # for an environment that is being made, most likely
+                if text:
+                    log.warning("the server: %s", text)
                 kind, text = receiver.recv()
         except EOFError:
             server.join()

@@ -13,10 +13,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
+from fedpg_common.waits import Waiting, telling_of_waits
 from fedpg_server.learning.records import RoundRecord
 
 from fedpg_lab.local.children import end, spawn
