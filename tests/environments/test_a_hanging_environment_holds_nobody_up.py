@@ -14,6 +14,7 @@ import tomli_w
 from failing_environments import failing_task
 from fedpg_common.errors import ExitCode
 from fedpg_common.tasks import task_to_fields
+from fedpg_lab.runs.folders import load_run
 from support.processes import new_tag, wait_until_none_is_left
 from support.terminal import command_line, environment
 
@@ -81,6 +82,33 @@ def test_agents_that_have_ended_do_not_wait_for_their_environments_to_be_closed(
     assert ended.returncode == ExitCode.ENVIRONMENT
     assert sorted(ended.stdout.split()) == ["1", "2"]
     assert "does not return" in ended.stderr
+
+
+IN_PROCESS = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from fedpg_common.cli import hung
+from fedpg_common.federation import Federation
+from fedpg_lab.local.in_process.child import run_main
+from fedpg_lab.local.in_process.rounds import RunOptions
+from support.hanging_parts import gated_task
+
+hung.PATIENCE_S = 0.5
+telling = SimpleNamespace(send=lambda message: print(message[0], flush=True))
+federation = Federation(gated_task("close"), agents=2)
+sys.exit(run_main(RunOptions(Path(sys.argv[1]), federation, observers=()), telling))
+"""
+
+
+def test_a_run_in_one_process_that_has_ended_does_not_wait_either(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", IN_PROCESS, str(tmp_path / "run")]
+    variables = environment(PYTHONPATH=str(TESTS))
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == ExitCode.OK, ended.stderr
+    assert ended.stdout.split()[-1] == "ended"
+    assert "does not return" in ended.stderr
+    assert load_run(tmp_path / "run").is_complete
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
