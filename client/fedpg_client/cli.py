@@ -13,6 +13,7 @@ from fedpg_common.bootstrap import log_to_stderr, use_one_thread
 from fedpg_common.choices import Choice, parse_settings
 from fedpg_common.cli import ending
 from fedpg_common.cli.command_line import VERSION, Command, judging_paths
+from fedpg_common.cli.hung import hung_calls_are_cut_off
 from fedpg_common.cli.options import LogLevel
 from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.modules import make_folders_importable
@@ -20,7 +21,6 @@ from fedpg_common.shipped import AGGREGATORS, ATTACKS
 from fedpg_common.speeds import Speed
 from fedpg_common.worlds import World, world_from_settings
 
-from fedpg_client.hung import hung_calls_are_cut_off
 from fedpg_client.options import (
     Aggregator,
     Allow,
@@ -188,7 +188,10 @@ def parse_collusion(attackers: str, address: str, listen: str, secret: str, inde
 
 
 def run_until_signalled(process: AgentProcess) -> ExitCode:
-    """Run the agents; SIGINT and SIGTERM end them cleanly, and the process with them if an environment hangs."""
+    """Run the agents; SIGINT and SIGTERM end them cleanly, and the process with them if an environment hangs.
+
+    One that hangs while it is closed, after all agents have ended, does not hold the process up either.
+    """
     received: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -205,8 +208,11 @@ def run_until_signalled(process: AgentProcess) -> ExitCode:
     def stopped() -> ExitCode:
         return ExitCode.INTERRUPTED if signal.SIGINT in received else ExitCode.TERMINATED
 
+    def cut_off() -> ExitCode:
+        return stopped() if received else process.code
+
     try:
-        with hung_calls_are_cut_off(received, stopped):
+        with hung_calls_are_cut_off(received, cut_off, lambda: process.is_over):
             code = process.run()
     finally:
         for number, handler in before.items():

@@ -33,7 +33,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Waits:
-    """An agent has been waiting for its environment for long, or does so no more."""
+    """An agent has been waiting for its environment, or its attack, for long, or does so no more."""
 
     agent: int
     what: str

@@ -16,7 +16,6 @@ from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.environments.helpers import HelperPool
-from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, RefusedError
 from fedpg_common.learning.parameters import ParameterSpec
 from fedpg_common.learning.policies import make_policy
@@ -25,6 +24,7 @@ from fedpg_common.speeds import Speed
 from fedpg_common.tasks import Task
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, open_channel
+from fedpg_common.waits import Waiting, telling_of_waits
 from fedpg_common.worlds import World
 
 from fedpg_client.agent import Agent
@@ -110,6 +110,8 @@ class AgentProcess:
     """Those of all agents, closed ones too."""
     _threads: dict[int, int] = field(default_factory=dict, init=False)
     """The agent of each thread."""
+    _codes: dict[int, ExitCode] = field(default_factory=dict, init=False)
+    """Of the agents that have ended, though what they used may still be open."""
 
     def run(self) -> ExitCode:
         """Run all agents to the end of the run. The exit code is that of the first agent, in order, that failed."""
@@ -121,32 +123,44 @@ class AgentProcess:
                 if self.stop.is_set():
                     for channel in list(self._channels):
                         channel.interrupt()
-            codes = [future.result() for future in futures]
+            for future in futures:
+                future.result()
+        return self.code
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every agent has ended, so that the process has nothing left to do but to close what they used."""
+        return bool(self.agents) and len(self._codes) == len(self.agents)
+
+    @property
+    def code(self) -> ExitCode:
+        """That of the first agent, in order, that failed; OK while none has."""
+        codes = [self._codes.get(options.index, ExitCode.OK) for options in self.agents]
         return next((code for code in codes if code != ExitCode.OK), ExitCode.OK)
 
     def _tell_of_wait(self, thread: int, waiting: Waiting | None) -> None:
-        """Say in the log, and to whoever watches, that an agent's environment does not return, or has."""
+        """Say in the log, and to whoever watches, that an agent's environment or attack does not return, or has."""
         agent = self._threads.get(thread)
         if agent is None:
             return
         if waiting is None:
-            log.info("agent %d: its environment has returned", agent)
+            log.info("agent %d: that has returned", agent)
         else:
             log.warning("agent %d: %s", agent, waiting)
         self.on_fate(Waits(agent, str(waiting or "")))
 
-    def _run_one(self, options: AgentOptions) -> ExitCode:
+    def _run_one(self, options: AgentOptions) -> None:
         self._threads[threading.get_ident()] = options.index
         fate: Ended | None = None
         try:
             with ExitStack() as resources:
                 fate = self._take_part(options, resources)
+                self._codes[options.index] = fate.code
                 self.on_fate(fate)
         except BaseException as error:  # in closing what it used: how the agent fared is told already
             if fate is None:
                 raise
             log.warning("agent %d: could not clean up: %s: %s", options.index, type(error).__name__, error)
-        return fate.code
 
     def _take_part(self, options: AgentOptions, resources: ExitStack) -> Ended:
         """From Join to Leave. What the agent used is still open on return, and closed with `resources`."""

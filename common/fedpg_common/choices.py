@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from fedpg_common.checks import is_plain, nearest, show, unknown
 from fedpg_common.errors import FedPGError, UsageError
-from fedpg_common.others_code import complaint, place, raise_if_ours
+from fedpg_common.others_code import asked, complaint, is_ours, place, raise_if_ours
 from fedpg_common.tasks import OWN_NAME
 
 T = TypeVar("T")
@@ -117,7 +117,9 @@ class Choices(Generic[T]):
                 f"{self.what} {choice.name}: {error}; its settings are {_settings(constructor, len(args))}"
             ) from None
         try:
-            return constructor(*args, **choice.settings)
+            if choice.name in self.shipped:
+                return constructor(*args, **choice.settings)
+            return asked("__init__", f"{self.what} {choice.name}", lambda: constructor(*args, **choice.settings))
         except UsageError as error:
             raise UsageError(f"{self.what} {choice.name}: {error}") from error
         except (TypeError, ValueError) as error:
@@ -136,7 +138,9 @@ class Choices(Generic[T]):
 def import_named(module: str, for_what: str) -> Any:
     """Import a module that somebody named. Raises UsageError with one sentence, whatever the module does."""
     try:
-        return importlib.import_module(module)
+        if is_ours(module):
+            return importlib.import_module(module)
+        return asked("the import", f"the module {module}", lambda: importlib.import_module(module))
     except BaseException as error:  # a module of others may do anything while it is imported
         raise_if_ours(error)
         reason = " ".join(str(error).split()) or type(error).__name__

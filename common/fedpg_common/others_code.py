@@ -1,7 +1,8 @@
 """What code that somebody else has written raises: whose it is, what it says, and where it was raised.
 
-Environments, aggregators, algorithms, attacks and observers may raise anything, and may end the process. Whoever calls
-them makes one sentence of it with `reason` and `place`.
+Environments, aggregators, algorithms, attacks and observers may raise anything, may end the process, and may never
+return. Whoever calls them makes one sentence of what they raise with `reason` and `place`, and calls them with `asked`,
+so that `fedpg_common.waits` can tell who does not return.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 OUR_PACKAGES = ("fedpg", "fedpg_common", "fedpg_client", "fedpg_server", "fedpg_lab")
 LIBRARIES = frozenset({*OUR_PACKAGES, *sys.stdlib_module_names, "numpy", "gymnasium"})
@@ -55,6 +60,16 @@ def complaint(error: BaseException) -> str:
     return text.partition(": ")[2] or text if isinstance(error, ValueError) else text
 
 
+def asked(method: str, who: str, call: Callable[[], T]) -> T:
+    """What `method` of `who` answers: somebody's own code. Whoever finds this call's frame reads there whose it is."""
+    return call()
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module, by its name, comes with FedPG."""
+    return module.partition(".")[0] in OUR_PACKAGES
+
+
 def place(error: BaseException) -> str:
     """Where an exception was raised, in brackets: file and line; "" where that is in nobody's own code.
 
@@ -71,6 +86,15 @@ def place(error: BaseException) -> str:
         return ""
     file, line = (own or steps)[-1]
     return f" ({file.name}, line {line})"
+
+
+def place_of(frame: FrameType | None, outermost: FrameType | None = None) -> str:
+    """Where a thread is, in brackets: as `place`, of the frames from its innermost one up to, without, `outermost`."""
+    while frame is not None and frame is not outermost and is_of_a_library(frame):
+        frame = frame.f_back
+    if frame is None or frame is outermost:
+        return ""
+    return f" ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
 
 
 def innermost(error: BaseException) -> FrameType | None:

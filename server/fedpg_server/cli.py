@@ -11,6 +11,7 @@ from fedpg_common.bootstrap import log_to_stderr, look_for_garbage_rarely, take_
 from fedpg_common.cli import ending
 from fedpg_common.cli.command_line import VERSION, Command, judging_paths
 from fedpg_common.cli.federation_options import Description, federation_options
+from fedpg_common.cli.hung import hung_calls_are_cut_off
 from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
 from fedpg_common.cli.options import LogLevel, refuse_ignored_options
 
@@ -95,7 +96,9 @@ def server(
         observers=chosen_observers(tensorboard, observer or ()),
         copy_hint=copy_hint,
     )
-    raise typer.Exit(asyncio.run(serve(options, lambda _address: None)))
+    signals: list[int] = []
+    with hung_calls_are_cut_off(signals, lambda: ending.code_of(signals)):
+        raise typer.Exit(asyncio.run(serve(options, lambda _address: None, signals=signals)))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from fedpg.v1 import federation_pb2 as pb
@@ -56,7 +56,7 @@ class Run:
         learner: RoundLearner,
         observers: Sequence[Observer],
         clock: Callable[[], float],
-        learner_thread: ThreadPoolExecutor | None = None,
+        learner_thread: Executor | None = None,
         joining_grace_s: float = GRACE_S,
         records: list[RoundRecord] | None = None,
     ) -> None:

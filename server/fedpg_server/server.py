@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import ParamSpec, TypeVar
 
 from fedpg_common.choices import Choice
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.environments.helpers import HelperPool
-from fedpg_common.environments.waits import Waiting, telling_of_waits
 from fedpg_common.errors import ExitCode, FedPGError, UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec
@@ -23,6 +25,7 @@ from fedpg_common.machine import cores
 from fedpg_common.rounds import why_no_worlds
 from fedpg_common.transport import wire
 from fedpg_common.transport.channels import TlsFiles, is_loopback
+from fedpg_common.waits import Waiting, telling_of_waits
 from grpc_health.v1 import health_pb2
 
 from fedpg_server.carried_adam import check_carried
@@ -36,12 +39,24 @@ from fedpg_server.serving.grpc_server import SERVICE_NAME, start_listening
 from fedpg_server.serving.request_guard import STOPS
 from fedpg_server.serving.service import FederationService
 from fedpg_server.storage.store import Store
-from fedpg_server.threads import run_in
+from fedpg_server.threads import LoneThread, run_in
 
 SHIPPED_OBSERVERS = (Choice("checkpoints"), Choice("tensorboard"))
 GRACE_S = 1.0
+STOP_PATIENCE_S = 3.0
+"""How long a server that is told to stop, and has stored all, waits for its environment: for what it works on, which
+counts no more, and to be closed."""
+CLOSE_PATIENCE_S = 15.0
+"""How long one that ends otherwise waits for it to be closed: by then it has been said where it is."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+class _StoppedError(Exception):
+    """A signal has come."""
 
 
 @dataclass(frozen=True)
@@ -83,48 +98,96 @@ def check_options(options: ServerOptions) -> None:
 
 
 async def serve(
-    options: ServerOptions, on_bound: Callable[[str], None], on_wait: Callable[[str], None] = lambda _what: None
+    options: ServerOptions,
+    on_bound: Callable[[str], None],
+    on_wait: Callable[[str], None] = lambda _what: None,
+    signals: list[int] | None = None,
 ) -> ExitCode:
     """Serve one run to its end. `on_bound` learns the address once calls can reach it.
 
-    `on_wait` learns, in a thread of its own, what the server's environment keeps it waiting for; "" once it returns.
+    `on_wait` learns, in a thread of its own, what somebody's own code keeps the server waiting for; "" once it returns.
+    `signals` is given the number of each signal as it comes, also while an observer holds up all else.
 
     Returns OK when the run has ended, INTERRUPTED or TERMINATED after SIGINT or SIGTERM; all that was answered is
-    stored by then. Raises FedPGError.
+    stored by then, though an environment may still be in a call that does not return. Raises FedPGError.
     """
     check_options(options)
-    signalled = _watch_signals()
+    signalled = _watch_signals([] if signals is None else signals)
     federation = take_up(options.federation, options.folder, options.trajectories)
 
     def tell_of_wait(_thread: int, waiting: Waiting | None) -> None:
         if waiting is None:
-            log.info("the environment has returned")
+            log.info("that has returned")
         else:
             log.warning("%s", waiting)
         on_wait(str(waiting or ""))
 
-    # Environments may be bound to a thread: they are made, stepped and closed in this one.
-    with telling_of_waits(tell_of_wait), ThreadPoolExecutor(1, "learner") as thread:
-        environments = await run_in(thread, make_environments, federation.task, GlobalRandom(federation.seed))
+    thread = LoneThread("learner")
+    with telling_of_waits(tell_of_wait):
         try:
-            threads, helpers = options.threads or cores(), HelperPool()
-            await run_in(thread, environments.share_helpers, helpers)
-            await run_in(thread, environments.use_threads, threads)
-            policy = make_policy(federation.task, environments.observation_size, environments.action_space)
-            await run_in(thread, check_worlds, federation, policy)
-            if rarely := why_no_worlds(federation):
-                log.warning(rarely)
-            worlds = None
-            if federation.worlds_every:
-                worlds = await run_in(thread, Worlds, federation, policy, threads, helpers)
-            try:
-                learner = Learner(federation, environments, policy, worlds)
-                return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
-            finally:
-                if worlds is not None:
-                    await run_in(thread, worlds.close)
+            return await _serve_in(thread, options, federation, signalled, on_bound)
+        except _StoppedError:
+            log.warning("stopping before the run has begun")
+            return signalled.result()
         finally:
-            await run_in(thread, environments.close)
+            thread.shutdown(wait=False)
+
+
+async def _serve_in(
+    thread: LoneThread,
+    options: ServerOptions,
+    federation: Federation,
+    signalled: asyncio.Future[ExitCode],
+    on_bound: Callable[[str], None],
+) -> ExitCode:
+    """As `serve`. Environments may be bound to a thread: they are made, stepped and closed in this one."""
+
+    async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await _unless(signalled, run_in(thread, function, *args, **kwargs))
+
+    with_environments = ExitStack()
+    try:
+        environments = await call(make_environments, federation.task, GlobalRandom(federation.seed))
+        with_environments.callback(environments.close)
+        threads, helpers = options.threads or cores(), HelperPool()
+        await call(environments.share_helpers, helpers)
+        await call(environments.use_threads, threads)
+        policy = make_policy(federation.task, environments.observation_size, environments.action_space)
+        await call(check_worlds, federation, policy)
+        if rarely := why_no_worlds(federation):
+            log.warning(rarely)
+        worlds = None
+        if federation.worlds_every:
+            worlds = await call(Worlds, federation, policy, threads, helpers)
+            with_environments.callback(worlds.close)
+        learner = Learner(federation, environments, policy, worlds)
+        return await _serve_learner(options, federation, learner, policy.spec, thread, signalled, on_bound)
+    finally:
+        await _close(thread, with_environments.close, signalled)
+
+
+async def _unless(signalled: asyncio.Future[ExitCode], work: Awaitable[T]) -> T:
+    """What the work gives. Raises _StoppedError if a signal comes first: nobody waits for the work any more."""
+    working = asyncio.ensure_future(work)
+    await asyncio.wait((working, signalled), return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+        raise _StoppedError
+    return working.result()
+
+
+async def _close(thread: LoneThread, close: Callable[[], None], signalled: asyncio.Future[ExitCode]) -> None:
+    """Close environments in their thread, unless one of them is in a call for too long, or hangs in closing."""
+    closing = asyncio.ensure_future(run_in(thread, close))
+    await asyncio.wait((closing, signalled), timeout=CLOSE_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    if signalled.done() and not closing.done():
+        await asyncio.wait((closing,), timeout=STOP_PATIENCE_S)
+    if closing.done():
+        closing.result()
+        return
+    closing.cancel()
+    log.warning("an environment, or another part of yours, does not return from the call that it is in: "
+                "ending in the middle of it; what was answered is stored")  # fmt: skip
 
 
 async def _serve_learner(
@@ -132,7 +195,7 @@ async def _serve_learner(
     federation: Federation,
     learner: Learner,
     spec: ParameterSpec,
-    thread: ThreadPoolExecutor,
+    thread: LoneThread,
     signalled: asyncio.Future[ExitCode],
     on_bound: Callable[[str], None],
 ) -> ExitCode:
@@ -192,8 +255,11 @@ async def _serve_until(run: Run, signalled: asyncio.Future[ExitCode]) -> ExitCod
     return signalled.result()
 
 
-def _watch_signals() -> asyncio.Future[ExitCode]:
-    """A future that SIGINT or SIGTERM resolves to the process's exit code."""
+def _watch_signals(signals: list[int]) -> asyncio.Future[ExitCode]:
+    """A future that SIGINT or SIGTERM resolves to the process's exit code. `signals` is given each one's number.
+
+    It is given it twice where the loop does not hear of it: an observer that holds it up is in its last call.
+    """
     loop = asyncio.get_running_loop()
     signalled: asyncio.Future[ExitCode] = loop.create_future()
 
@@ -201,8 +267,20 @@ def _watch_signals() -> asyncio.Future[ExitCode]:
         if not signalled.done():
             signalled.set_result(code)
 
-    loop.add_signal_handler(signal.SIGINT, resolve, ExitCode.INTERRUPTED)
-    loop.add_signal_handler(signal.SIGTERM, resolve, ExitCode.TERMINATED)
+    def note(number: int, _frame: FrameType | None) -> None:
+        """Python calls this between two lines of whatever the main thread is in."""
+        signals.append(number)
+        insisting = threading.Timer(STOP_PATIENCE_S, insist, [number])
+        insisting.daemon = True
+        insisting.start()
+
+    def insist(number: int) -> None:
+        if not signalled.done():
+            signals.append(number)
+
+    for number, code in ((signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)):
+        loop.add_signal_handler(number, resolve, code)
+        signal.signal(number, note)  # the loop hears of it by another way, when it comes to look
     return signalled
 
 

@@ -14,6 +14,7 @@ import tomli_w
 from failing_environments import failing_task
 from fedpg_common.errors import ExitCode
 from fedpg_common.tasks import task_to_fields
+from fedpg_lab.runs.folders import load_run
 from support.processes import new_tag, wait_until_none_is_left
 from support.terminal import command_line, environment
 
@@ -21,7 +22,7 @@ TESTS = Path(__file__).parents[1]
 WAIT_AT_MOST_S = 120.0
 HUNG = """
 import signal, sys
-from fedpg_client import hung
+from fedpg_common.cli import hung
 from fedpg_client.cli import run_until_signalled
 from fedpg_client.process import AgentProcess
 
@@ -51,6 +52,63 @@ def test_an_agent_that_is_told_to_stop_leaves_it(name: str, presses: int, patien
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == code
     assert "does not return" in ended.stderr
+
+
+CLOSING = """
+import sys
+from fedpg_common.cli import hung
+from fedpg_common.errors import ExitCode
+from fedpg_client.cli import run_until_signalled
+from fedpg_client.fates import Ended
+from fedpg_client.process import AgentOptions, AgentProcess
+
+class Closing(AgentProcess):
+    def _take_part(self, options, resources):
+        @resources.callback
+        def close():
+            while True:
+                pass
+        return Ended(options.index, ExitCode.ENVIRONMENT if options.index == 2 else ExitCode.OK, "it broke")
+
+hung.PATIENCE_S = 0.5
+agents = [AgentOptions(index, "nowhere:1") for index in (1, 2)]
+sys.exit(run_until_signalled(Closing(agents, on_fate=lambda fate: print(fate.agent, flush=True))))
+"""
+
+
+def test_agents_that_have_ended_do_not_wait_for_their_environments_to_be_closed() -> None:
+    """How they fared is told before; the process ends with the code of the one that failed."""
+    ended = subprocess.run([sys.executable, "-c", CLOSING], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == ExitCode.ENVIRONMENT
+    assert sorted(ended.stdout.split()) == ["1", "2"]
+    assert "does not return" in ended.stderr
+
+
+IN_PROCESS = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from fedpg_common.cli import hung
+from fedpg_common.federation import Federation
+from fedpg_lab.local.in_process.child import run_main
+from fedpg_lab.local.in_process.rounds import RunOptions
+from support.hanging_parts import gated_task
+
+hung.PATIENCE_S = 0.5
+telling = SimpleNamespace(send=lambda message: print(message[0], flush=True))
+federation = Federation(gated_task("close"), agents=2)
+sys.exit(run_main(RunOptions(Path(sys.argv[1]), federation, observers=()), telling))
+"""
+
+
+def test_a_run_in_one_process_that_has_ended_does_not_wait_either(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", IN_PROCESS, str(tmp_path / "run")]
+    variables = environment(PYTHONPATH=str(TESTS))
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == ExitCode.OK, ended.stderr
+    assert ended.stdout.split()[-1] == "ended"
+    assert "does not return" in ended.stderr
+    assert load_run(tmp_path / "run").is_complete
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

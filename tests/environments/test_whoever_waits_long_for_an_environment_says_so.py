@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from fedpg_client.fates import Ended, Waits
 from fedpg_client.process import AgentProcess
+from fedpg_common import waits
 from fedpg_common.descriptions import describe
-from fedpg_common.environments import make_environments, waits
+from fedpg_common.environments import make_environments
 from fedpg_common.environments.generic import GymnasiumBatch
 from fedpg_common.environments.guard import Guard
-from fedpg_common.environments.waits import TELL_AFTER_S, TELL_EVERY_S, Waiting
 from fedpg_common.errors import ExitCode
+from fedpg_common.waits import TELL_AFTER_S, TELL_EVERY_S, Waiting
 from fedpg_lab.local.roll import Roll
 
 HERE = Path(__file__).name
@@ -153,7 +154,7 @@ def test_a_process_of_agents_tells_whose_environment_it_is(
     assert told == [Waits(3, "waiting for 12 s for step of task t: environment E-v0 (e.py, line 5)"), Waits(3, "")]
     assert caplog.messages == [
         "agent 3: waiting for 12 s for step of task t: environment E-v0 (e.py, line 5)",
-        "agent 3: its environment has returned",
+        "agent 3: that has returned",
     ]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from fedpg_common.choices import Choice
@@ -13,7 +12,7 @@ from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.policies import Actor
 from fedpg_common.learning.trajectories import Trajectories
-from fedpg_common.others_code import place, raise_if_ours, reason
+from fedpg_common.others_code import asked, place, raise_if_ours, reason
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
@@ -22,6 +21,9 @@ from fedpg_client.attacks.base import Attack, Choose, Context, Target
 
 if TYPE_CHECKING:
     from fedpg_client.attacks.base import ClosableCalls
+
+
+T = TypeVar("T")
 
 
 class WrongAnswerError(Exception):
@@ -36,39 +38,38 @@ class Reported(Attack):
 
     def calls(self, line: ClosableCalls, target: Target) -> ClosableCalls:
         """See `Attack`."""
-        with self._told("calls"):
-            return self._attack.calls(line, target)
+        return self._asked("calls", lambda: self._attack.calls(line, target))
 
     def choose(self, actor: Actor, action_space: Discrete[Any] | Box, context: Context) -> Choose:
         """See `Attack`."""
-        with self._told("choose"):
-            choose = self._attack.choose(actor, action_space, context)
+        choose = self._asked("choose", lambda: self._attack.choose(actor, action_space, context))
 
         def told(observations: Any) -> Any:
-            with self._told("choose"):
-                return _actions(choose(observations), action_space, len(observations))
+            count = len(observations)
+            return self._asked("choose", lambda: _actions(choose(observations), action_space, count))
 
         return told
 
     def tamper_trajectories(self, trajectories: Trajectories, context: Context) -> Trajectories:
         """See `Attack`."""
-        with self._told("tamper_trajectories"):
-            return _trajectories(self._attack.tamper_trajectories(trajectories, context), trajectories, context)
+        attack = self._attack
+        return self._asked(
+            "tamper_trajectories",
+            lambda: _trajectories(attack.tamper_trajectories(trajectories, context), trajectories, context),
+        )
 
     def tamper_gradient(self, gradient: Vector, context: Context) -> Vector:
         """See `Attack`."""
-        with self._told("tamper_gradient"):
-            return _numbers(self._attack.tamper_gradient(gradient, context))
+        return self._asked("tamper_gradient", lambda: _numbers(self._attack.tamper_gradient(gradient, context)))
 
     def collude(self, pooled: Mapping[int, Vector], context: Context) -> Vector:
         """See `Attack`."""
-        with self._told("collude"):
-            return _numbers(self._attack.collude(pooled, context))
+        return self._asked("collude", lambda: _numbers(self._attack.collude(pooled, context)))
 
-    @contextmanager
-    def _told(self, hook: str) -> Iterator[None]:
+    def _asked(self, hook: str, work: Callable[[], T]) -> T:
+        """What a hook answers. Raises UsageError where it fails."""
         try:
-            yield
+            return asked(hook, f"attack {self._name}", work)
         except FedPGError:
             raise
         except BaseException as error:  # it is somebody's own

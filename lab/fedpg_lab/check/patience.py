@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+from fedpg_common.others_code import place_of
 
 Tell = Callable[[str], None]
 
@@ -35,12 +38,18 @@ class Patience:
 
     @contextmanager
     def watched(self, promise: str) -> Iterator[None]:
-        """Say once, from another thread, that the test takes long, and raise NoAnswerError in it at the limit.
+        """Say once, from another thread, that the test takes long, and where; raise NoAnswerError in it at the limit.
 
         The latter in the main thread alone, and not before code that is not Python's returns.
         """
-        sentence = f"no answer for {self.told_after_s:g} s, and {self.limit_s:g} s at most (promise: {promise})"
-        teller = threading.Timer(self.told_after_s, self.tell, [sentence])
+        waiting = threading.get_ident()
+
+        def tell() -> None:
+            place = place_of(sys._current_frames().get(waiting))
+            self.tell(f"no answer for {self.told_after_s:g} s{place}, and {self.limit_s:g} s at most "
+                      f"(promise: {promise})")  # fmt: skip
+
+        teller = threading.Timer(self.told_after_s, tell)
         teller.daemon = True
         teller.start()
         try:

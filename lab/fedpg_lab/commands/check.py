@@ -59,15 +59,17 @@ def check_command(
     from fedpg_lab.check.aggregators import check_aggregator
     from fedpg_lab.check.attacks import check_attack
     from fedpg_lab.check.patience import AGGREGATOR_MAX_S, ATTACK_MAX_S, Patience
+    from fedpg_lab.terminal.waits import waits_are_told
 
     make_importable(describe("CartPole-v1"))
-    found = kind or _kind_of(part)
-    choices = AGGREGATORS if found is Kind.AGGREGATOR else ATTACKS
-    choice = choices.parse(Choice(part, parse_settings(settings or ())))
-    if found is Kind.AGGREGATOR:
-        checks = check_aggregator(choice, quick, Patience(AGGREGATOR_MAX_S, _tell))
-    else:
-        checks = check_attack(choice, Patience(ATTACK_MAX_S, _tell))
+    with waits_are_told():  # also for a module that is imported without end; where it answers too late, Patience tells
+        found = kind or _kind_of(part)
+        choices = AGGREGATORS if found is Kind.AGGREGATOR else ATTACKS
+        choice = choices.parse(Choice(part, parse_settings(settings or ())))
+        if found is Kind.AGGREGATOR:
+            checks = check_aggregator(choice, quick, Patience(AGGREGATOR_MAX_S, _tell))
+        else:
+            checks = check_attack(choice, Patience(ATTACK_MAX_S, _tell))
     _print(choice, found, checks)
     broken = [check for check in checks if not check.kept]
     if broken:

@@ -54,8 +54,9 @@ def ensemble_command(
     from fedpg_lab.commands.evaluate import printing_to_stderr
     from fedpg_lab.ensemble.evaluation import evaluate_ensemble, find_policies, warning_of
     from fedpg_lab.runs.folders import load_run
+    from fedpg_lab.terminal.waits import waits_are_told
 
-    with unwinding():
+    with unwinding(), waits_are_told():
         policies = find_policies(folder)
         with printing_to_stderr():  # environments print, and their modules; standard output is for the result
             evaluation = evaluate_ensemble(list(policies.values()), episodes, seed)

@@ -111,7 +111,9 @@ def evaluate_command(
         check_video_path(video)
     if render is not None:
         require_display()
-    with unwinding():
+    from fedpg_lab.terminal.waits import waits_are_told
+
+    with unwinding(), waits_are_told():
         file, policy = load_policy(checkpoint)
         with printing_to_stderr():  # environments print, and their modules; standard output is for the result
             if video is not None and render is None:
@@ -133,8 +135,9 @@ def evaluate_command(
 def _evaluate_worlds(run: Path, episodes: int, seed: int, as_json: bool) -> None:
     from fedpg_lab.playback.evaluation import load_policy
     from fedpg_lab.playback.worlds import evaluate_worlds
+    from fedpg_lab.terminal.waits import waits_are_told
 
-    with unwinding():
+    with unwinding(), waits_are_told():
         file, policy = load_policy(run)
         with printing_to_stderr():
             result = evaluate_worlds(run, policy, episodes, seed)

@@ -59,8 +59,10 @@ def tensorboard_command(
             typer.echo(f"TensorBoard shows {shown(folder)} at {url} (Ctrl-C ends it)")
             if videos:
                 from fedpg_lab.playback.tensorboard_videos import record_videos  # needs torch, which the curves do not
+                from fedpg_lab.terminal.waits import waits_are_told
 
-                record_videos(folder)
+                with waits_are_told():
+                    record_videos(folder)
             threading.Event().wait()
         except KeyboardInterrupt:
             typer.echo("")

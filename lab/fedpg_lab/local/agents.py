@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from fedpg_client.fates import Ended, Fate
+from fedpg_client.fates import Ended, Fate, Refused
 from fedpg_client.process import AgentOptions
 from fedpg_common.errors import ExitCode
 from fedpg_server.protocol.situation import name_agents
@@ -57,6 +58,7 @@ class AgentProcesses:
         self._log_path = log_path
         self._restarts_failures = restarts_failures
         self._groups: list[_AgentGroup] = []
+        self._told_refused: set[int] = set()
 
     def start(self, agents: Sequence[AgentOptions], per_process: int) -> None:
         """Start them all. Raises StorageError for a log that cannot be written."""
@@ -68,15 +70,22 @@ class AgentProcesses:
 
     def look_after(self, held_down: Collection[str]) -> None:
         """Take down what the processes tell, and start again what was killed, except those that are `held_down`."""
-        failed: dict[str, list[tuple[int, Path]]] = {}
+        gone: dict[str, list[tuple[int, Path]]] = {}
+        refused: dict[str, list[tuple[int, Path]]] = {}
         for group in self._groups:
-            if not group.is_over:
-                for fate in self._look_after(group, group.name in held_down):
-                    failed.setdefault(fate.reason, []).append((fate.agent, self._log_path(group.name)))
+            if group.is_over:
+                continue
+            for fate in self._look_after(group, group.name in held_down):
+                noted = gone if isinstance(fate, Ended) else refused
+                noted.setdefault(fate.reason, []).append((fate.agent, self._log_path(group.name)))
         level = logging.WARNING if self._roll.has_quorum else logging.INFO  # without one, the run fails with a sentence
-        for reason, them in failed.items():
+        for reason, them in gone.items():
             names = name_agents([agent for agent, _ in them])
             log.log(level, "%s %s gone: %s; see %s", names, "are" if len(them) > 1 else "is", reason, them[0][1])
+        for reason, them in refused.items():
+            names, have = name_agents([agent for agent, _ in them]), "have" if len(them) > 1 else "has"
+            log.log(level, "%s %s no vote: %s; a round in which that is so waits %g s (said once); see %s",
+                    names, have, reason, self._roll.round_timeout_s, them[0][1])  # fmt: skip
 
     def start_again(self, name: str) -> None:
         """Start a process that has ended, for those of its agents that have not."""
@@ -97,17 +106,19 @@ class AgentProcesses:
         return sum(group.restarts for group in self._groups)
 
     def wait(self, patience_s: float) -> None:
-        """Let each end by itself, for so long."""
+        """Let them end by themselves, for so long in all."""
+        deadline_s = time.monotonic() + patience_s
         for group in self._groups:
-            group.process.join(patience_s)
+            group.process.join(max(0.0, deadline_s - time.monotonic()))
 
     def end_all(self) -> None:
         """End them, all at the same time."""
         for group in self._groups:
             if group.process.is_alive():
                 group.process.terminate()
+        deadline_s = time.monotonic() + AGENT_STOP_S
         for group in self._groups:
-            end(group.process, AGENT_STOP_S)
+            end(group.process, max(0.0, deadline_s - time.monotonic()))
 
     def _group(self, name: str) -> _AgentGroup:
         return next(group for group in self._groups if group.name == name)
@@ -126,10 +137,10 @@ class AgentProcesses:
         self._roll.forget_waits(agent.index for agent in left)
         group.process, group.telling = self._spawn(group.name, left)
 
-    def _look_after(self, group: _AgentGroup, is_held_down: bool) -> list[Ended]:
+    def _look_after(self, group: _AgentGroup, is_held_down: bool) -> list[Ended | Refused]:
         """Take down what a process tells of its agents, and start it again if it was killed.
 
-        Gives those that failed, and are not started again.
+        Gives what is worth a warning: those that failed, and are not started again, and the first refusal of each.
         """
         code = group.process.exitcode  # first, so that all is read that it told before it ended
         fates = list(group.fates())
@@ -139,15 +150,22 @@ class AgentProcesses:
             self._roll.note(fate, self._log_path(group.name))
         if code is not None:
             self._mend(group, code)
-        if self._restarts_failures:
-            return []
-        return [fate for fate in fates if isinstance(fate, Ended) and fate.code != ExitCode.OK]
+        # What ends the run (`Roll.check_parts`) is told as its error.
+        untold = (ExitCode.OK, ExitCode.USAGE)
+        news: list[Ended | Refused] = []
+        for fate in fates:
+            if isinstance(fate, Refused) and fate.agent not in self._told_refused:
+                self._told_refused.add(fate.agent)
+                news.append(fate)
+            elif isinstance(fate, Ended) and fate.code not in untold and not self._restarts_failures:
+                news.append(fate)
+        return news
 
     def _mend(self, group: _AgentGroup, code: int) -> None:
         """Start again what ended, or take down that it is gone."""
         indices = [agent.index for agent in group.agents]
         cut_off = [index for index in indices if not self._roll.has_ended(index)]
-        failed = [index for index in indices if index in self._roll.gone]
+        failed = [index for index in indices if self._roll.has_failed(index)]
         how = f"was killed by {name_of_signal(-code)}" if code < 0 else f"ended with exit status {code}"
         is_worth_it = (code < 0 and cut_off) or (self._restarts_failures and (cut_off or failed))
         if is_worth_it and group.restarts < RESTARTS_MAX:

@@ -29,6 +29,8 @@ from fedpg_client.cli import run_until_signalled
 from fedpg_client.fates import Fate
 from fedpg_client.process import AgentOptions, AgentProcess
 from fedpg_common.bootstrap import log_to_stderr, look_for_garbage_rarely, take_short_turns, use_one_thread
+from fedpg_common.cli.ending import code_of
+from fedpg_common.cli.hung import hung_calls_are_cut_off
 from fedpg_common.errors import ExitCode, FedPGError, StorageError
 from fedpg_server.server import ServerOptions, serve
 
@@ -156,9 +158,10 @@ def _end_with_parent() -> None:
 def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
     """A server. Sends ("bound", address) or ("failed", sentence) through `starting`, and ("ended", "") in the end.
 
-    Between them, ("waits", what) for what its environment keeps it waiting for, and ("waits", "") when that is over.
+    Between them, ("waits", what) for what others' code keeps it waiting for, and ("waits", "") when that is over.
     """
     is_bound = False
+    signals: list[int] = []
     lock = threading.Lock()
 
     def tell(kind: str, text: str) -> None:
@@ -177,7 +180,8 @@ def server_main(options: ServerOptions, starting: Connection) -> ExitCode:
     take_short_turns()
     look_for_garbage_rarely()
     try:
-        code = asyncio.run(serve(options, on_bound, on_wait))
+        with hung_calls_are_cut_off(signals, lambda: code_of(signals)):
+            code = asyncio.run(serve(options, on_bound, on_wait, signals))
         if code == ExitCode.OK:  # a process that something else ends with status 0 does not come here
             tell("ended", "")
         return code

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedpg_common.errors import ExitCode, FedPGError, QuorumLostError
@@ -19,6 +21,15 @@ class ProcessFailedError(FedPGError):
 
 class AgentsLostError(ProcessFailedError, QuorumLostError):
     """So many agents have failed, or cannot vote, that a round cannot close as it should."""
+
+
+@contextmanager
+def agent_named(agent: int) -> Iterator[None]:
+    """Say of a failure whose it is. Raises ProcessFailedError."""
+    try:
+        yield
+    except FedPGError as error:
+        raise ProcessFailedError(f"agent {agent}: {error}", error.exit_code) from error
 
 
 def name_of_signal(number: int) -> str:

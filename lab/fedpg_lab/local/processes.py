@@ -35,8 +35,8 @@ ASK_EVERY_S = 1.0
 STATUS_TIMEOUT_S = 2.0
 SILENT_MAX_S = 30.0
 """How long a server may not answer while no agent is left."""
-SERVER_STOP_S = 60.0
-"""A server finishes the improvement that it is in."""
+SERVER_STOP_S = 20.0
+"""More than it takes a server to store what it has answered, and to leave an environment that does not return."""
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +99,9 @@ class LocalFederation:
     def supervise(self) -> bool:
         """Start again what was killed. False once the run has ended.
 
-        Raises ProcessFailedError when the server ended with an error of its own, or too often, and AgentsLostError when
-        so many agents did, or were refused, that the open round cannot reach its quorum any more.
+        Raises ProcessFailedError when the server ended with an error of its own, or too often, or an agent because its
+        attack or its world cannot be used; AgentsLostError when so many agents ended, or were refused, that the open
+        round cannot reach its quorum any more.
         """
         code = self._server.exitcode  # first, so that all is read that it told before it ended
         self._listen_to_server()
@@ -113,6 +114,7 @@ class LocalFederation:
                 return False
             self._mend_server(code)
         self._agents.look_after(self.held_down)
+        self._roll.check_parts()
         if self.needs_everybody:
             self._roll.check_everybody()
         if self._roll.is_suspicious:
@@ -194,7 +196,9 @@ class LocalFederation:
         sender.close()
         try:
             kind, text = "waits", ""
-            while kind == "waits":  # for an environment that is being made: the display shows how long that takes
+            while kind == "waits":  # for an environment that is being made, most likely
+                if text:
+                    log.warning("the server: %s", text)
                 kind, text = receiver.recv()
         except EOFError:
             server.join()

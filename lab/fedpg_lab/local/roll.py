@@ -13,7 +13,7 @@ from fedpg_common.errors import ExitCode
 from fedpg_common.federation import Federation
 from fedpg_server.protocol.situation import name_agents
 
-from fedpg_lab.local.failures import AgentsLostError
+from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError
 
 REASONS_SHOWN = 3
 OPEN = (pb.PHASE_JOINING, pb.PHASE_COLLECTING, pb.PHASE_BELOW_QUORUM)
@@ -89,7 +89,7 @@ class Roll:
             who = f"{name_agents(self.gone)} {'are' if many else 'is'} gone"
             logs = [loss.log for loss in self.gone.values() if loss.log is not None]
             see = f"; see {logs[0]}" if logs else ""
-            timeout_s = self._federation.round_timeout_s
+            timeout_s = self.round_timeout_s
             if not self.has_quorum:
                 notes.append(f"{who}: too few are left for the quorum of {self._federation.quorum}{see}")
             else:
@@ -102,6 +102,15 @@ class Roll:
     def has_ended(self, agent: int) -> bool:
         """Whether the agent needs no process any more."""
         return agent in self._done or agent in self.gone
+
+    def has_failed(self, agent: int) -> bool:
+        """Whether the agent is gone, and might do better if it was started again."""
+        return agent in self.gone and self.gone[agent].code is not ExitCode.USAGE
+
+    @property
+    def round_timeout_s(self) -> float:
+        """How long a round waits for votes that do not come."""
+        return self._federation.round_timeout_s
 
     @property
     def is_suspicious(self) -> bool:
@@ -117,6 +126,17 @@ class Roll:
     def is_everybody_gone(self) -> bool:
         """Whether no process is left that could vote."""
         return len(self.gone.keys() | self._mute.keys()) == self._federation.agents
+
+    def check_parts(self) -> None:
+        """Raise ProcessFailedError if an agent has ended because of what it was told to run: an attack, or its world.
+
+        Those are the user's own, and fail again. Without it the run would be another one than was asked for.
+        """
+        unusable = [loss for loss in self.gone.values() if loss.code is ExitCode.USAGE]
+        if unusable:
+            first = unusable[0]
+            alike = name_agents(sorted(loss.agent for loss in unusable if loss.reason == first.reason))
+            raise ProcessFailedError(f"{alike}: {first.reason}", first.code)
 
     def check_quorum(self, round_number: int, voted: Iterable[int]) -> None:
         """Raise AgentsLostError if the open round cannot reach its quorum, with these votes, any more."""

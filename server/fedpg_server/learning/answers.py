@@ -18,7 +18,7 @@ from fedpg_common.errors import FedPGError, UsageError
 from fedpg_common.learning.aggregators import Aggregate, RoundPlan, Votes
 from fedpg_common.learning.parameters import Vector
 from fedpg_common.learning.recursion import Recursion
-from fedpg_common.others_code import complaint, place, raise_if_ours
+from fedpg_common.others_code import asked, complaint, place, raise_if_ours
 from numpy.typing import NDArray
 
 from fedpg_server.learning.algorithms.base import InnerReport
@@ -40,7 +40,7 @@ def checked_aggregate(work: Callable[[], Aggregate], votes: Votes, name: str) ->
     what = f"round {votes.plan.round_number}: the aggregator {name}"
     try:
         with np.errstate(all="ignore"):
-            answer = work()
+            answer: object = _asked("aggregate", f"the aggregator {name}", name, work)
         if not isinstance(answer, Aggregate):
             raise ValueError(f"it answered with {type(answer).__name__}, not with an Aggregate")
         return replace(
@@ -56,10 +56,10 @@ def checked_aggregate(work: Callable[[], Aggregate], votes: Votes, name: str) ->
         raise _failed(what, error) from error
 
 
-def checked_call(work: Callable[[], T], name: str) -> T:
-    """What an algorithm answers to anything else. Raises UsageError, with one sentence, if it fails."""
+def checked_call(work: Callable[[], T], method: str, name: str) -> T:
+    """What an algorithm's `method` answers. Raises UsageError, with one sentence, if it fails."""
     try:
-        return work()
+        return _asked(method, f"the algorithm {name}", name, work)
     except BaseException as error:  # see above
         raise _failed(f"the algorithm {name}", error) from error
 
@@ -75,7 +75,7 @@ def checked_plan(work: Callable[[], object], round_number: int, name: str) -> Ro
             raise ValueError(f"its plan of round {round_number} says that it is of round {plan.round_number}")
         return plan
 
-    return checked_call(answer, name)
+    return checked_call(answer, "plan", name)
 
 
 def checked_completion(work: Callable[[], object], arrived: NDArray[np.float32], name: str) -> NDArray[np.float32]:
@@ -87,7 +87,7 @@ def checked_completion(work: Callable[[], object], arrived: NDArray[np.float32],
             raise ValueError(f"it must complete votes to finite float32 of shape {arrived.shape}")
         return matrix.copy()
 
-    return checked_call(answer, name)
+    return checked_call(answer, "complete", name)
 
 
 def checked_recursion(work: Callable[[], object], size: int, name: str) -> Recursion | None:
@@ -106,7 +106,7 @@ def checked_recursion(work: Callable[[], object], size: int, name: str) -> Recur
                 return recursion
         raise ValueError("what it hands out must be a Recursion or None")
 
-    return checked_call(answer, name)
+    return checked_call(answer, "recursion", name)
 
 
 def checked_improvement(
@@ -114,7 +114,7 @@ def checked_improvement(
 ) -> tuple[State, InnerReport]:
     """What an algorithm answers: a state of the same θ's size, finite, and a report. Raises UsageError."""
     try:
-        answer: object = work()
+        answer: object = _asked("improve", f"the algorithm {name}", name, work)
         match answer:
             case (State() as state, InnerReport() as report):
                 return _checked_state(state, before), replace(report, figures=_figures(report.figures))
@@ -138,6 +138,11 @@ def _checked_state(state: State, before: State) -> State:
     own = check_memory(state.memory(ALGORITHM), "its memory")
     checked = State(core, state.steps).with_memory(ALGORITHM, own)
     return checked.with_memory(AGGREGATOR, before.memory(AGGREGATOR))
+
+
+def _asked(method: str, who: str, name: str, work: Callable[[], T]) -> T:
+    """What a part answers; of one that comes with FedPG, nobody needs to know where it is should it take long."""
+    return asked(method, who, work) if ":" in name else work()
 
 
 def _failed(what: str, error: BaseException) -> UsageError:

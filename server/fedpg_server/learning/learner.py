@@ -208,7 +208,7 @@ class Learner:
         """The algorithm's own gradient, or if the aggregator needs one and there is none, one of a batch for it."""
         algorithm, own = self._with_gradient, None
         if algorithm is not None:
-            own = checked_call(lambda: algorithm.reference_gradient(state, plan), self._name)
+            own = checked_call(lambda: algorithm.reference_gradient(state, plan), "reference_gradient", self._name)
         if own is None and self._needs_reference:
             return self._tools.reference(state.theta, plan.round_number, reference_batch(self._aggregator, plan))
         return Reference(own, Sampled())
@@ -226,7 +226,8 @@ class Learner:
         votes = Votes(agents, matrix, self._agents, plan, self._task, reference.gradient)
         scaled = self._with_scale
         if scaled is not None:
-            votes = replace(votes, server_scale=checked_call(lambda: scaled.server_scale(state, plan), self._name))
+            scale = checked_call(lambda: scaled.server_scale(state, plan), "server_scale", self._name)
+            votes = replace(votes, server_scale=scale)
         return votes
 
     def _aggregate(self, votes: Votes, state: State) -> Aggregate:
@@ -234,7 +235,7 @@ class Learner:
         memory = state.memory(AGGREGATOR)
         seen, screening = votes, self._with_screen
         if screening is not None:
-            seen = checked_call(lambda: for_those(screening.screen(state, votes), votes), self._name)
+            seen = checked_call(lambda: for_those(screening.screen(state, votes), votes), "screen", self._name)
         if not seen.agents:
             return Aggregate(None, rule="none", weights={}, memory=memory)
         if self._needs_reference and seen.server_gradient is None:

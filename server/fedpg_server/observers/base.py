@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from fedpg_common.cli.observer_options import OBSERVERS
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.parameters import ParameterSpec, Vector
-from fedpg_common.others_code import place, raise_if_ours, reason
+from fedpg_common.others_code import asked, place, raise_if_ours, reason
 
 from fedpg_server.learning.records import RoundRecord
 
@@ -89,7 +90,7 @@ class Observers:
         """Show all of them a closed round."""
         for observer in list(self._observers):
             try:
-                observer.record(record, theta)
+                asked("record", _name(observer), partial(observer.record, record, theta))
             except BaseException as error:  # an observer that is not ours may raise anything
                 raise_if_ours(error)
                 self._observers.remove(observer)
@@ -103,15 +104,19 @@ class Observers:
         self._observers.clear()
 
 
+def _name(observer: Observer) -> str:
+    return f"the observer {type(observer).__name__}"
+
+
 def _close(observer: Observer) -> None:
     try:
-        observer.close()
+        asked("close", _name(observer), observer.close)
     except BaseException as error:  # see above
         raise_if_ours(error)
         _warn(observer, "while it was closed", error)
 
 
 def _warn(observer: Observer, where: str, error: BaseException) -> None:
-    log.warning("the observer %s failed, %s, and is left out from now on: %s%s",
-                type(observer).__name__, where, reason(error), place(error))  # fmt: skip
+    log.warning("%s failed, %s, and is left out from now on: %s%s",
+                _name(observer), where, reason(error), place(error))  # fmt: skip
     log.debug("its traceback", exc_info=error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,11 @@ from fedpg_common.learning.aggregators.base import (
 )
 from fedpg_common.learning.aggregators.weighting import WEIGHING
 from fedpg_common.learning.parameters import Vector
-from fedpg_common.others_code import place, raise_if_ours, reason
+from fedpg_common.others_code import asked, is_ours, place, raise_if_ours, reason
 from fedpg_common.shipped import AGGREGATORS, PRE_AGGREGATORS
 from fedpg_common.tasks import Task
+
+T = TypeVar("T")
 
 BEFORE = "before/"
 """What the memory of pre-aggregators is called after, each with its place in `after`."""
@@ -147,10 +151,10 @@ class After:
             if isinstance(before, Remembering):
                 prefix = f"{BEFORE}{position}/"
                 past = {name[len(prefix) :]: memory[name] for name in memory if name.startswith(prefix)}
-                mixed, remembered = before.mix_remembering(rows, past)
+                mixed, remembered = _mixing(before, partial(before.mix_remembering, rows, past))
                 kept.update({f"{prefix}{name}": vector for name, vector in remembered.items()})
             else:
-                mixed = before.mix(rows)
+                mixed = _mixing(before, partial(before.mix, rows))
             _check_mixed(mixed, rows)
             figures.update(mixed.figures)
             shares = mixed.shares @ shares
@@ -165,6 +169,12 @@ class After:
             # The row that the rule measured from is a mixture, not an agent's vote.
             median_agent=None,
         )
+
+
+def _mixing(before: PreAggregator, mix: Callable[[], T]) -> T:
+    """What a pre-aggregator answers."""
+    kind = type(before)
+    return mix() if is_ours(kind.__module__) else asked("mix", f"the pre-aggregator {kind.__name__}", mix)
 
 
 def _check_mixed(mixed: Mixed, votes: Votes) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from fedpg_common.derived_seeds import agent_seed, attackers_secret
 from fedpg_common.environments import GlobalRandom, make_environments
 from fedpg_common.environments.factory import has_own_batch
 from fedpg_common.environments.helpers import HelperPool
-from fedpg_common.errors import ExitCode, FedPGError, UsageError
+from fedpg_common.errors import ExitCode, UsageError
 from fedpg_common.federation import Federation
 from fedpg_common.learning.aggregators import RoundPlan
 from fedpg_common.learning.parameters import ParameterSpec, Vector
@@ -30,7 +30,7 @@ from fedpg_common.tasks import Reward
 from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_lab.local.agent_setup import rule_of, same_attack
-from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError
+from fedpg_lab.local.failures import AgentsLostError, agent_named
 from fedpg_lab.local.in_process.colluders import Colluders
 
 
@@ -83,7 +83,7 @@ class Agents:
         pool = helpers or HelperPool()
         with ExitStack() as resources:
             for agent in range(1, federation.agents + 1):
-                with _named(agent):
+                with agent_named(agent):
                     worker = _make(federation, agent, attackers.get(agent, Attacker()), spec, resources)
                 worker.environments.share_helpers(pool)
                 worker.environments.use_threads(threads)
@@ -107,7 +107,7 @@ class Agents:
         seconds: dict[int, float] = {}
         for agent, worker in self._workers.items():
             started_s = time.perf_counter()
-            with _named(agent):
+            with agent_named(agent):
                 updates[agent] = worker.work(plan.round_number, plan.batch_size, theta, recursion)
             seconds[agent] = time.perf_counter() - started_s
         sampled = dict(updates)
@@ -176,12 +176,3 @@ def _require_votes(plan: RoundPlan, updates: Mapping[int, Update], shape: tuple[
                 f"every round is to be complete, and agent {agent} has no vote in round {plan.round_number}: {reason}",
                 ExitCode.QUORUM_LOST,
             )
-
-
-@contextmanager
-def _named(agent: int) -> Iterator[None]:
-    """Say of a failure whose it is."""
-    try:
-        yield
-    except FedPGError as error:
-        raise ProcessFailedError(f"agent {agent}: {error}", error.exit_code) from error

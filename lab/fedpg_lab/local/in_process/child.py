@@ -13,10 +13,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from fedpg.v1 import federation_pb2 as pb
-from fedpg_common.environments.waits import Waiting, telling_of_waits
+from fedpg_common.cli.hung import hung_calls_are_cut_off
 from fedpg_common.errors import ExitCode, FedPGError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
+from fedpg_common.waits import Waiting, telling_of_waits
 from fedpg_server.learning.records import RoundRecord
 
 from fedpg_lab.local.children import end, spawn
@@ -29,8 +30,8 @@ NAME = "federation"
 TELL_EVERY_S = 0.5
 ASKED = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 """What somebody sends on purpose."""
-STOP_S = 10.0
-"""It finishes the episodes that it is in."""
+STOP_S = 5.0
+"""It is interrupted in the middle of an episode, but may hang in closing each of its environments."""
 
 log = logging.getLogger(__name__)
 
@@ -169,13 +170,19 @@ class _Teller:
 def run_main(options: RunOptions, telling: Connection) -> ExitCode:
     """The run, in the child. Sends ("at", a GetStatusReply message), and in the end ("ended",) or ("failed", …).
 
-    Between them, ("waits", what) for what an environment keeps it waiting for, and ("waits", "") when that is over.
+    Between them, ("waits", what) for what an environment, or another part, keeps it waiting for, and ("waits", "") when
+    that is over.
     """
     signal.signal(signal.SIGTERM, _leave)
-    teller = _Teller(telling)
+    teller, ended = _Teller(telling), threading.Event()
+
+    def on_end() -> None:
+        teller.tell("ended")
+        ended.set()
+
     try:
-        with telling_of_waits(teller.on_wait):
-            play(options, teller.on_round)
+        with telling_of_waits(teller.on_wait), hung_calls_are_cut_off([], lambda: ExitCode.OK, ended.is_set):
+            play(options, teller.on_round, on_end)
     except FedPGError as error:
         teller.tell("failed", str(error), int(error.exit_code))
         with suppress(OSError):  # a disk that is full holds no more of the log either
@@ -186,7 +193,6 @@ def run_main(options: RunOptions, telling: Connection) -> ExitCode:
         sentence = f"the run's process was interrupted: {who}; resume it with --resume"
         teller.tell("failed", sentence, int(ExitCode.ENVIRONMENT))
         return ExitCode.ENVIRONMENT
-    teller.tell("ended")
     return ExitCode.OK
 
 

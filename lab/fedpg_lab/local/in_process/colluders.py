@@ -13,6 +13,8 @@ from fedpg_client.attacks import Attacker, Context, Knowledge
 from fedpg_client.attacks.omniscience import contribution
 from fedpg_common.learning.parameters import Vector
 
+from fedpg_lab.local.failures import agent_named
+
 
 @dataclass
 class Meeting:
@@ -73,7 +75,11 @@ class Colluders:
             for agent, (gradient, context) in noted.items()
         }
         attacker = replace(self.attacker, pool=Meeting(brought) if len(noted) > 1 else None)
-        return {agent: attacker.agree(gradient, context) for agent, (gradient, context) in noted.items()}
+        agreed = {}
+        for agent, (gradient, context) in noted.items():
+            with agent_named(agent):
+                agreed[agent] = attacker.agree(gradient, context)
+        return agreed
 
 
 def _recalling(context: Context, recall: Callable[[int, Context], Vector]) -> Context:

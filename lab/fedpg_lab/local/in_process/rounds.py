@@ -59,8 +59,10 @@ class RunOptions:
     """How many share the episodes of the server and of each agent, where the environment lets them."""
 
 
-def play(options: RunOptions, on_round: OnRound) -> None:
+def play(options: RunOptions, on_round: OnRound, on_end: Callable[[], None] = lambda: None) -> None:
     """Do a run's rounds to its end; wherever it is stopped, it can be resumed after the last round that is stored.
+
+    `on_end` is told that all are done, before the environments are closed.
 
     Raises FedPGError.
     """
@@ -85,6 +87,7 @@ def play(options: RunOptions, on_round: OnRound) -> None:
         store = _open(options, federation, learner)
         resources.callback(store.close)
         _Rounds(federation, policy.spec, store, learner, agents, options, on_round).play()
+        on_end()
 
 
 def _open(options: RunOptions, federation: Federation, learner: Learner) -> Store:

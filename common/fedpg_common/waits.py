@@ -1,7 +1,8 @@
-"""Says for which method of an environment a process waits, and since when: one that never returns is silent itself.
+"""Says for which method of others' code a process waits, and since when: code that never returns is silent itself.
 
-Nothing is written down while environments are stepped, which happens a million times a second: a thread beside them
-looks at the other threads' frames now and then. It cannot while a simulator in C holds the interpreter's lock.
+Environments above all; and what is called with `others_code.asked`, as attacks and observers are. Nothing is written
+down while environments are stepped, which happens a million times a second: a thread beside them looks at the other
+threads' frames now and then. It cannot while a simulator in C holds the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 from fedpg_common.environments.factory import make_environments
 from fedpg_common.environments.guard import Guard, GuardedEnvironment, made_again
 from fedpg_common.environments.guarded_batch import GuardedBatch
-from fedpg_common.others_code import is_of_a_library
+from fedpg_common.others_code import asked, place_of
 from fedpg_common.tasks import Task
 
 LOOK_EVERY_S = 1.0
@@ -37,16 +37,17 @@ _METHODS: dict[CodeType, str] = {
     make_environments.__code__: "__init__",
 }
 _BATCH_METHOD = GuardedBatch._asked.__code__
+_PART_METHOD = asked.__code__
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A thread waits for an environment."""
+    """A thread waits for an environment, or for another part of somebody's own."""
 
     thread: int
     """Its `threading.get_ident()`."""
     what: str
-    """The environment's name, the method and the line that it is at, in words."""
+    """Its name, the method and the line that it is at, in words."""
     seconds: float
     """Since when, to within the time between two looks."""
 
@@ -65,7 +66,7 @@ class _Call:
 
 
 class Waits:
-    """Which threads are in the same call of an environment for long."""
+    """Which threads are in the same call of others' code for long."""
 
     def __init__(
         self, clock: Callable[[], float], frames: Callable[[], Mapping[int, FrameType]] = sys._current_frames
@@ -124,9 +125,9 @@ def telling_of_waits(tell: Callable[[int, Waiting | None], None]) -> Iterator[No
 
 
 def _call_in(frame: FrameType | None) -> FrameType | None:
-    """The frame, of one that it was called by or itself, which asks somebody's environment for something."""
+    """The frame, of one that it was called by or itself, which asks somebody's code for something: the innermost."""
     while frame is not None:
-        if frame.f_code in _METHODS or frame.f_code is _BATCH_METHOD:
+        if frame.f_code in _METHODS or frame.f_code in (_BATCH_METHOD, _PART_METHOD):
             return frame
         frame = frame.f_back
     return None
@@ -138,11 +139,5 @@ def _described(call: FrameType, innermost: FrameType | None) -> str:
     guard, task = names.get("guard") or getattr(names.get("self"), "_guard", None), names.get("task")
     if guard is None and isinstance(task, Task):
         guard = Guard.of(task)
-    who = guard.who if isinstance(guard, Guard) else "an environment"
-    theirs = innermost
-    while theirs is not None and theirs is not call and is_of_a_library(theirs):
-        theirs = theirs.f_back
-    at = ""
-    if theirs is not None and theirs is not call:
-        at = f" ({Path(theirs.f_code.co_filename).name}, line {theirs.f_lineno})"
-    return f"{method} of {who}{at}"
+    who = guard.who if isinstance(guard, Guard) else str(names.get("who", "an environment"))
+    return f"{method} of {who}{place_of(innermost, call)}"
