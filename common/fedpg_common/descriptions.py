@@ -40,7 +40,7 @@ FIELDS = (
     "heterogeneity", "speeds", "worlds_every",
 )  # fmt: skip
 """What people write in a description, beside the fields of a task, which replace the task's own."""
-RECORDED = ("modules", "module_folder", "adam_after", "adam_digest")
+RECORDED = ("modules", "module_folder", "adam_after", "adam_digest", "published_networks")
 """What a run's own description says beside that."""
 TASK_FIELDS = tuple(field.name for field in dataclasses.fields(Task) if field.name not in ("name", "environment"))
 
@@ -85,6 +85,8 @@ def federation_to_toml(federation: Federation) -> str:
         fields["adam_after"] = list(federation.adam_after)
     if federation.adam_digest:
         fields["adam_digest"] = federation.adam_digest
+    if federation.published_networks:
+        fields["published_networks"] = True
     return tomli_w.dumps(fields)
 
 
@@ -150,6 +152,7 @@ def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path 
             module_folder=_module_folder(fields.get("module_folder", ""), folder),
             adam_after=_seeds(fields.get("adam_after")),
             adam_digest=_digest(fields.get("adam_digest", "")),
+            published_networks=_is_true("published_networks", fields.get("published_networks", False)),
             **plain,
         )
         # Only who needs the folder tells it: a description is otherwise the same on every machine.
@@ -219,6 +222,12 @@ def _seeds(given: object) -> tuple[int, ...] | None:
     if given is not None and not isinstance(given, list | tuple):
         raise UsageError(f"adam_after must be a list of seeds, not {show(given)}")
     return None if given is None else tuple(given)
+
+
+def _is_true(name: str, given: object) -> bool:
+    if not isinstance(given, bool):
+        raise UsageError(f"{name} must be true or false, not {show(given)}")
+    return given
 
 
 def _digest(given: object) -> str:

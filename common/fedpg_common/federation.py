@@ -69,6 +69,8 @@ class Federation:
     one to the next and at last to this run; empty for the run that starts such a chain. None: a run of its own."""
     adam_digest: str = dataclasses.field(default="", compare=False)
     """Digest of the Adam state that this run started with, if it took over another run's."""
+    published_networks: bool = False
+    """For the reproduction of the published figures alone: θ at the start is that of the published code's seed."""
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run, with a sentence that says what to change."""
@@ -177,6 +179,8 @@ def name_of(federation: Federation) -> str:
         parts += [f"B{len(federation.byzantine)}", *sorted({attack.label for attack in federation.byzantine.values()})]
     if federation.adam_after is not None:
         parts.append("adam-carried-over")
+    if federation.published_networks:
+        parts.append("published-networks")
     if federation.has_worlds:
         parts.append(federation.worlds_label)
     if federation.speeds:

@@ -134,7 +134,7 @@ def test_a_task_file_lies_beside_the_experiments(tmp_path: Path, small: Path) ->
 
 def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
     matrices = ["normalized", "robustness"]  # a file of their own tests these
-    figures = ["figure-1", "figure-1-leak", "figure-2", "figure-2-cartpole"]
+    figures = ["figure-1", "figure-1-leak", "figure-1-published", "figure-2", "figure-2-cartpole"]
     others = ["cheetah-settings", "defence", "heterogeneity", "other-attacks", "scaling"]
     assert shipped() == sorted([*others, *figures, *matrices])
     sizes = {}
@@ -144,8 +144,8 @@ def test_the_experiments_that_come_with_fedpg_are_whole() -> None:
         assert all(planned.federation.task.trajectories <= 400 for planned in quick.runs)
         sizes[name] = len({planned.name.partition("/")[0] for planned in experiment.runs})
     assert sizes == {
-        "cheetah-settings": 4, "figure-1": 15, "figure-1-leak": 15, "figure-2": 15, "figure-2-cartpole": 15,
-        "defence": 2, "heterogeneity": 70, "other-attacks": 13, "scaling": 6,
+        "cheetah-settings": 4, "figure-1": 15, "figure-1-leak": 15, "figure-1-published": 15, "figure-2": 15,
+        "figure-2-cartpole": 15, "defence": 2, "heterogeneity": 70, "other-attacks": 13, "scaling": 6,
     }  # fmt: skip
     assert len(read_experiment("figure-1").runs) == 150  # ten seeds, as published
 

@@ -17,6 +17,7 @@ round_timeout_s = 60.0                   # for attacks on the protocol; other ro
 
 [reproduction]                           # how the published curves came about
 carry_adam = true                        # each seed's run starts with Adam's state of the seed before, finished
+published_networks = true                # and with the network that the published code draws for that seed
 
 [quick]                                  # what --quick changes
 seeds = 1
@@ -47,7 +48,7 @@ from fedpg_lab.files.toml_files import names_in, package_folder, read_toml, text
 from fedpg_lab.runs.folders import RunData, load_run
 
 FIELDS = ("title", "description", "seeds", "federation", "matrix", "reproduction", "quick")
-REPRODUCTION_FIELDS = ("carry_adam",)
+REPRODUCTION_FIELDS = ("carry_adam", "published_networks")
 QUICK_FIELDS = ("seeds", "trajectories")
 QUICK_MATRIX_FIELDS = ("rows", "attacks", "byzantine")
 FEDERATION_FIELDS = ("task", "algorithm", "aggregator", "agents", "byzantine", "attack", "round_timeout_s",
@@ -144,13 +145,12 @@ def _experiment(
     if not isinstance(changes, Mapping):
         raise UsageError("quick must be a table")
     refuse_unknown(changes, (*QUICK_FIELDS, *(QUICK_MATRIX_FIELDS if "matrix" in fields else ())), " of [quick]")
-    carries_adam = _carries_adam(fields.get("reproduction", {}))
+    reproduced = _reproduced(fields.get("reproduction", {}))
     federations: dict[str, Federation] = {}
 
     def register(settings: dict[str, Any]) -> tuple[str, Federation]:
         source = "[matrix]" if "matrix" in fields else "[[federation]]"
-        if carries_adam:
-            settings = {**settings, "adam_after": []}
+        settings = {**settings, **reproduced}
         name, federation = _federation(settings, source, path.parent, changes.get("trajectories"))
         if federations.setdefault(name, federation) != federation:
             raise UsageError(f"two different federations would be named {name}")
@@ -193,14 +193,16 @@ def _planned(name: str, federation: Federation, seeds: Sequence[int]) -> Planned
     return PlannedRun(f"{name}/seed-{seed}", carrying, f"{name}/seed-{before[-1]}" if before else None)
 
 
-def _carries_adam(table: object) -> bool:
+def _reproduced(table: object) -> dict[str, Any]:
+    """What a [reproduction] adds to the description of each federation."""
     if not isinstance(table, Mapping):
         raise UsageError("reproduction must be a table")
     refuse_unknown(table, REPRODUCTION_FIELDS, " of [reproduction]")
-    value = table.get("carry_adam", False)
-    if not isinstance(value, bool):
-        raise UsageError(f"reproduction.carry_adam must be true or false, not {show(value)}")
-    return value
+    for name, value in table.items():
+        if not isinstance(value, bool):
+            raise UsageError(f"reproduction.{name} must be true or false, not {show(value)}")
+    chain: dict[str, Any] = {"adam_after": []} if table.get("carry_adam") else {}
+    return {**chain, "published_networks": True} if table.get("published_networks") else chain
 
 
 def _tables(tables: object) -> Sequence[Mapping[str, Any]]:

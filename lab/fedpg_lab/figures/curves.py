@@ -259,4 +259,5 @@ def _worlds_apart(federation: Federation, others: Sequence[Federation]) -> list[
 def _plain_label(federation: Federation) -> str:
     byzantine = f", B={len(federation.byzantine)}" if federation.byzantine else ""
     carried = "" if federation.adam_after is None else ", Adam carried over"
-    return f"{method_of(federation)} K={federation.agents}{byzantine}{carried}"
+    networks = ", published networks" if federation.published_networks else ""
+    return f"{method_of(federation)} K={federation.agents}{byzantine}{carried}{networks}"

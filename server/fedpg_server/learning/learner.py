@@ -55,6 +55,7 @@ from fedpg_server.learning.answers import (
     checked_plan,
     checked_recursion,
 )
+from fedpg_server.learning.published_networks import published_parameters
 from fedpg_server.learning.records import Evaluation
 from fedpg_server.learning.sizes import Sizes, for_those
 from fedpg_server.learning.state import AGGREGATOR, EVALUATION, RETURNS, State
@@ -102,6 +103,7 @@ class Learner:
         self._task = federation.task
         self._agents = federation.agents
         self._seed = federation.seed
+        self._has_published_network = federation.published_networks
         self._policy = policy
         self._tools = Tools(federation.task, federation.agents, policy, federation.seed, environments)
         self._algorithm = algorithm = build_algorithm(federation.algorithm, self._tools)
@@ -125,6 +127,8 @@ class Learner:
 
     def initial_state(self) -> State:
         """The state before round 1: θ drawn from the run's seed, Adam fresh, no memory."""
+        if self._has_published_network:
+            return fresh(published_parameters(self._policy.spec, self._seed))
         return fresh(self._policy.initial_parameters(stream(self._seed, Role.SERVER, Purpose.INITIAL_PARAMETERS)))
 
     def plan(self, round_number: int) -> RoundPlan:
