@@ -23,7 +23,9 @@ def kind_of(fields: Mapping[str, Any]) -> FileKind | None:
     """What kind of file has these fields, by the one that no other kind has; None where none tells."""
     if "fault" in fields or "at_most_s" in fields:
         return FileKind.SCENARIO
-    if "matrix" in fields or isinstance(fields.get("federation"), list):
+    federations = fields.get("federation")
+    tables = federations if isinstance(federations, list) else []
+    if "matrix" in fields or any(isinstance(table, Mapping) and "task" in table for table in tables):
         return FileKind.EXPERIMENT
     if "environment" in fields:
         return FileKind.TASK

@@ -58,6 +58,18 @@ def test_a_matrix_is_an_experiment_too(tmp_path: Path, fedpg: Command) -> None:
     assert "this is an experiment: fedpg experiment" in error
 
 
-@pytest.mark.parametrize("fields", [{}, {"title": "x"}, {"gamma": 0.9}, {"byzantine": 3}, {"agnts": 3}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"title": "x"},
+        {"gamma": 0.9},
+        {"byzantine": 3},
+        {"agnts": 3},
+        {"federation": [3]},
+        {"federation": [{}]},
+        {"federation": 3},
+    ],
+)
 def test_what_tells_no_kind_is_left_to_whoever_reads_it(fields: dict[str, object]) -> None:
     assert kind_of(fields) is None
