@@ -14,7 +14,7 @@ from fedpg_common.errors import UnreachableError
 from fedpg_common.transport.channels import JOIN_MESSAGE_BYTES_MAX, TlsFiles, open_channel, tls_hint
 from fedpg_common.transport.wire import tensor_digest
 
-from fedpg_client.retry import Caller
+from fedpg_client.retry import BACKOFF_CAP_S, Caller
 
 CALL_TIMEOUT_S = 15.0
 JOIN_TIMEOUT_MIN_S = 0.5
@@ -81,8 +81,9 @@ class FederationCalls:
 
     def join(self) -> pb.JoinReply:
         """Enter the federation; later calls are for its run."""
-        log.info("agent %d: looking for the server at %s, for up to %.0f s",
-                 self._agent, self._caller.address, self._connect_patience_s)  # fmt: skip
+        patience_s = self._connect_patience_s
+        log.info("agent %d: looking for the server at %s, for up to %.0f s, again every %.0f s or sooner",
+                 self._agent, self._caller.address, patience_s, min(BACKOFF_CAP_S, patience_s))  # fmt: skip
         request = pb.JoinRequest(agent=self._agent, version=version())
         timeout_s = min(CALL_TIMEOUT_S, max(self._connect_patience_s, JOIN_TIMEOUT_MIN_S))
         try:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 
 from fedpg_common.checks import is_plain, nearest, show, unknown
 from fedpg_common.errors import FedPGError, UsageError
+from fedpg_common.hidden_modules import hidden_by
 from fedpg_common.others_code import asked, complaint, is_ours, place, raise_if_ours
 from fedpg_common.tasks import OWN_NAME
 
@@ -95,15 +97,15 @@ class Choices(Generic[T]):
             return name
         if isinstance(name, str) and name in self.elsewhere:
             raise UsageError(f"{name} cannot be chosen as {self.what}: {self.elsewhere[name]}")
-        raise unknown(self.what, name, self.shipped, ", or MODULE:NAME")
+        raise not_named(self.what, name, self.shipped)
 
     def find(self, name: str) -> Callable[..., T]:
         """The class or function behind a name, imported now. Raises UsageError with one sentence."""
         module_name, _, attribute = self.shipped.get(name, name).partition(":")
-        module = import_named(module_name, f"{self.what} {name}")
+        module = import_named(module_name, attribute, f"{self.what} {name}")
         found = getattr(module, attribute, None)
         if not callable(found):
-            raise UsageError(f"{self.what} {name}: {module_name} has no class {attribute}")
+            raise UsageError(f"{self.what} {name}: {module_name} has no class {attribute}{hidden_by(module_name)}")
         return found  # type: ignore[no-any-return]
 
     def build(self, choice: Choice, *args: object) -> T:
@@ -135,8 +137,11 @@ class Choices(Generic[T]):
             ) from error
 
 
-def import_named(module: str, for_what: str) -> Any:
-    """Import a module that somebody named. Raises UsageError with one sentence, whatever the module does."""
+def import_named(module: str, name: str, for_what: str) -> Any:
+    """Import the module of MODULE:NAME, as somebody named it.
+
+    Raises UsageError with one sentence, whatever the module does.
+    """
     try:
         if is_ours(module):
             return importlib.import_module(module)
@@ -144,11 +149,35 @@ def import_named(module: str, for_what: str) -> Any:
     except BaseException as error:  # a module of others may do anything while it is imported
         raise_if_ours(error)
         reason = " ".join(str(error).split()) or type(error).__name__
-        hint = ""
-        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
-            hint = "; put it beside the description, or its folder on PYTHONPATH"
+        hint, top = "", module.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name in (top, module):
+            if module.endswith(".py"):
+                meant = f"write {module.removesuffix('.py')}:{name}"
+                raise UsageError(f"{for_what}: a module is named, and not its file: {meant}") from error
+            hint = hidden_by(module)
+            if error.name == top:
+                hint = "; put it beside the description, or its folder on PYTHONPATH"
         where = "" if isinstance(error, SyntaxError) else place(error)  # Python names the place of a syntax error
         raise UsageError(f"{for_what}: {module} cannot be imported: {reason}{where}{hint}") from error
+
+
+def not_named(what: str, name: object, known: Iterable[str]) -> UsageError:
+    """The error for what is neither a shipped name nor MODULE:NAME: often a file's name."""
+    if isinstance(name, str) and (meant := _module_meant(name)):
+        return UsageError(f"{what} {show(name)}: a module is named, and not its file: {meant}")
+    return unknown(what, name, known, ", or MODULE:NAME")
+
+
+def _module_meant(name: str) -> str:
+    """What to write in place of a file's name, a path or FILE:NAME; "" where it is neither."""
+    file, _, part = name.partition(":")
+    path = PurePath(file.replace("\\", "/"))
+    if path.suffix != ".py" and len(path.parts) < 2:
+        return ""
+    if not path.stem.isidentifier():
+        return f"give {path.name} a name of letters, digits and underscores, and write that without .py, and :NAME"
+    where = f", in its folder {path.parent} or with that on PYTHONPATH" if len(path.parts) > 1 else ""
+    return f"write {path.stem}:{part or 'NAME'}{where}"
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fedpg_common.federation import (
     DEFAULT_ALGORITHM,
     Federation,
 )
+from fedpg_common.file_kinds import FileKind, require_kind
 from fedpg_common.shipped import (
     AGGREGATORS,
     ALGORITHMS,
@@ -102,13 +103,25 @@ def federation_from_toml(text: str, source: str, folder: Path | None = None) -> 
 
 def read_federation(path: Path) -> Federation:
     """Read a description. Raises UsageError for an unreadable file or a bad field."""
+    return federation_from_fields(read_fields(path), f"federation file {path}", path.parent)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """A description's fields, as its file has them. Raises UsageError for a file that is unreadable or another kind."""
+    source = f"federation file {path}"
     try:
-        text = path.read_text(encoding="utf-8")
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"federation file {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"federation file {path} is not text: {error}") from error
-    return federation_from_toml(text, f"federation file {path}", path.parent)
+        raise UsageError(f"{source} is not text: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{source} is not TOML: {error}") from error
+    try:
+        require_kind(fields, FileKind.FEDERATION, str(path))
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+    return fields
 
 
 def federation_from_fields(fields: Mapping[str, Any], source: str, folder: Path | None = None) -> Federation:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fedpg_common.checks import is_number, is_plain, is_whole, refuse_unknown, show, unknown
 from fedpg_common.errors import UsageError
+from fedpg_common.file_kinds import FileKind, require_kind
 
 ACTIVATIONS = ("relu", "tanh")
 BASELINES = ("", "none", "time")
@@ -94,10 +95,10 @@ class Task:
             _require(_count(getattr(self, name)), name, f"a whole number from 1 to {WHOLE_MAX}", self)
         for name in ("batch_size", "batch_size_min", "mini_batch_size"):
             _require(_count(getattr(self, name), BATCH_MAX), name, f"a whole number from 1 to {BATCH_MAX}", self)
-        _require(
-            len(self.hidden) <= HIDDEN_LAYERS_MAX and all(map(_count, self.hidden)),
-            "hidden", f"a list of at most {HIDDEN_LAYERS_MAX} layer sizes from 1 to {WHOLE_MAX}", self,
-        )  # fmt: skip
+        if not (
+            isinstance(self.hidden, tuple) and len(self.hidden) <= HIDDEN_LAYERS_MAX and all(map(_count, self.hidden))
+        ):
+            raise UsageError(f"task {self.name}: {wrong_hidden(self.hidden)}")
         _require(self.activation in ACTIVATIONS, "activation", " or ".join(ACTIVATIONS), self)
         _require(
             _count(self.batch_size_max, BATCH_MAX) and self.batch_size_max >= self.batch_size_min,
@@ -144,6 +145,15 @@ def wrappers_from_plain(value: object, prefix: str = "") -> tuple[str | Mapping[
     raise UsageError(
         f'{prefix}wrappers must be a list of MODULE:NAME, as in ["my_envs:Delayed"], or of tables with such a name and '
         f"settings, not {show(value)}"
+    )
+
+
+def wrong_hidden(value: object) -> str:
+    """What is said of layer sizes that cannot be, with the value as it was written."""
+    value = list(value) if isinstance(value, tuple) else value
+    return (
+        f"hidden must be a list of at most {HIDDEN_LAYERS_MAX} layer sizes from 1 to {WHOLE_MAX}, as in [64, 64], "
+        f"not {show(value)}"
     )
 
 
@@ -209,7 +219,12 @@ def _read_task(path: Path) -> Task:
         raise UsageError(f"task file {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not text, not TOML, or absurdly large
         raise UsageError(f"task file {path} is not TOML: {error}") from error
-    task = task_from_fields({"name": path.stem, **fields}, source=f"task file {path}")
+    source = f"task file {path}"
+    try:
+        require_kind(fields, FileKind.TASK, str(path))
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+    task = task_from_fields({"name": path.stem, **fields}, source)
     return _with_module_folder(task, path)
 
 
@@ -230,7 +245,7 @@ def task_from_fields(fields: Mapping[str, Any], source: str = "task") -> Task:
         raise UsageError(f"{source}: the field {required[0]!r} is missing")
     values = dict(fields)
     if not isinstance(values["hidden"], list | tuple):
-        raise UsageError(f"{source}: hidden must be a list of layer sizes")
+        raise UsageError(f"{source}: {wrong_hidden(values['hidden'])}")
     values["hidden"] = tuple(values["hidden"])
     if "wrappers" in values:
         values["wrappers"] = wrappers_from_plain(values["wrappers"], f"{source}: ")

@@ -14,6 +14,7 @@ from fedpg_common.cli.federation_options import Description, federation_options
 from fedpg_common.cli.hung import hung_calls_are_cut_off
 from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
 from fedpg_common.cli.options import LogLevel, refuse_ignored_options
+from fedpg_common.files import require_place
 
 from fedpg_server.options import (
     CopyHint,
@@ -81,9 +82,11 @@ def server(
     else:
         federation = described.federation()
     if home is not None and federation is not None:
+        require_place(home, "choose another --home")
         out, resume = folder_for(home, federation, any_seed=described.drew_seed)
     if described.drew_seed and federation is not None and not resume:
         log.info("seed %d, drawn at random", federation.seed)
+    require_place(out, "choose another --out")
     options = ServerOptions(
         folder=out,
         address=listen,

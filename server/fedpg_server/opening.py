@@ -17,10 +17,9 @@ from fedpg_common.modules import check_fingerprints, make_importable, with_finge
 from fedpg_server.carried_adam import adam_digest, finished_state, with_adam_of
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.state import State
+from fedpg_server.storage.damage import CONFIG_NAME
 from fedpg_server.storage.store import STORE_NAME, Store
 from fedpg_server.storage.summary import summarize, write_summary
-
-CONFIG_NAME = "config.toml"
 
 log = logging.getLogger(__name__)
 

@@ -84,7 +84,8 @@ def matrix_of(rows: int, columns: int) -> str:
     def cell(row: str, column: str | None, mean: float) -> dict[str, object]:
         runs = ["one/seed-0", "one/seed-1"] if column == "attack-0" else ["one/seed-0"]
         return {"row": row, "column": column, "final_returns": [mean], "mean": mean, "worst": mean, "runs": runs,
-                "to_threshold": [100], "complete": [True], "accepted_honest": 1, "accepted_byzantine": 0}  # fmt: skip
+                "to_threshold": [100], "complete": [True], "accepted_honest": 1, "accepted_byzantine": 0,
+                "without_gradient": [1.0 if column == "attack-1" else 0.0]}  # fmt: skip
 
     cells = [cell(row, column, 9.0 + 400.0 * min(n, 1)) for row in row_names for n, column in enumerate(column_names)]
     matrix = {"task": "CartPole-v1", "K": 5, "byzantine": 2, "trajectories": 320, "seeds": [0, 1], "threshold": 400,
@@ -116,6 +117,10 @@ def test_a_matrix_shows_each_rules_worst_attack(
             "9",
             "attack-0",
         ]
+        assert page.value("document.querySelectorAll('.matrix td abbr').length") == 4, "one of each rule"
+        assert page.value("document.querySelector('.matrix tbody td:nth-child(4)').innerText").split() == ["409", "∅"]
+        assert page.value("document.querySelector('.matrix td abbr').title").startswith("∅: in a run, no gradient")
+        assert page.value("document.querySelector('#matrices').innerText.includes('∅: in a run, no gradient')")
         page.wait_to_fit(390 if is_phone else 1280)
         page.picture(pictures / f"matrix-{scheme}{'-phone' if is_phone else ''}.png")
         page.click(".matrix .worst a")

@@ -128,7 +128,7 @@ def test_a_port_in_use(server: Command) -> None:
 def test_a_folder_that_cannot_be_written(server: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     outcome = server("--out", tmp_path / "file" / "run")
-    assert_told(outcome, ExitCode.STORAGE, f"cannot write in {tmp_path / 'file' / 'run'}")
+    assert_told(outcome, ExitCode.STORAGE, f"{tmp_path / 'file'} is not a folder: choose another --out")
     assert is_one_sentence(outcome[1])
 
 
@@ -236,7 +236,14 @@ LONG = "x" * 5000
         (("--agents", "0"), ExitCode.USAGE, "a federation needs 1 to 10000 agents, not 0"),
         (("--seed", "-1"), ExitCode.USAGE, "the seed must be a whole number from 0"),
         (("--seed", "9" * 30), ExitCode.USAGE, "the seed must be a whole number from 0"),
-        (("--runs", "0"), ExitCode.USAGE, "--runs must be 1 to"),
+        (("--runs", "0"), ExitCode.USAGE, "--runs must be at least 1, not 0"),
+        (("--runs", "3", "--seed", str(2**63 - 2)), ExitCode.USAGE, "the last seed would be above 2**63 - 1"),
+        (("--set", "task.hidden=7"), ExitCode.USAGE, "sizes from 1 to 2147483647, as in [64, 64], not 7"),
+        (("--set", "task.hidden={}"), ExitCode.USAGE, "as in [64, 64], not {}"),
+        (("--set", "task.hidden=true"), ExitCode.USAGE, "as in [64, 64], not True"),
+        (("--set", "task.hidden=64,64"), ExitCode.USAGE, "as in [64, 64], not '64,64'"),
+        (("--set", "task.hidden=[64,0]"), ExitCode.USAGE, "as in [64, 64], not [64, 0]"),
+        (("--set", "task.hidden=[1.5]"), ExitCode.USAGE, "as in [64, 64], not [1.5]"),
         (("--byzantine", "-1"), ExitCode.USAGE, "-1 Byzantine agents do not fit"),
         (("--round-timeout", "nan"), ExitCode.USAGE, "round_timeout_s must be a positive number"),
         (("--round-timeout", "inf"), ExitCode.USAGE, "round_timeout_s must be a positive number"),
@@ -316,6 +323,30 @@ def test_more_attackers_than_are_tolerated(fedpg: LabCommand, agents: int, byzan
     assert output.startswith("#") or "services:" in output
     assert ("more than the fraction α = 0.4 that is tolerated" in error) is warned
     assert error.count("\n") == warned
+    if agents == byzantine:
+        assert "fedpg: the only agent attacks, more than" in error
+
+
+def test_attackers_alone_are_called_all_of_them(fedpg: LabCommand) -> None:
+    assert "fedpg: all 3 agents attack, more than" in fedpg("compose", "--agents", 3, "--byzantine", 3)[2]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_where_run_folders_are_to_go(
+    fedpg: LabCommand, server: Command, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for arguments in (
+        ("train",),
+        ("experiment", "figure-1"),
+        ("faults", "agent-crash"),
+        ("compose", "--agents", "3"),
+        ("certs", "--agents", "3"),
+    ):
+        code, _, error = fedpg(*arguments, "--out", place)
+        assert (code, error) == (ExitCode.STORAGE, "fedpg: file is not a folder: choose another --out\n")
+    assert_told(server("--out", place), ExitCode.STORAGE, "fedpg-server: file is not a folder: choose another --out")
 
 
 def test_the_exit_codes_are_told_apart() -> None:

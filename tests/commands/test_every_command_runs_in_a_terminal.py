@@ -122,6 +122,8 @@ def test_the_commands_that_read_a_run(runs: Path) -> None:
     folder = runs / "runs" / "read"
     assert_well(run("narrow", runs, "train", *SMALL, "--name", folder.name))
     for arguments in (
+        ("runs", runs / "runs"),
+        ("export", folder, "--out", runs / "rounds.csv"),
         ("evaluate", folder, "--episodes", "2"),
         ("figure", folder, "--out", runs / "figure.png"),
         ("compose", "--agents", "3"),

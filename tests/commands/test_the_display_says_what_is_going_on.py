@@ -246,6 +246,32 @@ def test_lines_stand_in_the_order_of_what_happened() -> None:
     assert [line.split()[1] for line in lines.printed()] == ["1/5000", "2/5000", "the"]
 
 
+def test_a_line_that_has_no_news_says_what_is_waited_for() -> None:
+    lines = Lines()
+    waiting = state(votes=2, message="round 8: 2 of 3 votes, waiting for agent 3", latest=latest(), round=8)
+    for _ in range(2):
+        lines.display.show(waiting)
+        lines.clock.now_s += LINE_EVERY_S
+    first, second = lines.printed()
+    assert "waiting" not in first
+    assert second.endswith("round 8: 2 of 3 votes, waiting for agent 3")
+    lines.display.show(state(phase=pb.PHASE_ENDED, message="the run has ended", latest=latest()))
+    assert "has ended" not in lines.printed()[-1]
+
+
+def test_a_failure_is_not_told_again_before_its_sentence() -> None:
+    lines = Lines()
+    failed = state(message="waiting for agent 3; agent 3 has failed: cold", latest=latest())
+    lines.display.show(failed, "agent 3 is gone")
+    lines.display.show(failed, "agent 3 is gone")
+    error = RuntimeError("cold")
+    lines.display.__exit__(RuntimeError, error, None)
+    assert len(lines.printed()) == 1
+    lines.display.show(failed, "agents 2, 3 are gone")
+    lines.display.__exit__(RuntimeError, error, None)
+    assert lines.printed()[-1].endswith("agents 2, 3 are gone"), "that is news"
+
+
 class NotATerminal(io.StringIO):
     """A file whose reader is told that it is a terminal by an environment variable alone."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedpg_lab.runs.no_gradient import LONE, LONE_MEANS
 from fedpg_lab.watch.events import LateRounds, faults_of, marks_of
 from fedpg_lab.watch.logs import ServerLog
 from fedpg_lab.watch.videos import Videos
@@ -67,6 +68,24 @@ def test_a_matrix_is_found_and_its_cells_lead_to_runs(tmp_path: Path) -> None:
     assert fedpg["undisturbed"]["mean"] == 500.0
     assert (fedpg["worst"], mean["worst"], mean["setting"]) == (1, 1, "b=1")
     assert mean["cells"][0]["done"] == 0
+
+
+def test_a_return_of_the_server_alone_is_marked_as_in_the_report(tmp_path: Path) -> None:
+    cells = [
+        cell("fedpg", "alie", 480.0, [], without_gradient=[0.0, 0.51]),
+        cell("fedpg", "ipm", 480.0, [], without_gradient=[0.5, None]),
+    ]
+    lone = {"rows": ["fedpg"], "settings": [""], "undisturbed": [cell("fedpg", None, 500.0, [])]}
+    experiment(tmp_path / "exp", matrix_of(**lone, cells=cells))
+    with page_of(tmp_path) as server:
+        (matrix,) = ask_json(server, "/matrix?matrix=exp")["matrices"]
+    assert [one["is_lone"] for one in matrix["rows"][0]["cells"]] == [True, False]
+    assert not matrix["rows"][0]["undisturbed"]["is_lone"], "as in a file of before"
+    assert (matrix["lone"], matrix["lone_means"]) == (LONE, LONE_MEANS)
+    (tmp_path / "exp" / "matrix.json").write_text(json.dumps(matrix_of(**lone, cells=cells[1:])))
+    with page_of(tmp_path) as server:
+        (matrix,) = ask_json(server, "/matrix?matrix=exp")["matrices"]
+    assert matrix["lone_means"] == ""
 
 
 def test_where_a_seed_never_gets_there_no_mean_is_said(tmp_path: Path) -> None:

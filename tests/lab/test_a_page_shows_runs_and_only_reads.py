@@ -22,7 +22,7 @@ from fedpg_lab.watch.page import OWN_SCRIPTS, SCRIPTS, STYLES, asset, saved
 from fedpg_lab.watch.server import WatchServer, open_server
 from fedpg_server.storage.store import STORE_NAME, Store
 from support.lab import Command, write_run
-from support.terminal import command_line
+from support.terminal import Terminal, command_line
 from support.watch import ask, ask_json, page_of, watched_round, watched_run
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -276,10 +276,22 @@ def test_a_saved_page_holds_everything_and_no_name_ends_its_data(tmp_path: Path,
     assert MARKUP not in evil
 
 
+def test_a_folder_without_runs_says_how_to_make_one(tmp_path: Path) -> None:
+    watching = Terminal(command_line("fedpg", "watch", tmp_path, "--port", "0", "--no-browser"), columns=300)
+    watching.read_until(f"There is no run yet: fedpg train --out {tmp_path} makes one there")
+    watching.press_ctrl_c()
+    assert watching.end().code == 0
+    watched_run(tmp_path / "run")
+    watching = Terminal(command_line("fedpg", "watch", tmp_path, "--port", "0", "--no-browser"), columns=300)
+    watching.read_until("(Ctrl-C ends it)")
+    watching.press_ctrl_c()
+    assert "no run yet" not in watching.end().output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["missing"], 6, "there is no folder missing: give one with runs"),
+        (["missing"], 6, "there is no folder missing: fedpg train --out missing makes one there"),
         (["file"], 6, "file is not a folder"),
         (["folder", "--port", "70000"], 2, "--port must be 0 to 65535, not 70000"),
         (["folder", "--save", "page.html"], 6, "there is no run in folder"),

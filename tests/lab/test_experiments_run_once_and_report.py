@@ -287,7 +287,7 @@ def test_a_folder_with_another_run_is_left_alone(small: Path, tmp_path: Path, fe
         (["small.toml", "--seeds", "0"], ExitCode.USAGE, "seeds must be how many, from 1 to 1000"),
         (["small.toml", "--only", "Lunar"], ExitCode.USAGE, "no run of small has 'Lunar' in its name; there are Cart"),
         (["small.toml", "--report-only"], ExitCode.STORAGE, "there is no run of small in runs/small to report on"),
-        (["small.toml", "--out", "small.toml"], ExitCode.STORAGE, "cannot write in small.toml/small"),
+        (["small.toml", "--out", "small.toml"], ExitCode.STORAGE, "small.toml is not a folder: choose another --out"),
     ],
 )
 def test_bad_input_is_one_sentence_and_an_exit_code(

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from fedpg_common.descriptions import describe
+from fedpg_common.errors import ExitCode
 from fedpg_server.learning.records import RoundRecord
 from support.lab import Command, write_run
 from support.protocol import make_round_record
+from support.terminal import command_line, shown
 
 FEDERATION = describe("CartPole-v1", agents=12, byzantine=1, trajectories=40)
 RECORDS = [
@@ -54,6 +56,14 @@ def test_as_json_lines(run: Path, fedpg: Command) -> None:
     assert [rounds[2]["verdicts"][str(agent)] for agent in (1, 2, 3, 10)] == [
         "accepted", "filtered", "absent", "accepted",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [(), ("--format", "jsonl")])
+def test_no_terminal_is_filled_with_them(run: Path, options: tuple[str, ...]) -> None:
+    screen = shown(command_line("fedpg", "export", run, *options))
+    assert screen.code == ExitCode.USAGE
+    assert "name a file, as in --out rounds.csv, or pipe them" in " ".join(screen.output.split())
+    assert RECORDS[0].parameters_digest not in screen.output
 
 
 def test_as_a_table(run: Path, fedpg: Command) -> None:

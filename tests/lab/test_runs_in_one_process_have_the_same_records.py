@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -157,6 +158,12 @@ class Agreed(Attack):
     knowledge = Knowledge.COLLUDERS
     def collude(self, pooled, context):
         return pooled[context.agent] * NAN
+class Huge(Attack):
+    def tamper_gradient(self, gradient, context):
+        return gradient.astype(np.float64) * 1e60
+class Wide(Attack):
+    def tamper_gradient(self, gradient, context):
+        return -gradient.astype(np.float64).reshape(-1, 1) / 3
 class Short(Attack):
     def tamper_gradient(self, gradient, context):
         return gradient[:3]
@@ -166,7 +173,7 @@ class Sly(Attack):
 """
 
 
-@pytest.mark.parametrize("attack", ["Gradient", "Rewards", "Agreed"])
+@pytest.mark.parametrize("attack", ["Gradient", "Rewards", "Agreed", "Huge"])
 def test_a_gradient_that_a_server_would_refuse_ends_the_run_and_its_attack_is_to_blame(
     tmp_path: Path, attack: str
 ) -> None:
@@ -175,6 +182,13 @@ def test_a_gradient_that_a_server_would_refuse_ends_the_run_and_its_attack_is_to
     sentence = "agent 2 has no vote in round 1: gradient refused, not finite: its attack has made it so"
     with pytest.raises(AgentsLostError, match=sentence):
         run_here(federation, tmp_path / "run")
+
+
+def test_a_gradient_of_more_digits_than_are_sent_counts_as_over_the_network(tmp_path: Path) -> None:
+    (tmp_path / "spoiling.py").write_text(SPOILING)
+    federation = describe("CartPole-v1", folder=tmp_path, byzantine={"2": "spoiling:Wide"}, **CARTPOLE)
+    here = run_here(federation, tmp_path / "here")
+    assert without_times(here) == without_times(run_federation(federation, tmp_path / "network"))
 
 
 def test_a_gradient_of_another_shape_ends_the_run_and_both_shapes_are_told(tmp_path: Path) -> None:
@@ -236,9 +250,15 @@ def test_train_shows_and_leaves_what_it_always_does(tmp_path: Path, fedpg: Comma
     assert without_times(here) == without_times(network)
     kinds = [{path.name.partition(".out.")[0] for path in run.folder.iterdir()} for run in (here, network)]
     assert kinds[0] == kinds[1]
-    resumed = ("train", "--resume", str(here.folder), "--trajectories", "90", "--in-process")
-    assert fedpg(*resumed)[0] == ExitCode.OK
-    assert load_run(here.folder).records[-1].trajectories_total >= 90
+    copy = tmp_path / "copy"
+    shutil.copytree(here.folder, copy)
+    assert fedpg("train", "--resume", here.folder, "--trajectories", "90", "--in-process")[0] == ExitCode.OK
+    code, _, shown = fedpg("train", "--resume", copy, "--trajectories", "90")
+    assert code == ExitCode.OK, shown
+    assert "starting the agents" in shown, "over the network, as nothing else was asked for"
+    extended = load_run(here.folder)
+    assert extended.records[-1].trajectories_total >= 90
+    assert without_times(extended) == without_times(load_run(copy))
 
 
 def test_train_refuses_an_attack_that_needs_a_network(tmp_path: Path, fedpg: Command) -> None:

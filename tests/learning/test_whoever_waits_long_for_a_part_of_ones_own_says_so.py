@@ -108,7 +108,7 @@ def test_it_is_named_with_its_line(work: Callable[[], object], what: str) -> Non
 def test_a_module_that_is_imported_for_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imported_for_long.py").write_text("from support.hanging_parts import GATE\nGATE.pass_through()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    (told,) = told_of(lambda: import_named("imported_for_long", "attack imported_for_long:Mine"))
+    (told,) = told_of(lambda: import_named("imported_for_long", "Mine", "attack imported_for_long:Mine"))
     assert told.startswith("waiting for 10 s for the import of the module imported_for_long (")
 
 

@@ -121,11 +121,23 @@ def test_what_is_not_a_run_is_told_apart(tmp_path: Path, fedpg: Command) -> None
     for name, sentence in (
         ("nowhere", "there is no folder"),
         ("file", "is not a folder"),
-        ("empty", f"there is no run in {tmp_path / 'empty'}: it has no run.sqlite"),
+        ("empty", f"there is no run in {tmp_path / 'empty'}, which has no run.sqlite: fedpg train --out"),
     ):
         code, _, text = fedpg("train", "--resume", tmp_path / name)
         assert code == 6
         assert sentence in text
+
+
+def test_a_run_whose_store_is_gone_is_no_place_without_a_run(finished: Path, tmp_path: Path, fedpg: Command) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "run.sqlite").unlink()
+    for command in (("train", "--resume"), ("report",), ("export",)):
+        code, _, text = fedpg(*command, folder)
+        assert code == 6
+        assert f"the run in {folder} has lost its run.sqlite: put the whole folder back from a copy" in text
+        assert f"fedpg evaluate {folder}" in text
+    assert fedpg("evaluate", folder, "--episodes", "1")[0] == 0
 
 
 def test_all_seeds_of_a_folder_are_resumed(finished: Path, tmp_path: Path, fedpg: Command) -> None:

@@ -14,8 +14,10 @@ from fedpg_server.learning.state import ADAM_M, ADAM_V, THETA, State
 from fedpg_server.storage.database import FORMAT_VERSION
 from fedpg_server.storage.rows import Ballot, ClosedRow, VoteRow
 from fedpg_server.storage.store import Store
+from support.privileges import as_an_ordinary_user
 from support.protocol import DESCRIPTION, digest_of_vector, make_round_record
 
+COPY = "put the whole folder back from a copy"
 SIZE = 20_000
 """Large enough for a vector to fill pages of its own."""
 
@@ -88,20 +90,44 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
 
 def test_an_empty_file(path: Path) -> None:
     path.write_bytes(b"")
-    assert all("empty" in sentence for sentence in both_ways(path))
+    assert all("empty" in sentence and COPY in sentence for sentence in both_ways(path))
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.3, 0.6, 0.95])
 def test_a_truncated_file(path: Path, kept: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    refused(lambda: use_everything(path), path)
+    sentence = refused(lambda: use_everything(path), path)
+    assert f"{path} is damaged: " in sentence
+    assert COPY in sentence
 
 
 @pytest.mark.parametrize("content", [b"hello, world\n", b"\0" * 100_000, b"PK\x03\x04" * 5000])
 def test_a_file_of_another_kind(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    both_ways(path)
+    assert all(f"{path} is damaged: " in sentence and COPY in sentence for sentence in both_ways(path))
+
+
+def test_the_advice_names_what_else_there_is_of_the_run(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20_000])
+    assert [sentence.rpartition(": ")[2] for sentence in both_ways(path)] == [COPY, COPY]
+    config, folder = path.with_name("config.toml"), path.parent
+    config.write_text('task = "CartPole-v1"\nadam_after = [0]\n')
+    assert all("start the run afresh" not in sentence for sentence in both_ways(path)), "no run can begin with that"
+    config.write_text(DESCRIPTION)
+    afresh = f"or start the run afresh, with the same settings and seed: fedpg train --federation {config}"
+    assert all(sentence.endswith(f"{COPY}, {afresh}") for sentence in both_ways(path))
+    (folder / "checkpoints").mkdir()
+    assert all(sentence.endswith(afresh) for sentence in both_ways(path))
+    (folder / "checkpoints" / "best.safetensors").write_bytes(b"")
+    policies = f"its policies in checkpoints/ can be evaluated as they are: fedpg evaluate {folder}"
+    assert all(sentence.endswith(f"{afresh}; {policies}") for sentence in both_ways(path))
+
+
+def test_a_store_that_cannot_be_used_for_now_is_not_called_damaged(path: Path) -> None:
+    path.chmod(0)
+    with as_an_ordinary_user():
+        assert all("damaged" not in sentence for sentence in both_ways(path))
 
 
 def test_another_applications_database_is_left_as_it_was(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typer.models import ParameterInfo
 
 from fedpg_common.cli.options import ADVANCED, OUTPUT, PANELS, SETTINGS, is_given
 from fedpg_common.cli.seeds import RANDOM, SEED_HELP, parse_seed
-from fedpg_common.descriptions import DEFAULT_ATTACK, federation_from_fields, with_settings
+from fedpg_common.descriptions import DEFAULT_ATTACK, federation_from_fields, read_fields, with_settings
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import DEFAULT_ALGORITHM, ROUND_TIMEOUT_S, Federation
 from fedpg_common.shipped import AGGREGATORS, ALGORITHMS, ATTACKS, ATTACKS_HELP
@@ -137,14 +136,7 @@ def _description(
         seed = parse_seed(given["seed"])
         fields = {name: value for name, value in {**given, "seed": seed}.items() if value is not None}
         return Description(fields, settings, drew_seed=given["seed"] == RANDOM, context=context)
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"federation file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"federation file {path} is not text: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"federation file {path} is not TOML: {error}") from error
+    fields = read_fields(path)
     typed = {name: value for name, value in given.items() if is_given(context, name)}
     if "attack" in typed:
         _require_attackers(typed["attack"], typed.get("byzantine", fields.get("byzantine")))

@@ -21,6 +21,7 @@ from fedpg_common.environments.modules import import_module, import_module_of, n
 from fedpg_common.environments.physics import set_physics, settable_options
 from fedpg_common.environments.rewards import RewardBatch
 from fedpg_common.errors import UsageError
+from fedpg_common.hidden_modules import hidden_by
 from fedpg_common.others_code import place, raise_if_ours, reason
 from fedpg_common.shipped import ENVIRONMENTS, WRAPPERS
 from fedpg_common.tasks import Reward, Task, module_of
@@ -45,6 +46,8 @@ def make_environments(task: Task, global_random: GlobalRandom | None = None) -> 
         if unknown_option is not None:
             raise UsageError(f"task {task.name}: {task.environment} cannot be made: {unknown_option}") from error
         why = f"{reason(error)}{place(error)}{_drawing_advice(error)}"
+        if isinstance(error, gymnasium.error.UnregisteredEnv) and (module := module_of(task.environment)):
+            why = f"{why.rstrip('.')}{hidden_by(module)}"
         raise UsageError(f"task {task.name}: {task.environment} cannot be made: {why}") from error
 
 

@@ -110,6 +110,9 @@ def _forget(top: str) -> None:
 
 
 def _not_found(task: Task, module: str) -> str:
+    if module.endswith(".py"):
+        meant = f"{module.removesuffix('.py')}:{task.environment.partition(':')[2]}"
+        return f"a module is named, and not its file: write {meant}"
     beside = f"in {task.module_folder}, where the task file was, " if task.module_folder else ""
     file = Path(*module.split(".")).with_suffix(".py")
     return (

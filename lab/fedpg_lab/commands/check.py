@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fedpg_common.checks import unknown
-from fedpg_common.choices import Choice, parse_settings
+from fedpg_common.choices import Choice, not_named, parse_settings
 from fedpg_common.errors import InvariantViolatedError, UsageError
 from fedpg_common.shipped import AGGREGATORS, ATTACKS
 
@@ -95,7 +94,7 @@ def _kind_of(part: str) -> Kind:
         AGGREGATORS.parse(part)  # which says what to write
     if ":" not in part:
         known = dict.fromkeys((*AGGREGATORS.shipped, *ATTACKS.shipped))
-        raise unknown("aggregator or attack", part, known, ", or MODULE:NAME")
+        raise not_named("aggregator or attack", part, known)
     AGGREGATORS.parse(part)
     found = AGGREGATORS.find(part)
     if callable(getattr(found, "aggregate", None)):

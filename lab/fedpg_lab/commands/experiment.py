@@ -13,7 +13,7 @@ import typer
 from fedpg_common.cli.command_line import explained
 from fedpg_common.cli.ending import code_of, unwinding
 from fedpg_common.errors import StorageError, UsageError
-from fedpg_common.files import make_folder
+from fedpg_common.files import make_folder, require_place
 from fedpg_common.words import count
 
 from fedpg_lab.commands.experiment_options import (
@@ -71,6 +71,7 @@ def experiment_command(
     """Run an experiment: a list of federations, each with several seeds; then report on it."""
     if jobs is not None and not 1 <= jobs <= JOBS_MAX:
         raise UsageError(f"--jobs must be 1 to {JOBS_MAX}, not {jobs}")
+    require_place(out, "choose another --out")
     from fedpg_common.machine import cores
 
     from fedpg_lab.experiments.matrix_file import earlier_additions

@@ -45,7 +45,8 @@ def export_command(
     """Write the rounds of runs, finished or not, as CSV or JSON lines, one line per round.
 
     docs/runs.md lists the columns. Numbers are written so that they are read back the same; what is missing is empty in
-    CSV and null in JSON. The column `run` tells several runs apart.
+    CSV and null in JSON. The column `run` tells several runs apart. Without --out they go to standard output, which
+    must be a pipe or a file then: a round is thousands of characters.
 
     `--format figures` keeps what figures are made of: for each federation a folder in --out with two small files, which
     `fedpg figure` reads like run folders.
@@ -58,6 +59,11 @@ def export_command(
 
     Exit codes: 0 done; 2 bad option; 6 no run there, or a file cannot be used.
     """
+    if out is None and format_ is not ExportFormat.FIGURES and sys.stdout.isatty():
+        raise UsageError(
+            "a round is thousands of characters, which would fill the terminal: name a file, as in --out rounds.csv, "
+            "or pipe them, as in fedpg export RUN | less -S"
+        )
     from fedpg_lab.runs.export import to_csv, to_json_lines
     from fedpg_lab.runs.folders import find_run_folders, load_run
 

@@ -15,6 +15,7 @@ from fedpg_lab.terminal.formats import Format
 class Key(StrEnum):
     """What a listing is sorted by."""
 
+    CHANGED = "changed"
     RUN = "run"
     STATE = "state"
     TASK = "task"
@@ -37,15 +38,18 @@ def runs_command(
     attack: Annotated[
         str | None, typer.Option(help="Only runs with this attack; none: without attackers.", metavar="NAME")
     ] = None,
-    sort: Annotated[Key, typer.Option(help="By which field.")] = Key.RUN,
-    reverse: Annotated[bool, typer.Option("--reverse", help="The largest first.")] = False,
+    sort: Annotated[Key, typer.Option(help="By which field.")] = Key.CHANGED,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The newest, or the largest, first.")] = False,
     format_: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
 ) -> None:
     """List the runs below a folder: state, task, algorithm, agents, attack, progress and return.
 
     A run is `live` (a server holds it), `unfinished`, `failed` (resume both with `fedpg train --resume`), `finished`,
     or `unreadable`: damaged, or of another program. `return` is the mean evaluation return over the last 5 % of the
-    trajectories, `best` that of the best round.
+    trajectories, `best` that of the best round, `changed` when the store was last written.
+
+    The run that changed last stands last; `--sort run` sorts by path. A narrow terminal shows fewer columns and says
+    which are missing; a pipe gets them all.
 
     For example:
 

@@ -82,7 +82,8 @@ Tensorboard = Annotated[bool, typer.Option(help="Write TensorBoard files.", meta
 ResumeOption = Annotated[
     Path | None,
     typer.Option(
-        help="Resume the run in this folder, or all unfinished seeds of it; with --trajectories, until there.",
+        help="Resume the run in this folder, or all unfinished seeds of it; with --trajectories, until there; "
+        "with --in-process, in one process, however it was begun.",
         metavar="FOLDER",
     ),
 ]
@@ -110,8 +111,9 @@ def train_command(
     are the same, bit for bit.
 
     The run folder gets the store (run.sqlite), config.toml, summary.json, returns.png, checkpoints, TensorBoard files
-    and a log for each process. Ctrl-C ends a run cleanly; --resume continues it. A finished run continues with
-    `--resume FOLDER --trajectories N`, and is then the run that N from the start would have been. With --groups there
+    and a log for each process. Ctrl-C ends a run cleanly; --resume continues it, over the network unless --in-process
+    is given again, with the same bits either way. A finished run continues with `--resume FOLDER --trajectories N`,
+    and is then the run that N from the start would have been. With --groups there
     is such a folder for each group, to be evaluated with `fedpg ensemble`.
 
     Exit codes: 0 done; 2 bad option; 5 an address cannot be used; 6 a folder or store cannot be used; 9 an environment
@@ -139,8 +141,7 @@ def train_command(
     check_parts(federation)
     if described.drew_seed:
         console.print(f"Seed {federation.seed}, drawn at random.")
-    if not 1 <= runs <= SEED_MAX - federation.seed:
-        raise UsageError(f"--runs must be 1 to {SEED_MAX - federation.seed} with --seed {federation.seed}, not {runs}")
+    check_count(runs, federation)
     warn_of_too_many(federation)
     if rarely := why_no_worlds(federation):
         typer.echo(f"fedpg: {rarely}", err=True)
@@ -229,12 +230,25 @@ def check_parts(federation: Federation) -> None:
         check_wrappers_of_worlds(federation)
 
 
+def check_count(runs: int, federation: Federation) -> None:
+    """Raise UsageError for a number of runs that cannot be, or for which there are not enough seeds."""
+    if runs < 1:
+        raise UsageError(f"--runs must be at least 1, not {runs}")
+    if federation.seed + runs - 1 > SEED_MAX:
+        raise UsageError(
+            f"with --seed {federation.seed} and --runs {runs} the last seed would be above 2**63 - 1: "
+            "choose less of either"
+        )
+
+
 def warn_of_too_many(federation: Federation) -> None:
     """Say so if more agents attack than the filter is made for."""
     attacking, members, alpha = len(federation.byzantine), federation.agents, federation.task.alpha
     if attacking > federation.task.tolerated(members):
+        who = f"{attacking} of {count(members, 'agent')} attack{'s' * (attacking == 1)}"
+        if attacking == members:
+            who = f"all {members} agents attack" if members > 1 else "the only agent attacks"
         typer.echo(
-            f"fedpg: {attacking} of {count(members, 'agent')} attack{'s' * (attacking == 1)}, more than the fraction "
-            f"α = {alpha:g} that is tolerated: the filter promises nothing here",
+            f"fedpg: {who}, more than the fraction α = {alpha:g} that is tolerated: the filter promises nothing here",
             err=True,
         )

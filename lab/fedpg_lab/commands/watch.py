@@ -119,6 +119,8 @@ def watch_server(server: str, tls: Path | None, host: str, port: int | None, bro
 
 def serve_page(catalogue: Catalogue, host: str, port: int | None, browser: bool) -> None:
     """Serve until Ctrl-C. Raises AddressError."""
+    from fedpg_lab.runs.folders import how_to_make_runs
+    from fedpg_lab.watch.catalogue import Catalogue
     from fedpg_lab.watch.server import open_server
 
     served = open_server(catalogue, host, port)
@@ -126,6 +128,8 @@ def serve_page(catalogue: Catalogue, host: str, port: int | None, browser: bool)
         try:
             url = first_page(catalogue, served.url)
             typer.echo(f"Watching {shown(catalogue.folder)} at {url} (Ctrl-C ends it)")
+            if isinstance(catalogue, Catalogue) and not catalogue.home()["runs"]:
+                typer.echo(f"There is no run yet: {how_to_make_runs(catalogue.folder)}, and the page shows it at once")
             sys.stdout.flush()
             if browser and has_browser():
                 webbrowser.open(url)

@@ -13,14 +13,10 @@ from typing import Any
 from fedpg_lab.experiments.matrix_results import Cell, MatrixResult, RowResult, all_cells
 from fedpg_lab.figures.heat_map import HeatMap, Shade, column_block
 from fedpg_lab.figures.tables import plain_cell
+from fedpg_lab.runs.no_gradient import LONE, LONE_MEANS
 
 UNDISTURBED, WORST_ATTACK, WORST_RUN = "undisturbed", "worst attack", "worst single run"
 NOTHING = Shade(None, "–")
-LONE = "∅"
-LONE_MEANS = (
-    f"{LONE}: in a run, no gradient survived in more than half of the rounds. What was learned there, the server "
-    "learned alone, and the return says nothing about the rule."
-)
 Table = tuple[list[str], list[list[str]]]
 """A header, and a list of texts for each row."""
 

@@ -11,12 +11,10 @@ from typing import Any
 
 from fedpg_lab.experiments.matrix_parts import Matrix, Row, Variant
 from fedpg_lab.runs.folders import RunData, final_return, summarize, trajectories_to_reach
+from fedpg_lab.runs.no_gradient import LONE_FROM
 
 FORMAT = 1
 """Of matrix.json; docs/robustness.md describes it."""
-
-LONE_FROM = 0.5
-"""Beyond this part of a run's rounds without a gradient, its return says nothing about the rule."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from fedpg_common.checks import is_whole, refuse_unknown, show
 from fedpg_common.descriptions import TASK_FIELDS, federation_from_fields
 from fedpg_common.errors import StorageError, UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
+from fedpg_common.file_kinds import FileKind, require_kind
 from fedpg_common.files import exists
 from fedpg_server.storage.store import STORE_NAME
 
@@ -105,6 +106,7 @@ def read_experiment(
     """
     text, fields = read_toml(file, "experiment", package_folder("experiments"))
     try:
+        require_kind(fields, FileKind.EXPERIMENT, file)
         return _experiment(fields, Path(file), text, quick, seeds, named, earlier)
     except UsageError as error:
         raise UsageError(f"experiment {file}: {error}") from error

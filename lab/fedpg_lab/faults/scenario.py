@@ -35,6 +35,7 @@ from fedpg_common.checks import is_number, is_whole, refuse_unknown, show
 from fedpg_common.descriptions import federation_from_fields
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation
+from fedpg_common.file_kinds import FileKind, require_kind
 from fedpg_common.learning.streams import Purpose, Role, stream
 
 from fedpg_lab.faults.backend import FaultKind
@@ -83,6 +84,7 @@ def read_scenario(file: str, seed: int | None = None) -> Scenario:
     """
     text, fields = read_toml(file, "scenario", package_folder(*SCENARIOS))
     try:
+        require_kind(fields, FileKind.SCENARIO, file)
         return _scenario(fields, Path(file), text, seed)
     except UsageError as error:
         raise UsageError(f"scenario {file}: {error}") from error

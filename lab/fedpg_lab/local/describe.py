@@ -118,10 +118,13 @@ def describe_warnings(status: pb.GetStatusReply) -> list[str]:
     return lines if more <= 0 else [*lines[:WARNINGS_MAX], f"and {more} more: fedpg status, or the logs, tell"]
 
 
-def describe_state(status: pb.GetStatusReply, pace: Pace, with_warnings: bool = True) -> str:
-    """All of it in one line, for where there is no room for more; `with_warnings` of what is wrong with agents."""
+def describe_state(status: pb.GetStatusReply, pace: Pace, with_warnings: bool = True, with_wait: bool = False) -> str:
+    """All of it in one line, for where there is no room for more.
+
+    `with_warnings` of what is wrong with agents; `with_wait`, what is waited for, also where there are figures.
+    """
     figures = describe_figures(status, pace)
-    wait = describe_wait(status) if status.phase == pb.PHASE_BELOW_QUORUM or not figures else ""
+    wait = describe_wait(status) if with_wait or status.phase == pb.PHASE_BELOW_QUORUM or not figures else ""
     warnings = describe_warnings(status) if with_warnings else []
     return "  ".join(filter(None, [figures, wait, *(text for text in warnings if not _says(wait, text))]))
 

@@ -7,8 +7,11 @@ that MUJOCO_GL names nothing that this machine can draw with.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
+
+from fedpg_lab.local.fork_server import OURS, SAFE_PATH
 
 MODULES = (
     "fedpg_lab.local.children",
@@ -26,4 +29,6 @@ def preload(modules: Sequence[str]) -> None:
             importlib.import_module(module)
 
 
-preload(MODULES)
+preload(MODULES)  # of which mujoco's windows start a Python of their own, to look for a library
+if os.environ.get(SAFE_PATH) == OURS:
+    del os.environ[SAFE_PATH]  # it is for the start alone: programs that an environment starts are not to inherit it

@@ -137,6 +137,7 @@ class LineDisplay:
         self._shown_s = self._trouble_s = float("-inf")
         self._trouble: object = None
         self._kind: object = None
+        self._told_round = -1
         self._last: tuple[pb.GetStatusReply, str] | None = None
         self._is_told = True
 
@@ -145,8 +146,10 @@ class LineDisplay:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Print the last state, unless that has been done."""
-        self._tell_last()
+        """Print the last state, unless that has been done; before an error's sentence, only if it is news."""
+        has_failed = any(part is not None for part in exception)
+        if not has_failed or (self._last is not None and kind_of(*self._last) != self._kind):
+            self._tell_last()
 
     def say(self, text: str) -> None:
         """Print what is going on, after what came before it."""
@@ -170,7 +173,14 @@ class LineDisplay:
         is_due = trouble != self._trouble or self._shown_s - self._trouble_s >= TROUBLE_EVERY_S
         if is_due:
             self._trouble, self._trouble_s = trouble, self._shown_s
-        state = describe_state(status, self._pace.measure(status, self._shown_s), with_warnings=is_due)
+        figures = status.latest.round if status.HasField("latest") else 0
+        state = describe_state(
+            status,
+            self._pace.measure(status, self._shown_s),
+            with_warnings=is_due,
+            with_wait=figures == self._told_round and not is_due and status.phase != pb.PHASE_ENDED,
+        )
+        self._told_round = figures
         self._print("  ".join(filter(None, (describe_count(status), state, on_one_line(note) if is_due else ""))))
 
     def _print(self, text: str) -> None:

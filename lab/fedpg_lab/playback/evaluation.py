@@ -19,10 +19,12 @@ from fedpg_common.learning.streams import Purpose, Role, episode_seeds, stream
 from fedpg_common.learning.trajectories import Trajectories
 from fedpg_common.tasks import Task
 from fedpg_common.words import count
+from fedpg_server.storage.damage import CHECKPOINT_FOLDER
 from fedpg_server.storage.store import STORE_NAME, Store
 from numpy.typing import NDArray
 
-CHECKPOINT_FOLDER = "checkpoints"
+from fedpg_lab.runs.folders import how_to_make_runs, require_folder
+
 BEST = "best.safetensors"
 LATEST = "latest.safetensors"
 
@@ -72,6 +74,8 @@ class Evaluation:
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that `path` means: itself, or a run folder's best. Raises StorageError."""
     if not is_folder(path):
+        if path.suffix != ".safetensors" and not is_file(path):
+            require_folder(path)  # whoever names no checkpoint file means a folder, which is not there
         return path
     for name in (BEST, LATEST):  # there is no best one where no round had a return that is a number
         if is_file(path / CHECKPOINT_FOLDER / name):
@@ -81,7 +85,9 @@ def find_checkpoint(path: Path) -> Path:
     below = sorted(path.glob(f"*/{CHECKPOINT_FOLDER}/{BEST}"))
     if below:
         raise StorageError(f"{shown(path)} holds several runs: choose one, for example {shown(below[0].parent.parent)}")
-    raise StorageError(f"there is no run in {shown(path)}: give a checkpoint file or a run folder")
+    raise StorageError(
+        f"there is no run in {shown(path)}: give a checkpoint file or a run folder ({how_to_make_runs(path)})"
+    )
 
 
 def _why_no_checkpoint(run: Path) -> str:

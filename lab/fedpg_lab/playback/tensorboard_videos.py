@@ -9,9 +9,10 @@ from typing import Any
 import typer
 from fedpg_common.errors import FedPGError, StorageError
 from fedpg_common.files import reason, shown
+from fedpg_server.storage.damage import CHECKPOINT_FOLDER
 from fedpg_server.storage.store import STORE_NAME, Store
 
-from fedpg_lab.playback.evaluation import BEST, CHECKPOINT_FOLDER, evaluate, load_policy
+from fedpg_lab.playback.evaluation import BEST, evaluate, load_policy
 from fedpg_lab.playback.video import record, render_without_display
 from fedpg_lab.runs.folders import walk_runs
 

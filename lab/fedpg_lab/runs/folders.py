@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from fedpg_common.words import count
 from fedpg_server.learning import records as round_records
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.storage import summary as run_summary
+from fedpg_server.storage.damage import advice
+from fedpg_server.storage.mark import mark_path
 from fedpg_server.storage.store import STORE_NAME, Store
 from fedpg_server.storage.summary import SUMMARY_NAME
 
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 PLOT_NAME = "returns.png"
+RUNS = Path("runs")
+"""Where run folders go and are looked for, unless somebody says otherwise."""
 NOT_RUNS = ("checkpoints", "tensorboard", "logs")
 """Folders of a run folder in which no other run is looked for."""
 
@@ -69,7 +74,7 @@ def require_folder(folder: Path) -> None:
     """Raise StorageError, which says what to give instead, unless `folder` is a folder."""
     kind = look(folder)
     if kind is Kind.MISSING:
-        raise StorageError(f"there is no folder {shown(folder)}: give one with runs, as fedpg train makes them in runs")
+        raise StorageError(f"there is no folder {shown(folder)}: {how_to_make_runs(folder)}, or give one that has runs")
     if kind is not Kind.FOLDER:
         raise StorageError(f"{shown(folder)} is not a folder: give a run folder, or one with runs")
 
@@ -77,8 +82,20 @@ def require_folder(folder: Path) -> None:
 def require_run(folder: Path) -> None:
     """Raise StorageError, which says what is there instead, unless `folder` is a folder with a store."""
     require_folder(folder)
-    if not exists(folder / STORE_NAME):
-        raise StorageError(f"there is no run in {shown(folder)}: it has no {STORE_NAME}")
+    if exists(folder / STORE_NAME):
+        return
+    if exists(mark_path(folder / STORE_NAME)):
+        raise StorageError(f"the run in {shown(folder)} has lost its {STORE_NAME}: {advice(folder / STORE_NAME)}")
+    raise StorageError(
+        f"there is no run in {shown(folder)}, which has no {STORE_NAME}: {how_to_make_runs(folder)}, or give a folder "
+        "that has one"
+    )
+
+
+def how_to_make_runs(folder: Path) -> str:
+    """What to type for a run below this folder, for a sentence that says that there is none."""
+    where = "" if folder == RUNS else f" --out {shlex.quote(shown(folder))}"
+    return f"fedpg train{where} makes one there"
 
 
 def find_run_folders(folder: Path) -> list[Path]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -44,10 +46,12 @@ class RunLine:
     """Why it failed or cannot be read."""
     aggregator: str | None = None
     """The one that the description chooses; None for the algorithm's own."""
+    changed: str | None = None
+    """When its store was last written, in ISO 8601 with milliseconds, UTC: these texts sort as the times do."""
 
 
 def list_runs(folder: Path) -> list[RunLine]:
-    """Every run at or below `folder`, by path. A run that cannot be read is a line, too.
+    """Every run at or below `folder`, by path, seed-2 before seed-10. A run that cannot be read is a line, too.
 
     Raises StorageError if there is no such folder, or it cannot be read itself.
     """
@@ -60,7 +64,12 @@ def list_runs(folder: Path) -> list[RunLine]:
             raise StorageError(f"{shown(folder)} cannot be read: {failure.strerror}")
         else:
             lines.append(RunLine(shown(place), State.UNREADABLE, note=f"the folder cannot be read: {failure.strerror}"))
-    return sorted(lines, key=lambda line: line.run)
+    return sorted(lines, key=lambda line: _natural(line.run))
+
+
+def _natural(text: str) -> list[str | int]:
+    """What texts are sorted by, so that the numbers in them count as numbers."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 class Progress:
@@ -93,6 +102,21 @@ def line_of(
 
     `progress` is what was read of it before, and is brought up to date.
     """
+    return replace(_line_of(folder, look_into, progress), changed=_changed(folder / STORE_NAME))
+
+
+def _changed(store: Path) -> str | None:
+    """When a store was last written; None where that cannot be seen."""
+    try:
+        seconds = store.stat().st_mtime
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (OSError, ValueError, OverflowError):  # the latter two of a file that is dated beyond the year 9999
+        return None
+
+
+def _line_of(
+    folder: Path, look_into: Callable[[Path], AbstractContextManager[StoredRun]], progress: Progress | None
+) -> RunLine:
     path = folder / STORE_NAME
     progress = progress or Progress()
     try:
@@ -143,7 +167,11 @@ def failure_of(folder: Path) -> str | None:
 
 
 def sorted_runs(lines: Sequence[RunLine], key: str, reverse: bool) -> list[RunLine]:
-    """By a field; lines without it stand last either way."""
+    """By a field; lines without it stand last either way, and those that have the same keep their order."""
+
+    def value(line: RunLine) -> Any:
+        return _natural(line.run) if key == "run" else getattr(line, key)
+
     known = [line for line in lines if getattr(line, key) is not None]
     unknown = [line for line in lines if getattr(line, key) is None]
-    return [*sorted(known, key=lambda line: getattr(line, key), reverse=reverse), *unknown]
+    return [*sorted(known, key=value, reverse=reverse), *unknown]

@@ -17,6 +17,14 @@ from fedpg_lab.runs.folders import RunData
 
 TOLD_FROM = 0.1
 """Fewer rounds than this part of a run happen to a filter that does its work."""
+LONE = "∅"
+"""What stands beside the return of a run of which the agents had no part, in the matrix of an experiment."""
+LONE_FROM = 0.5
+"""That is so if no gradient survived in more than this part of its rounds."""
+LONE_MEANS = (
+    f"{LONE}: in a run, no gradient survived in more than half of the rounds. What was learned there, the server "
+    "learned alone, and the return says nothing about the rule."
+)
 
 
 def describe_no_gradient(run: RunData) -> str | None:

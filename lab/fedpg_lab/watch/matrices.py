@@ -11,6 +11,8 @@ from typing import Any
 from fedpg_common.errors import StorageError
 from fedpg_common.files import is_file, shown
 
+from fedpg_lab.runs.no_gradient import LONE, LONE_FROM, LONE_MEANS
+
 NAME = "matrix.json"
 FORMAT = 1
 BYTES_MAX = 32 * 1024 * 1024
@@ -29,8 +31,9 @@ def read_matrix(folder: Path, names: Mapping[Path, str]) -> dict[str, Any]:
 
     Each has `task`, `K`, `byzantine`, `trajectories`, `seeds`, `threshold`, `columns`, and `rows`: each with its
     `name`, `setting`, the cell `undisturbed`, the `cells` in the order of the columns, and the place of the `worst`
-    of these. A cell has `mean`, `worst`, `to_threshold`, `accepted_honest`, `accepted_byzantine`, `done` (complete
-    runs) and the `runs` to link to. Raises StorageError for a file that cannot be read, or is not such a matrix.
+    of these; and `lone` with `lone_means`, "" where no cell is lone. A cell has `mean`, `worst`, `to_threshold`,
+    `accepted_honest`, `accepted_byzantine`, `done` (complete runs), the `runs` to link to, and `is_lone`: whether
+    `lone` belongs beside its return. Raises StorageError for a file that cannot be read, or is not such a matrix.
     """
     path = folder / NAME
     try:
@@ -73,11 +76,14 @@ def _matrix(one: Mapping[str, Any], folder: Path, names: Mapping[Path, str]) -> 
             "name": name, "setting": str(setting or ""), "undisturbed": calm.get(name), "cells": found,
             "worst": worst if worst is not None and math.isfinite(means[worst]) else None,
         })  # fmt: skip
+    is_any_lone = any(cell["is_lone"] for cell in (*calm.values(), *cells.values()))
     return {
         **{name: one.get(name) for name in ("task", "K", "byzantine", "trajectories", "seeds")},
         "threshold": _number(one.get("threshold")),
         "columns": columns,
         "rows": rows,
+        "lone": LONE,
+        "lone_means": LONE_MEANS if is_any_lone else "",
     }
 
 
@@ -93,6 +99,7 @@ def _cell(cell: Mapping[str, Any], folder: Path, names: Mapping[Path, str]) -> d
         "to_threshold": sum(there) / len(there) if there and len(there) == sum(complete) else None,
         "accepted_honest": _number(cell.get("accepted_honest")),
         "accepted_byzantine": _number(cell.get("accepted_byzantine")),
+        "is_lone": any((_number(part) or 0.0) > LONE_FROM for part in cell.get("without_gradient", ())),
         "done": sum(complete),
         "runs": [names[run] for run in runs if run in names],
     }

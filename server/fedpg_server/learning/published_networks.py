@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from fedpg_common.learning.parameters import ParameterSpec, Vector
 
 
@@ -18,6 +17,8 @@ def published_parameters(spec: ParameterSpec, seed: int) -> Vector:
     Its layers first draw a start of their own, which the policy then draws over: so as many numbers are left out. Every
     tensor is uniform in ±1/√(size of its last dimension).
     """
+    import torch  # takes long, and no other run needs it to start
+
     generator = torch.Generator().manual_seed(seed)
     torch.rand(spec.size, generator=generator)
     theta = torch.empty(spec.size)

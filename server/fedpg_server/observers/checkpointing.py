@@ -13,6 +13,7 @@ from fedpg_common.learning.parameters import Vector
 
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.observers.base import Observed
+from fedpg_server.storage.damage import CHECKPOINT_FOLDER
 
 LATEST, BEST = "latest.safetensors", "best.safetensors"
 
@@ -30,7 +31,7 @@ class CheckpointExporter:
         """Write below the run folder, one to keep every `every_rounds`. Raises StorageError."""
         if not (is_whole(every_rounds) and every_rounds >= 1):
             raise ValueError(f"every_rounds must be a whole number of at least 1, not {show(every_rounds)}")
-        folder = observed.folder / "checkpoints"
+        folder = observed.folder / CHECKPOINT_FOLDER
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from fedpg_common.errors import StorageError
 from fedpg_common.files import Kind, exists, look, reason, shown
 
-from fedpg_server.storage.mark import ADVICE
+from fedpg_server.storage.damage import damaged
 from fedpg_server.storage.seal import DamagedError, Point, Seal, verify
 
 APPLICATION_ID = 0x46504752  # "FPGR"
@@ -66,6 +66,8 @@ STATEMENTS = tuple(statement.strip() for statement in SCHEMA.split(";\n") if sta
 LOG_PAGES = 4096
 """At this size, 64 MB, the commit that finds it so brings the log of writes back. Every round does so anyway, when
 nobody waits for it; the votes of one round of a thousand agents would exceed SQLite's own measure."""
+PRIMARY_CODE = 0xFF
+"""The part of an error code of SQLite's that says what kind of error it is."""
 COPY_ATTEMPTS = 3
 """A copy of a store that is being written meanwhile may come out torn."""
 
@@ -189,7 +191,7 @@ def check(path: Path, connection: sqlite3.Connection) -> tuple[Point, Seal]:
             raise DamagedError("its tables are not those of a run")
         return verify(connection)
     except DamagedError as error:
-        raise StorageError(f"{path} is damaged: {error}: {ADVICE}") from error
+        raise damaged(path, str(error)) from error
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -200,7 +202,7 @@ def require_file(path: Path) -> None:
     if look(path) is not Kind.FILE:
         raise StorageError(f"there is no run store at {shown(path)}")
     if path.stat().st_size == 0:
-        raise StorageError(f"{path} is damaged: the file is empty")
+        raise damaged(path, "the file is empty")
 
 
 @contextmanager
@@ -209,9 +211,11 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning) as error:
+        if getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise damaged(path, str(error)) from error
         raise StorageError(f"the store {path} cannot be used: {error}") from error
     except OSError as error:
         raise StorageError(f"the store {path} cannot be used: {reason(error)}") from error
     except (ValueError, TypeError, OverflowError, MemoryError) as error:  # a text that is not UTF-8, an endless length
         what = " ".join(str(error).split()) or type(error).__name__
-        raise StorageError(f"{path} is damaged: a value cannot be read ({what}): {ADVICE}") from error
+        raise damaged(path, f"a value cannot be read ({what})") from error

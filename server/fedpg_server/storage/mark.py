@@ -15,11 +15,11 @@ from pathlib import Path
 from fedpg_common.errors import StorageError
 from fedpg_common.files import Kind, look, reason, shown
 
+from fedpg_server.storage.damage import advice, damaged
 from fedpg_server.storage.seal import Point
 
 MARK_SUFFIX = ".mark"
 SLOTS, SLOT_BYTES = 2, 160
-ADVICE = "put the whole folder back from a copy; its policies in checkpoints/ can be evaluated as they are"
 _sync = getattr(os, "fdatasync", os.fsync)  # the file keeps its size
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def read_mark(store: Path) -> Point | None:
         raise StorageError(f"{shown(path)} cannot be read: {reason(error)}") from error
     points = [point for i in range(SLOTS) if (point := _parse(content[i * SLOT_BYTES : (i + 1) * SLOT_BYTES]))]
     if not points:
-        raise StorageError(f"{shown(path)} is damaged: it cannot be told whether {store} is complete: {ADVICE}")
+        raise StorageError(f"{shown(path)} is damaged: it cannot be told whether {store} is complete: {advice(store)}")
     return max(points, key=lambda point: point.sequence)
 
 
@@ -101,10 +101,7 @@ def require_reached(store: Path, point: Point, mark: Point | None, ahead_max: in
         where = f"after round {point.round_number}, but had got to round {mark.round_number}"
         if point.round_number == mark.round_number:
             where = f"in the round after {point.round_number}, but has lost answers of that round"
-        raise StorageError(
-            f"{store} is damaged: it is as it was {where}; its log of writes ({store.name}-wal) is missing or damaged: "
-            f"{ADVICE}"
-        )
+        raise damaged(store, f"it is as it was {where}; its log of writes ({store.name}-wal) is missing or damaged")
     is_other = point.sequence == mark.sequence and point.digest != mark.digest
     if is_other or (ahead_max is not None and point.sequence > mark.sequence + ahead_max):
-        raise StorageError(f"{store} does not belong to {mark_path(store).name} beside it: {ADVICE}")
+        raise StorageError(f"{store} does not belong to {mark_path(store).name} beside it: {advice(store)}")

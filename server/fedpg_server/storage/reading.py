@@ -17,8 +17,8 @@ from fedpg_common.transport.verdicts import Verdict
 
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.state import THETA, State, digest_of, from_bytes
+from fedpg_server.storage.damage import damaged
 from fedpg_server.storage.database import translated
-from fedpg_server.storage.mark import ADVICE
 from fedpg_server.storage.rows import Ballot, ConflictRow, RecalledRound
 
 PARAMETERS_FROM = "parameters_from"
@@ -57,13 +57,13 @@ class StoredRun:
         try:
             return list(json.loads(rows[0][0])) if rows else []
         except ValueError as error:
-            raise StorageError(f"{self.path} is damaged: its extensions cannot be read: {error}") from error
+            raise damaged(self.path, f"its extensions cannot be read: {error}") from error
 
     def latest_state(self) -> tuple[int, State]:
         """The last improved round (0 for none) and the state after it. Raises StorageError if it is damaged."""
         rows = self._rows("SELECT round, steps, digest FROM states ORDER BY round DESC LIMIT 1")
         if not rows:
-            raise StorageError(f"{self.path} is damaged: the learner's state is missing")
+            raise damaged(self.path, "the learner's state is missing")
         round_number, steps, expected = rows[0]
         stored = self._rows("SELECT name, data FROM vectors WHERE round = ? ORDER BY name", round_number)
         if any(not isinstance(data, bytes) or len(data) % 4 for _, data in stored):
@@ -82,8 +82,7 @@ class StoredRun:
         )
         for agent, digest, _, gradient in rows:
             if gradient is None or sha256(gradient).digest() != digest:
-                what = f"agent {agent}'s vote in round {round_number} has changed"
-                raise StorageError(f"{self.path} is damaged: {what}: {ADVICE}")
+                raise damaged(self.path, f"agent {agent}'s vote in round {round_number} has changed")
         closed = self._rows("SELECT closed FROM rounds WHERE round = ?", round_number)
         return RecalledRound(
             digests={agent: digest for agent, digest, _, _ in rows},
@@ -107,7 +106,7 @@ class StoredRun:
         return self.parameters(round_number) if self._rows(query, round_number, THETA) else None
 
     def _changed(self, what: str) -> StorageError:
-        return StorageError(f"{self.path} is damaged: {what} has changed: {ADVICE}")
+        return damaged(self.path, f"{what} has changed")
 
     @property
     def parameters_from(self) -> int:
@@ -126,7 +125,7 @@ class StoredRun:
         try:
             return [RoundRecord.from_json(row[0]) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
+            raise damaged(self.path, f"a round's record cannot be read: {error}") from error
 
     def unevaluated(self) -> RoundRecord | None:
         """The record of the latest improved round if that has not been evaluated yet, without its evaluation.
@@ -137,7 +136,7 @@ class StoredRun:
         try:
             return RoundRecord.from_json(rows[0][0]) if rows else None
         except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{self.path} is damaged: a round's record cannot be read: {error}") from error
+            raise damaged(self.path, f"a round's record cannot be read: {error}") from error
 
     def progress(self, after: int = 0) -> list[tuple[int, list[float]]]:
         """Trajectories so far and evaluation returns of each round after round `after`, without reading whole records.

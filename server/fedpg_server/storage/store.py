@@ -19,6 +19,7 @@ from fedpg_common.errors import StorageError
 
 from fedpg_server.learning.records import RoundRecord
 from fedpg_server.learning.state import THETA, State
+from fedpg_server.storage.damage import advice
 from fedpg_server.storage.database import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -34,7 +35,7 @@ from fedpg_server.storage.database import (
     write_ahead,
 )
 from fedpg_server.storage.locking import Lock, Watch, is_held
-from fedpg_server.storage.mark import ADVICE, Mark, mark_path, read_mark, require_reached
+from fedpg_server.storage.mark import Mark, mark_path, read_mark, require_reached
 from fedpg_server.storage.reading import PARAMETERS_FROM, StoredRun
 from fedpg_server.storage.retention import Kept, best_of, better_of, latest_that_fit, no_longer_kept
 from fedpg_server.storage.rows import ClosedRow, ConflictRow, FinishedRow, ImprovedRow, Row, VerdictRow, VoteRow
@@ -288,7 +289,7 @@ def _require_latest(path: Path, opened: Opened) -> None:
     elif opened.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         raise StorageError(
             f"{mark_path(path)} is missing, and the server that used {path.name} was killed: it cannot be told whether "
-            f"the store is complete: {ADVICE}"
+            f"the store is complete: {advice(path)}"
         )
     else:
         log.warning("%s is missing: the store is sound, and taken to be the latest", mark_path(path))

@@ -114,6 +114,7 @@ class Agents:
         for colluders in self._colluders:
             agreed = colluders.meet(lambda agent, context: self._recall(agent, context, sampled))
             updates.update((agent, replace(sampled[agent], gradient=vector)) for agent, vector in agreed.items())
+        updates = {agent: replace(update, gradient=_sent(update.gradient)) for agent, update in updates.items()}
         _require_votes(plan, updates, theta.shape)
         return {
             agent: Work(update.gradient, make_report(update, seconds[agent]).SerializeToString())
@@ -165,6 +166,12 @@ def _make(federation: Federation, agent: int, attacker: Attacker, spec: Paramete
     check_fit(task, policy.spec, spec)
     speed = federation.speed_of(agent)
     return Worker(agent, federation.agents, seed, task, policy, environments, attacker, speed)
+
+
+def _sent(gradient: Vector) -> Vector:
+    """A gradient as it arrives over the network, (d,) float32: a number beyond that is infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(gradient, dtype=np.float32).reshape(-1)
 
 
 def _require_votes(plan: RoundPlan, updates: Mapping[int, Update], shape: tuple[int, ...]) -> None:

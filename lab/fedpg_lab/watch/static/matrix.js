@@ -40,6 +40,7 @@ Fedpg.MatrixPage = class {
     const range = [Math.min(...values), Math.max(...values)];
     const head = h("tr", null, h("th", { scope: "col" }, "rule"), h("th", { scope: "col", class: "figure" }, "no attack"),
       matrix.columns.map((name) => h("th", { scope: "col", class: "figure" }, name)), h("th", { scope: "col", class: "figure" }, "worst attack"));
+    this.lone = h("abbr", { title: matrix.lone_means }, matrix.lone);
     const line = (row) => h("tr", null,
       h("th", { scope: "row" }, row.name, row.setting ? h("div", { class: "faint" }, row.setting) : ""),
       this.cell(row.undisturbed, range),
@@ -50,10 +51,13 @@ Fedpg.MatrixPage = class {
       h("h2", null, `${matrix.task}, K = ${matrix.K}, ${matrix.byzantine} attackers`),
       h("p", { class: "faint" }, `${number(matrix.trajectories)} trajectories, seeds ${(matrix.seeds ?? []).join(", ")}; ${done} of ${wanted} runs are complete.${threshold} `
         + "The worst attack is the one with the least mean of final returns; its cell is framed. A cell leads to its runs."),
+      ...(matrix.lone_means && this.isReturn() ? [h("p", { class: "faint" }, matrix.lone_means)] : []),
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "matrix" },
         h("table", { class: "rows matrix" }, h("thead", null, head), h("tbody", null, matrix.rows.map(line)))),
     ];
   }
+
+  isReturn() { return ["mean", "worst"].includes(this.value); }
 
   cell(cell, [least, most], isWorst = false, attack = "") {
     const { h } = Fedpg;
@@ -63,7 +67,8 @@ Fedpg.MatrixPage = class {
     const query = new URLSearchParams(cell.runs.map((run) => ["run", run]));
     const address = cell.runs.length === 1 ? Fedpg.runAddress(cell.runs[0]) : `/compare?${query}`;
     const element = h("td", { class: `figure heat${isWorst ? " worst" : ""}` },
-      cell.runs.length ? h("a", { href: address }, shown) : shown, attack ? h("div", { class: "small" }, attack) : "");
+      cell.runs.length ? h("a", { href: address }, shown) : shown,
+      ...(cell.is_lone && this.isReturn() ? [" ", this.lone.cloneNode(true)] : []), attack ? h("div", { class: "small" }, attack) : "");
     if (value !== null && most > least) {
       const isBad = ["to_threshold", "accepted_byzantine"].includes(this.value);
       const share = (value - least) / (most - least);
