@@ -72,7 +72,7 @@ class Closing(AgentProcess):
 
 hung.PATIENCE_S = 0.5
 agents = [AgentOptions(index, "nowhere:1") for index in (1, 2)]
-sys.exit(run_until_signalled(Closing(agents, on_fate=lambda fate: print(fate.agent, flush=True))))
+sys.exit(run_until_signalled(Closing(agents, on_fate=lambda fate: print(f"{fate.agent}\\n", end="", flush=True))))
 """
 
 
