@@ -77,6 +77,21 @@ def test_a_command_whose_environment_returns_says_nothing(tmp_path: Path, fedpg:
     assert (code, error) == (0, "")
 
 
+def test_training_says_what_it_waits_for_before_the_run_begins(tmp_path: Path, fedpg: Command) -> None:
+    part = "support.hanging_parts:Constructed"
+    code, _, error = fedpg("train", "--aggregator", part, "--out", tmp_path)
+    said = " ".join(error.split())
+    assert re.search(rf"fedpg: waiting for 0 s for __init__ of aggregator {part} \(hanging_parts\.py, line \d+\)", said)
+    assert (code, list(tmp_path.iterdir())) == (2, []), "it is no aggregator"
+
+
+def test_an_observer_that_is_not_there_is_told_before_anything_is_started(tmp_path: Path, fedpg: Command) -> None:
+    code, out, error = fedpg("train", "--observer", "no_such_module:Mine", "--out", tmp_path)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert "observer no_such_module:Mine: no_such_module cannot be imported" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_check_says_where_its_part_is() -> None:
     said = threading.Event()
     told: list[str] = []

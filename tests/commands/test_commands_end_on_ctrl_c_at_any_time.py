@@ -71,7 +71,9 @@ def assert_interrupted(screen: Shown, *codes: int) -> None:
 
 @pytest.mark.parametrize("delay_s", TRAIN_DELAYS_S)
 def test_training(tmp_path: Path, delay_s: float) -> None:
-    assert_interrupted(interrupted(tmp_path, delay_s, 1, "fedpg", "train", *ENDLESS))
+    screen = interrupted(tmp_path, delay_s, 1, "fedpg", "train", *ENDLESS)
+    assert_interrupted(screen)
+    assert "nterrupted" in screen.output, "it says so at every moment"
 
 
 @pytest.mark.parametrize("delay_s", DELAYS_S)

@@ -98,9 +98,14 @@ def test_a_run_ends_well_whatever_its_environments_do_at_the_end_and_in_which_th
 @pytest.mark.parametrize(
     ("how", "words", "code"),
     [
-        ("segfault", "was killed by SIGSEGV, most likely because its environment crashed; see ", ExitCode.QUORUM_LOST),
-        ("Ctrl-C", "its environment raised KeyboardInterrupt", ExitCode.ENVIRONMENT),
-        ("exit-0", "ended with exit status 0 before the run had; see ", ExitCode.ENVIRONMENT),
+        (
+            "segfault",
+            "was killed by SIGSEGV, most likely because an environment, or another part of yours, crashed; see ",
+            ExitCode.QUORUM_LOST,
+        ),
+        ("Ctrl-C", "an environment, or another part of yours, raised KeyboardInterrupt (", ExitCode.ENVIRONMENT),
+        ("exit-0", "ended with exit status 0 before the run had: most likely an environment, or", ExitCode.ENVIRONMENT),
+        ("exit-3", "ended with exit status 3 before the run had: most likely an environment, or", ExitCode.ENVIRONMENT),
         ("hang", "was killed by SIGKILL, most likely because the system ran out of memory", ExitCode.QUORUM_LOST),
     ],
 )

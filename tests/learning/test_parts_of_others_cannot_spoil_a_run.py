@@ -113,8 +113,9 @@ BAD_ANSWERS: list[tuple[Callable[[Votes], object], str]] = [
     (lambda votes: Aggregate(None, "x", {9: 1.0}), "a mapping of agents that voted"),
     (lambda votes: Aggregate(None, "x", {1: 1.5}), "a weight must be from 0 to 1, not 1.5"),
     (lambda votes: Aggregate(None, "x", {1: float("nan")}), "a weight must be from 0 to 1, not nan"),
-    (lambda votes: Aggregate(None, "x", None, {"a": "b"}), "could not convert string to float"),  # type: ignore[dict-item]
     (lambda votes: Aggregate(None, "x", None, {3: 1.0}), "figures must be a mapping of names"),  # type: ignore[dict-item]
+    (lambda votes: Aggregate(None, "x", None, {"a b": "text"}),  # type: ignore[dict-item]
+     "its figure 'a b' must be a number, not 'text'"),
     (lambda votes: Aggregate(None, "x", median_agent=7), "its median agent must be one that voted, not 7"),
     (lambda votes: Aggregate(None, "x", memory={"a b": votes.matrix[0]}), "'a b' is not a name"),
     (lambda votes: Aggregate(None, "x", memory={"a": votes.matrix}), "a must be a vector of numbers"),

@@ -50,7 +50,10 @@ def _open_closed_streams() -> None:
 
 
 def _end_at_once(number: int, _frame: object) -> None:
-    os._exit(128 + number)
+    try:
+        os.write(2, b"Interrupted.\n" if number == signal.SIGINT else b"Terminated.\n")
+    finally:  # whether anybody reads that or not
+        os._exit(128 + number)
 
 
 def _ignore_signals() -> None:

@@ -109,13 +109,15 @@ def _chosen(experiment: Experiment, only: str | None) -> list[PlannedRun]:
 def _check(chosen: Sequence[PlannedRun]) -> None:
     """Raise UsageError now for a part that cannot be built: a row of failures would come of it."""
     from fedpg_lab.commands.train import check_parts
+    from fedpg_lab.terminal.waits import waits_are_told
 
     seen = set()
     for planned in chosen:
         federation = planned.name.rpartition("/")[0]
         if federation not in seen:
             seen.add(federation)
-            check_parts(planned.federation)
+            with waits_are_told():
+                check_parts(planned.federation)
 
 
 def _run(experiment: Experiment, chosen: Sequence[PlannedRun], folder: Path, runs: Runs, command: str) -> None:

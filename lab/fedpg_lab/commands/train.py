@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from fedpg_common.cli.ending import unwinding
 from fedpg_common.cli.federation_options import Description, federation_options
-from fedpg_common.cli.observer_options import OBSERVER, chosen_observers
+from fedpg_common.cli.observer_options import OBSERVER, OBSERVERS, chosen_observers
 from fedpg_common.cli.options import ADVANCED, OUTPUT, SEVERAL, refuse_ignored_options
 from fedpg_common.errors import UsageError
 from fedpg_common.federation import SEED_MAX, Federation, name_of
@@ -137,8 +137,13 @@ def train_command(
     federation = described.federation()
     fork_server()  # it imports beside this process
     from fedpg_lab.local.train import TrainOptions
+    from fedpg_lab.terminal.waits import waits_are_told
 
-    check_parts(federation)
+    with waits_are_told():  # parts of one's own are imported and made here
+        check_parts(federation)
+        for one in observers:
+            if one.modules:
+                OBSERVERS.find(one.name)
     if described.drew_seed:
         console.print(f"Seed {federation.seed}, drawn at random.")
     check_count(runs, federation)

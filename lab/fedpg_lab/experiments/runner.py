@@ -13,9 +13,9 @@ from pathlib import Path
 from fedpg.v1 import federation_pb2 as pb
 from fedpg_common.errors import FedPGError, RefusedError, StorageError, UnreachableError, UsageError
 from fedpg_common.machine import cores
-from fedpg_common.modules import fingerprint, make_importable
 from rich.console import Console
 
+from fedpg_lab.experiments.changed_modules import begin_again, changed_module
 from fedpg_lab.experiments.pace import Pace, about
 from fedpg_lab.experiments.plan import PlannedRun, existing_run
 from fedpg_lab.local.describe import PaceMeter, describe_count, describe_state
@@ -85,8 +85,9 @@ def run_missing(
     waiting = []
     for planned in runs:
         existing = existing_run(folder, planned)
-        if existing is not None and existing.federation.modules:
-            _check_modules(existing)
+        if existing is not None and (module := changed_module(existing)):
+            begin_again(existing, module)
+            existing = None
         if existing is None or not existing.is_complete:
             waiting.append((planned, existing is not None))
     _require_predecessors(runs, waiting, folder)
@@ -94,18 +95,6 @@ def run_missing(
     to_go = f"; {len(waiting)} to go, {at_a_time} at a time" if waiting else ""
     console.print(f"{len(runs) - len(waiting)} of {len(runs)} runs are complete{to_go}")
     _Batch(waiting, folder, at_a_time, len(runs), console, on_run, in_process).run()
-
-
-def _check_modules(run: RunData) -> None:
-    """Raise StorageError for a run of which a module has changed since: it would stand for the new one."""
-    make_importable(run.federation)
-    for module, begun_with in run.federation.modules.items():
-        found = fingerprint(module)
-        if found and found != begun_with:
-            raise StorageError(
-                f"{run.folder} was run with another version of {module}: remove it, and whatever else was run with "
-                "that version, to run it again, or choose another --out"
-            )
 
 
 def _require_predecessors(runs: Sequence[PlannedRun], waiting: Sequence[tuple[PlannedRun, bool]], folder: Path) -> None:
@@ -150,9 +139,10 @@ class _Job:
             status = self.fetch()
         except (UnreachableError, RefusedError) as error:
             log.debug("%s: %s", self.name, error)  # its server starts, ends or comes back
+            self.state = self.processes.note or self.state
             return
         state = describe_state(status, self.pace.measure(status, time.monotonic()))
-        self.state = f"{describe_count(status)}  {state}"
+        self.state = "  ".join(filter(None, (describe_count(status), state, self.processes.note)))
 
 
 class _Batch:

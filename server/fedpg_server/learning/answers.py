@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from fedpg_common.checks import show
@@ -192,8 +192,15 @@ def _figures(figures: object) -> dict[str, float]:
     """Those that are finite: a figure that is not, is none."""
     if not isinstance(figures, Mapping) or not all(isinstance(name, str) for name in figures):
         raise ValueError("its figures must be a mapping of names to numbers")
-    plain = {name: float(value) for name, value in figures.items()}
+    plain = {name: _number(name, value) for name, value in figures.items()}
     return {name: value for name, value in plain.items() if math.isfinite(value)}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its figure {show(name)} must be a number, not {show(value)}") from error
 
 
 def _median_agent(agent: object, votes: Votes) -> int | None:

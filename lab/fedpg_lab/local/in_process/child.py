@@ -17,6 +17,7 @@ from fedpg_common.cli.hung import hung_calls_are_cut_off
 from fedpg_common.errors import ExitCode, FedPGError, UnreachableError
 from fedpg_common.federation import Federation
 from fedpg_common.modules import make_importable
+from fedpg_common.others_code import place
 from fedpg_common.waits import Waiting, telling_of_waits
 from fedpg_server.learning.records import RoundRecord
 
@@ -30,6 +31,8 @@ NAME = "federation"
 TELL_EVERY_S = 0.5
 ASKED = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 """What somebody sends on purpose."""
+OUR_STATUSES = frozenset({1, int(ExitCode.TERMINATED)})
+"""With which the process may end without having told why: an error that nobody expected, and a signal."""
 STOP_S = 5.0
 """It is interrupted in the middle of an episode, but may hang in closing each of its environments."""
 
@@ -95,9 +98,10 @@ class InProcessFederation:
             raise ProcessFailedError(*self._failure)
         if code < 0:
             raise ProcessFailedError(self._how_it_was_killed(-code), ExitCode.QUORUM_LOST)
-        if code == ExitCode.OK:  # what ends a process of ours without a word is most likely its environment
-            what = "the run's process ended with exit status 0 before the run had"
-            raise ProcessFailedError(f"{what}; see {self.log_path}", ExitCode.ENVIRONMENT)
+        if code not in OUR_STATUSES:
+            what = f"the run's process ended with exit status {code} before the run had"
+            by = "most likely an environment, or another part of yours, has ended it"
+            raise ProcessFailedError(f"{what}: {by}; see {self.log_path}", ExitCode.ENVIRONMENT)
         raise ProcessFailedError(f"the run's process failed: {last_words(self.log_path, code)}", code)
 
     def _how_it_was_killed(self, number: int) -> str:
@@ -105,7 +109,8 @@ class InProcessFederation:
         what = f"the run's process was killed by {name_of_signal(number)}"
         if number in ASKED:
             return f"{what}: resume it with --resume"
-        likely = "the system ran out of memory" if number == signal.SIGKILL else "its environment crashed"
+        crashed = "an environment, or another part of yours, crashed"
+        likely = "the system ran out of memory" if number == signal.SIGKILL else crashed
         return f"{what}, most likely because {likely}; see {self.log_path}, and resume it with --resume"
 
     def fetch(self) -> pb.GetStatusReply:
@@ -188,9 +193,9 @@ def run_main(options: RunOptions, telling: Connection) -> ExitCode:
         with suppress(OSError):  # a disk that is full holds no more of the log either
             print(f"fedpg: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    except KeyboardInterrupt:  # the keyboard's reaches the parent alone
-        who = "its environment raised KeyboardInterrupt, or somebody sent it SIGINT"
-        sentence = f"the run's process was interrupted: {who}; resume it with --resume"
+    except KeyboardInterrupt as error:  # the keyboard's reaches the parent alone
+        who = f"an environment, or another part of yours, raised KeyboardInterrupt{place(error)}"
+        sentence = f"the run's process was interrupted: {who}, or somebody sent it SIGINT; resume it with --resume"
         teller.tell("failed", sentence, int(ExitCode.ENVIRONMENT))
         return ExitCode.ENVIRONMENT
     return ExitCode.OK
