@@ -113,7 +113,8 @@ def test_a_server_whose_environment_fails(tmp_path: Path, how: str) -> None:
     assert isinstance(error, ProcessFailedError)
     assert error.exit_code != ExitCode.OK
     if how.startswith("exit"):
-        assert f"exit status {how[-1]}" in str(error)
+        assert f"exit status {how[-1]} before the run had ended: most likely an environment" in str(error)
+        assert error.exit_code == ExitCode.ENVIRONMENT
         assert str(tmp_path / "run" / "logs" / "server.log") in str(error)
     assert not load_run(tmp_path / "run").is_complete
 

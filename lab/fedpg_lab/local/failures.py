@@ -40,15 +40,23 @@ def name_of_signal(number: int) -> str:
         return f"signal {number}"
 
 
+OUR_STATUSES = frozenset({ExitCode.BUG, ExitCode.STORAGE, ExitCode.INTERRUPTED, ExitCode.TERMINATED})
+"""With which a process of ours may end without a sentence in its log: nobody expected it, or the log is full."""
+
+
+def was_ended_by_others(path: Path, exit_code: int) -> bool:
+    """Whether a process ended too soon with a status that its log does not explain, as ours do."""
+    if exit_code == ExitCode.OK:
+        return True
+    return exit_code > 0 and exit_code not in OUR_STATUSES and not _sentences(_lines(path))
+
+
 def last_words(path: Path, exit_code: int) -> str:
     """The sentence with which a process failed, or what its exit code or its log tells of it, and where to look."""
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-    except OSError:
-        lines = []
+    lines = _lines(path)
     if exit_code < 0:
         return f"it was killed by {name_of_signal(-exit_code)} again and again; see {path}"
-    sentences = [line for line in lines if line.startswith("fedpg-")]
+    sentences = _sentences(lines)
     if sentences and exit_code != ExitCode.BUG:
         return sentences[-1]
     if exit_code == ExitCode.STORAGE:
@@ -56,3 +64,14 @@ def last_words(path: Path, exit_code: int) -> str:
     if exit_code == ExitCode.BUG:
         return lines[-1] if any(line.startswith("Traceback") for line in lines) else f"see {path}"
     return f"it ended with exit status {exit_code}: see {path}"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    except OSError:
+        return []
+
+
+def _sentences(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("fedpg-")]

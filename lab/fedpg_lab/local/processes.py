@@ -23,7 +23,13 @@ from fedpg_server.server import SHIPPED_OBSERVERS, ServerOptions
 from fedpg_lab.local.agent_setup import agent_options
 from fedpg_lab.local.agents import RESTARTS_MAX, AgentProcesses
 from fedpg_lab.local.children import end, server_main, spawn
-from fedpg_lab.local.failures import AgentsLostError, ProcessFailedError, last_words, name_of_signal
+from fedpg_lab.local.failures import (
+    AgentsLostError,
+    ProcessFailedError,
+    last_words,
+    name_of_signal,
+    was_ended_by_others,
+)
 from fedpg_lab.local.fork_server import fork_server
 from fedpg_lab.local.roll import Roll
 from fedpg_lab.local.status import fetch_status
@@ -249,11 +255,10 @@ class LocalFederation:
     def _mend_server(self, code: int) -> None:
         self._server_restarts += 1
         log_path = self.log_path(SERVER)
-        if code == ExitCode.OK:
-            raise ProcessFailedError(
-                f"the server's process ended with exit status 0 before the run had ended; see {log_path}",
-                ExitCode.ENVIRONMENT,
-            )
+        if was_ended_by_others(log_path, code):
+            what = f"the server's process ended with exit status {code} before the run had ended"
+            by = "most likely an environment, or another part of yours, has ended it"
+            raise ProcessFailedError(f"{what}: {by}; see {log_path}", ExitCode.ENVIRONMENT)
         if code > 0 or self._server_restarts > RESTARTS_MAX:
             words = last_words(log_path, code)
             where = "" if str(log_path) in words else f"; see {log_path}"

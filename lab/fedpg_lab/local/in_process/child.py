@@ -23,7 +23,7 @@ from fedpg_server.learning.records import RoundRecord
 
 from fedpg_lab.local.children import end, spawn
 from fedpg_lab.local.describe import status_after
-from fedpg_lab.local.failures import ProcessFailedError, last_words, name_of_signal
+from fedpg_lab.local.failures import OUR_STATUSES, ProcessFailedError, last_words, name_of_signal
 from fedpg_lab.local.fork_server import fork_server
 from fedpg_lab.local.in_process.rounds import RunOptions, play
 
@@ -31,8 +31,6 @@ NAME = "federation"
 TELL_EVERY_S = 0.5
 ASKED = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 """What somebody sends on purpose."""
-OUR_STATUSES = frozenset({1, int(ExitCode.TERMINATED)})
-"""With which the process may end without having told why: an error that nobody expected, and a signal."""
 STOP_S = 5.0
 """It is interrupted in the middle of an episode, but may hang in closing each of its environments."""
 
