@@ -6,25 +6,14 @@ import itertools
 from pathlib import Path
 
 import pytest
+import tomli_w
+from fedpg_common.descriptions import describe
 from fedpg_common.errors import ExitCode
 from fedpg_common.file_kinds import FileKind, kind_of
+from fedpg_common.tasks import task_to_fields
 from support.lab import Command
 
-TASK = """
-environment = "CartPole-v1"
-hidden = [4]
-activation = "relu"
-horizon = 20
-evaluation_horizon = 20
-trajectories = 16
-gamma = 0.99
-learning_rate = 1e-3
-batch_size = 16
-batch_size_min = 12
-batch_size_max = 20
-mini_batch_size = 4
-inner_steps = 3
-"""
+TASK = tomli_w.dumps(task_to_fields(describe("CartPole-v1").task))
 FILES = {
     FileKind.TASK: TASK,
     FileKind.FEDERATION: 'task = "CartPole-v1"\nagents = 3\n',
